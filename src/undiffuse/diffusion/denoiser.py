@@ -1,0 +1,71 @@
+"""A network that guesses the split. The network knows nothing of diffusion: (x, t, y) -> tensor."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from undiffuse.diffusion.process import Process, as_times
+from undiffuse.diffusion.split import PREDICTIONS, Split
+from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.shapes import Data, Labels, Tensor, Times
+
+Denoise = Callable[[Data, Times], Split]  # what samplers take; wrappers map Denoise -> Denoise
+
+
+class Backbone(Protocol):
+    """x_t [b, *d], t float32 [b] in [0, T], y int64 [b] or None -> [b, *d] (learned variance: twice the channels)."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """(x_t, t, y) -> Split, from a backbone that predicts eps, x0 or v.
+
+    With learned variance the output's second half of channels is the variance: var_fraction = (output + 1) / 2
+    (Nichol & Dhariwal 2021, section 3.1).
+    """
+
+    backbone: Backbone
+    process: Process
+    prediction: str = "eps"
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise UsageError(f"unknown prediction '{self.prediction}'; {nearest(self.prediction, list(PREDICTIONS))}")
+        if self.prediction == "eps" and self.process.schedule.beta[-1] == 1:
+            raise UsageError(
+                "prediction 'eps' cannot work with beta_T = 1: x_T holds nothing of x0 to solve for; take 'v' or 'x0'"
+            )
+
+    def __call__(self, x_t: Data, t: Times, y: Labels | None = None) -> Split:
+        times = as_times(t)
+        at = torch.from_numpy(times).to(x_t.device, torch.float32).expand(len(x_t))
+        output = self.backbone(x_t, at, y)
+        output = output.to(torch.promote_types(output.dtype, torch.float32))  # half precision ends here
+        fraction = None
+        if self.process.variance == "learned":
+            output, raw = output.chunk(2, dim=1)
+            fraction = (raw + 1) / 2
+        if output.shape != x_t.shape:
+            raise UndiffuseError(f"the network gave {list(output.shape)} for images of {list(x_t.shape)}")
+        split = PREDICTIONS[self.prediction](x_t, output, *self.process.schedule.scales(times))
+        return Split(split.x0, split.eps, split.signal, split.sigma, fraction)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A denoiser with its labels filled in: (x_t, t) -> Split."""
+
+    denoiser: Denoiser
+    y: Labels | None = None
+
+    def __call__(self, x_t: Data, t: Times) -> Split:
+        return self.denoiser(x_t, t, self.y)
+
+
+def bind(denoiser: Denoiser, y: Labels | None = None) -> Bound:
+    """Fix the labels, which samplers know nothing of."""
+    return Bound(denoiser, y)

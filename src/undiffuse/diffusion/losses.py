@@ -1,0 +1,51 @@
+"""Losses compare two splits, the true and the guessed one, and give one number per datum. They never see a model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+
+from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.split import Split
+from undiffuse.errors import UsageError
+from undiffuse.shapes import PerDatum, Tensor, Times
+
+Distance = Callable[[Tensor, Tensor], Tensor]  # elementwise
+
+DISTANCES: dict[str, Distance] = {
+    "l2": lambda guess, truth: (guess - truth) ** 2,
+    "l1": lambda guess, truth: (guess - truth).abs(),
+    "huber": lambda guess, truth: F.huber_loss(guess, truth, reduction="none"),  # delta = 1
+}
+
+
+class Loss(Protocol):
+    def __call__(self, process: Process, truth: Split, guess: Split, t: Times) -> PerDatum: ...
+
+
+@dataclass(frozen=True)
+class Simple:
+    """L_simple = mean over the datum of |eps - eps_theta|^2 (Ho et al. 2020, eq. 14), or of another field or distance.
+
+    field: the split's field that is compared ("eps", "x0" or "v"): the one the network predicts.
+    distance: "l2" (squared), "l1" (absolute) or "huber" (delta = 1).
+    """
+
+    field: str = "eps"
+    distance: str = "l2"
+
+    def __post_init__(self) -> None:
+        if self.distance not in DISTANCES:
+            raise UsageError(f"unknown loss '{self.distance}'; known: {', '.join(DISTANCES)}")
+
+    def __call__(self, process: Process, truth: Split, guess: Split, t: Times) -> PerDatum:
+        error = DISTANCES[self.distance](getattr(guess, self.field), getattr(truth, self.field))
+        return error.flatten(1).mean(1)
+
+
+LOSSES: dict[str, Callable[[str], Loss]] = {  # name -> predicted field -> loss
+    "l2": lambda field: Simple(field, "l2"),
+    "l1": lambda field: Simple(field, "l1"),
+    "huber": lambda field: Simple(field, "huber"),
+}

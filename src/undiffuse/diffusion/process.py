@@ -1,0 +1,147 @@
+"""The diffusion process: a schedule, a noise family and a reverse variance. Any time to any time, no model in sight."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from undiffuse.diffusion.noise import Gaussian, Noise
+from undiffuse.diffusion.schedule import NoiseSchedule
+from undiffuse.diffusion.split import Split, expand
+from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.rng import Generator
+from undiffuse.shapes import Data, Float64Array, Tensor, Times
+
+VARIANCES = ("small", "large", "learned")
+
+
+@dataclass(frozen=True)
+class Normal:
+    """N(mean, var); var is a variance (not std, not log) and broadcasts against mean."""
+
+    mean: Data
+    var: Tensor
+
+
+@dataclass(frozen=True)
+class Process:
+    """x_t = signal_t x0 + sigma_t eps, forwards and backwards.
+
+    variance: the reverse step's, "small" (beta-tilde), "large" (beta) or "learned" (Split.var_fraction says where).
+    decoder: variance of p(x_0 | x_1) for "small" and "large": "posterior" at (t, s) = (2, 1) as in Ho et al. 2020's
+    experiments, or "beta" for beta_1.
+    """
+
+    schedule: NoiseSchedule
+    noise: Noise = field(default_factory=Gaussian)
+    variance: Literal["small", "large", "learned"] = "small"
+    decoder: Literal["posterior", "beta"] = "posterior"
+
+    def __post_init__(self) -> None:
+        if self.variance not in VARIANCES:
+            raise UsageError(f"unknown variance '{self.variance}'; known: {', '.join(VARIANCES)}")
+
+    @property
+    def T(self) -> int:
+        return self.schedule.T
+
+    def scales(self, t: Times) -> tuple[Float64Array, Float64Array]:
+        """(signal, sigma) at t, float64, scalar or [b]."""
+        return self.schedule.scales(as_times(t))
+
+    # -- forwards -------------------------------------------------------------------------------------------------
+
+    def prior(self, shape: tuple[int, ...], rng: Generator) -> Data:
+        """x_T: noise of unit variance, float32 on the CPU."""
+        return self.noise.draw(shape, self.schedule.snr(self.T), rng)
+
+    def corrupt(self, x0: Data, t: Times, rng: Generator) -> Split:
+        """The jump: x_t = signal_t x0 + sigma_t eps (Ho et al. 2020, eq. 4), any t at once."""
+        t = as_times(t)
+        eps = self.noise.draw(tuple(x0.shape), self.schedule.snr(t), rng).to(x0)
+        return Split(x0, eps, *self.schedule.scales(t))
+
+    def renoise(self, x_s: Data, s: Times, t: Times, rng: Generator) -> Data:
+        """Upwards, s <= t: x_t = r x_s + sqrt(var_ts) eta; r = signal_t / signal_s, var_ts = sigma_t^2 - r^2 sigma_s^2."""
+        s, t = as_times(s), as_times(t)
+        ratio, var = self._gap(t, s)
+        snr = self.schedule.snr
+        eta = self.noise.increment(tuple(x_s.shape), ratio, snr(s), snr(t), rng).to(x_s)
+        return expand(ratio, x_s) * x_s + expand(np.sqrt(var), x_s) * eta
+
+    def step(self, x: Data, t: Times, rng: Generator) -> Data:
+        """One step of the chain: x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eta (Ho et al. 2020, eq. 2)."""
+        t = as_times(t)
+        return self.renoise(x, t - 1, t, rng)
+
+    def trajectory(self, x0: Data, rng: Generator) -> Iterator[Data]:
+        """x_1, x_2, ..., x_T, each from the one before by a single step."""
+        x = x0
+        for t in range(1, self.T + 1):
+            x = self.step(x, t, rng)
+            yield x
+
+    # -- backwards ------------------------------------------------------------------------------------------------
+
+    def posterior(self, split: Split, t: Times, s: Times) -> Normal:
+        """q(x_s | x_t, x0), exact for any s < t and Gaussian noise.
+
+        mean = r sigma_s^2 / sigma_t^2 x_t + signal_s var_ts / sigma_t^2 x0,  var = var_ts sigma_s^2 / sigma_t^2.
+        At s = t - 1 this is Ho et al. 2020, eq. 6-7; at s = 0 it is x0 with variance 0.
+        """
+        t, s = as_times(t), as_times(s)
+        mean_x_t, mean_x0, var = self._posterior_coefficients(t, s)
+        x0 = split.x0
+        return Normal(expand(mean_x_t, x0) * split.x_t + expand(mean_x0, x0) * x0, expand(var, x0))
+
+    def reverse(self, split: Split, t: Times, s: Times) -> Normal:
+        """p(x_s | x_t): the posterior's mean at the guessed x0, and this process's variance.
+
+        small = the posterior's; large = var_ts; learned = exp(f log large + (1 - f) log small), f = split.var_fraction
+        (Nichol & Dhariwal 2021, eq. 15). At s = 0, where the posterior's variance is 0, small is `decoder_var`; a
+        sampler adds no noise there.
+        """
+        t, s = as_times(t), as_times(s)
+        mean = self.posterior(split, t, s).mean
+        small, large = self._posterior_coefficients(t, s)[2], self._gap(t, s)[1]
+        small = np.where(s == 0, self.decoder_var, small)
+        if self.variance == "learned":
+            return Normal(mean, self._interpolate(split, small, large))
+        return Normal(mean, expand(large if self.variance == "large" else small, mean))
+
+    @property
+    def decoder_var(self) -> float:
+        """Variance of p(x_0 | x_1): the posterior's at (t, s) = (2, 1), or beta_1 (the only choice when T = 1)."""
+        if self.decoder == "beta" or self.T == 1:
+            return float(self.schedule.beta[1])
+        return float(self._posterior_coefficients(np.float64(2), np.float64(1))[2])
+
+    # -- coefficients, float64 ------------------------------------------------------------------------------------
+
+    def _gap(self, t: Float64Array, s: Float64Array) -> tuple[Float64Array, Float64Array]:
+        """r = signal_t / signal_s and var_ts = 1 - r^2, both from the difference of the logs (no cancellation)."""
+        if not (s <= t).all():
+            raise UndiffuseError(f"s must not exceed t, got s = {s}, t = {t}")
+        log_ratio = self.schedule.log_alpha_bar_at(t) - self.schedule.log_alpha_bar_at(s)
+        return np.exp(log_ratio / 2), -np.expm1(log_ratio)
+
+    def _posterior_coefficients(self, t: Float64Array, s: Float64Array) -> tuple[Float64Array, ...]:
+        """(of x_t in the mean, of x0 in the mean, variance) of q(x_s | x_t, x0)."""
+        ratio, var_ts = self._gap(t, s)
+        signal_s, sigma_s = self.schedule.scales(s)
+        _, sigma_t = self.schedule.scales(t)
+        return ratio * sigma_s**2 / sigma_t**2, signal_s * var_ts / sigma_t**2, var_ts * sigma_s**2 / sigma_t**2
+
+    def _interpolate(self, split: Split, small: Float64Array, large: Float64Array) -> Tensor:
+        if split.var_fraction is None:
+            raise UndiffuseError("learned variance needs a model that predicts it; this one gives no var_fraction")
+        low, high = (expand(np.log(var), split.x0) for var in (small, large))
+        return (split.var_fraction * (high - low) + low).exp()
+
+
+def as_times(t: Times) -> Float64Array:
+    """A time or times as NumPy float64, scalar or [b]."""
+    if isinstance(t, Tensor):
+        t = t.detach().cpu().numpy()
+    return np.asarray(t, np.float64)

@@ -1,0 +1,27 @@
+"""Ancestral sampling: Ho et al. 2020, Algorithm 2, at any stride."""
+
+from dataclasses import dataclass
+
+from undiffuse.diffusion.denoiser import Denoise
+from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.samplers.base import Memory
+from undiffuse.rng import Generator
+from undiffuse.shapes import Data
+
+
+@dataclass(frozen=True)
+class Ancestral:
+    """x_s = mean of p(x_s | x_t) + sqrt(var) z, and the mean alone at s = 0 (z = 0 in Algorithm 2's last step).
+
+    The variance is the process's. Strided, "small" is too narrow and "large" too wide: only the exact reverse variance
+    keeps the law, and it lies between the two. One network call a step.
+    """
+
+    def step(
+        self, process: Process, denoise: Denoise, x_t: Data, t: float, s: float, rng: Generator, memory: Memory = None
+    ) -> tuple[Data, Memory]:
+        to = process.reverse(denoise(x_t, t), t, s)
+        if s == 0:
+            return to.mean, None
+        z = process.noise.draw(tuple(x_t.shape), process.schedule.snr(s), rng).to(x_t)
+        return to.mean + to.var.sqrt() * z, None

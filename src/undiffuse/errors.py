@@ -1,0 +1,21 @@
+"""The two errors a user can cause. Each message is one line: what is wrong, then what to do."""
+
+
+class UndiffuseError(ValueError):
+    """Something about the run or the data is wrong; the command line exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(UndiffuseError):
+    """The request itself is wrong (unknown name, value out of range); the command line exits with 2."""
+
+    exit_code = 2
+
+
+def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:
+    """A hint for an unknown name: `; did you mean 'x'?`, else the known names."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

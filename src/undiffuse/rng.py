@@ -1,0 +1,84 @@
+"""Randomness by position: a draw depends on where it stands (seed, image, step), never on what was drawn before it.
+
+A stream's key is a 128-bit hash of its position and drives a counter-based Philox generator, so streams neither
+collide (32-bit seeds would, at 50,000 images, with probability 1/4) nor overlap. Draws are made on the CPU in float32
+(uniforms and integers in float64/int64) and moved by whoever needs them elsewhere.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Position = int | str
+
+
+def key(seed: int, *position: Position) -> int:
+    """A 128-bit number that depends on every part of the position and on their order."""
+    parts = tuple(part if isinstance(part, str) else int(part) for part in (seed, *position))
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=16).digest(), "little")
+
+
+@dataclass(frozen=True)
+class Generator:
+    """k independent streams. A draw of n rows is cut into k equal runs of rows; run j comes from stream j.
+
+    With one stream this is an ordinary generator; with one stream per image, image i's numbers are the same in a batch
+    of any size.
+    """
+
+    streams: tuple[np.random.Generator, ...]
+
+    def draw(self, fill: Callable[[np.random.Generator, np.ndarray], object], out: np.ndarray) -> Tensor:
+        """Fill `out` (rows first, C order) run by run; `fill(stream, run)` writes in place."""
+        count = len(self.streams)
+        if out.shape[0] % count:
+            raise ValueError(f"a draw of {out.shape[0]} rows cannot be shared by {count} streams")
+        runs = out.reshape(count, -1)
+        for stream, run in zip(self.streams, runs, strict=True):
+            fill(stream, run)
+        return torch.from_numpy(out)
+
+    def normal(self, shape: Iterable[int]) -> Tensor:
+        """Standard normal, float32."""
+        out = np.empty(tuple(shape), np.float32)
+        return self.draw(lambda stream, run: stream.standard_normal(out=run, dtype=np.float32), out)
+
+    def uniform(self, shape: Iterable[int]) -> Tensor:
+        """Uniform on [0, 1), float64."""
+        return self.draw(lambda stream, run: stream.random(out=run), np.empty(tuple(shape), np.float64))
+
+    def integers(self, low: int, high: int, shape: Iterable[int]) -> Tensor:
+        """Uniform on {low, ..., high}, both ends included, int64."""
+
+        def fill(stream: np.random.Generator, run: np.ndarray) -> None:
+            run[:] = stream.integers(low, high, size=run.shape, endpoint=True)
+
+        return self.draw(fill, np.empty(tuple(shape), np.int64))
+
+
+def fold(seed: int, *position: Position) -> Generator:
+    """The one stream at a position."""
+    return Generator((_stream(key(seed, *position)),))
+
+
+def per_row(seed: int, *position: Position, rows: Iterable[int]) -> Generator:
+    """One stream per row: row r's stream stands at (seed, *position, r)."""
+    return Generator(tuple(_stream(key(seed, *position, row)) for row in rows))
+
+
+def permutation(n: int, seed: int, *position: Position) -> np.ndarray:
+    """A random order of 0..n-1."""
+    return _stream(key(seed, *position)).permutation(n)
+
+
+def seed_torch(seed: int, *position: Position) -> None:
+    """Set torch's global generators, which only dropout inside a network draws from."""
+    torch.manual_seed(key(seed, *position) % 2**63)
+
+
+def _stream(key128: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=key128))

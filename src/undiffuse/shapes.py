@@ -1,0 +1,34 @@
+"""Names for the shapes that pass between functions. Checked by beartype under pytest only; free otherwise.
+
+b images, c channels, h rows, w columns; `*d` any shape of one datum.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+Data: TypeAlias = Float[Tensor, "b *d"]  # a batch of data of any shape
+Images: TypeAlias = Float[Tensor, "b c h w"]  # images in [-1, 1]
+PerDatum: TypeAlias = Float[Tensor, "b"]  # one number per datum
+Labels: TypeAlias = Int64[Tensor, "b"]  # class indices; the null label is num_classes
+Float64Array: TypeAlias = NDArray[np.float64] | np.float64  # schedule tables and coefficients
+Times: TypeAlias = float | int | np.ndarray | np.generic | Tensor  # t in [0, T]: one for all data, or one per datum [b]
+
+__all__ = [
+    "Callable",
+    "Data",
+    "Float",
+    "Float32",
+    "Float64Array",
+    "Images",
+    "Int64",
+    "Labels",
+    "PerDatum",
+    "Tensor",
+    "Times",
+    "UInt8",
+]
