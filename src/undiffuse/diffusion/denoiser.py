@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -14,6 +14,7 @@ from undiffuse.shapes import Data, Labels, Tensor, Times
 Denoise = Callable[[Data, Times], Split]  # what samplers take; wrappers map Denoise -> Denoise
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """x_t [b, *d], t float32 [b] in [0, T], y int64 [b] or None -> [b, *d] (learned variance: twice the channels)."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F
 
@@ -20,6 +20,7 @@ DISTANCES: dict[str, Distance] = {
 }
 
 
+@runtime_checkable
 class Loss(Protocol):
     def __call__(self, process: Process, truth: Split, guess: Split, t: Times) -> PerDatum: ...
 

@@ -63,7 +63,7 @@ class Process:
         return Split(x0, eps, *self.schedule.scales(t))
 
     def renoise(self, x_s: Data, s: Times, t: Times, rng: Generator) -> Data:
-        """Upwards, s <= t: x_t = r x_s + sqrt(var_ts) eta; r = signal_t / signal_s, var_ts = sigma_t^2 - r^2 sigma_s^2."""
+        """Upwards, s <= t: x_t = r x_s + sqrt(var_ts) eta, r = signal_t / signal_s, var_ts = 1 - r^2."""
         s, t = as_times(s), as_times(t)
         ratio, var = self._gap(t, s)
         snr = self.schedule.snr

@@ -17,6 +17,7 @@ from undiffuse.shapes import Data, Times
 Memory = Any  # whatever a multistep solver wants back at its next step; None at the first
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """A step from x_t to x_s, s < t. Keeps nothing between steps: memory goes in and comes out."""
 
