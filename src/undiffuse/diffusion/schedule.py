@@ -10,15 +10,15 @@ log alpha_bar is linear in t, so every float t in [0, T] is a time.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from undiffuse.errors import UndiffuseError, UsageError
 
+ArrayLike = float | int | np.ndarray | np.generic | Sequence[float]
 Table = np.ndarray  # float64 [T + 1]
 Floats = np.ndarray | np.float64  # float64, in the shape of the times asked for
 
