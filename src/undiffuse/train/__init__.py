@@ -1,0 +1,1 @@
+"""Training (Algorithm 1), its state on disk, and its diary."""

@@ -1,0 +1,1 @@
+"""Pictures of the process: curves, strips, animations and the report. Consumes arrays, frames and files."""

@@ -1,0 +1,105 @@
+"""Configuration -> objects: the only place where names become classes."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from torch import nn
+
+from undiffuse import rng
+from undiffuse.config import Config
+from undiffuse.data.loader import Batches
+from undiffuse.data.sources import Dataset, load
+from undiffuse.diffusion.denoiser import Denoiser
+from undiffuse.diffusion.losses import LOSSES, Loss
+from undiffuse.diffusion.noise import NOISES
+from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.samplers import SAMPLERS, Sampler
+from undiffuse.diffusion.schedule import SCHEDULES
+from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.nn.unet import UNet, UNetSpec, spatial
+from undiffuse.train.trainer import Plan
+
+Row = TypeVar("Row")
+
+
+def dataset(config: Config) -> Dataset:
+    """The data, restricted to data.classes; refused if it is not what the configuration says it is."""
+    data = load(config.data.source, config.data.classes)
+    for key, said, found in (
+        ("levels", config.data.levels, data.levels),
+        ("shape", config.data.shape, list(data.shape)),
+    ):
+        if said is not None and said != found:
+            raise UsageError(f"data.{key}: the source '{config.data.source}' has {found}, not {said}")
+    return data
+
+
+def resolved(config: Config, data: Dataset) -> Config:
+    """With everything about the data that a model needs later: levels, shape, class names."""
+    facts = {"data.levels": data.levels, "data.shape": list(data.shape), "data.classes": list(data.class_names)}
+    return config.replaced(facts)
+
+
+def process(config: Config) -> Process:
+    diffusion = config.diffusion
+    schedule = _row(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
+    noise = _row(NOISES, diffusion.noise, "diffusion.noise")()
+    return Process(schedule, noise, diffusion.variance)  # type: ignore[arg-type]
+
+
+def num_classes(config: Config) -> int:
+    """Classes that the network knows; 0 if it is unconditional."""
+    return len(config.data.classes or ()) if config.model.conditional else 0
+
+
+def backbone(config: Config) -> nn.Module:
+    """The network, initialised from the seed. Needs a resolved configuration."""
+    if config.data.shape is None:
+        raise UndiffuseError("data.shape is missing: this configuration was not written by a training run")
+    channels = config.data.shape[0]
+    settings = config.model.model_dump(exclude={"conditional"})
+    shared: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    out = channels * (2 if config.diffusion.variance == "learned" else 1)
+    rng.seed_torch(config.seed, "init")
+    return spatial(UNet(UNetSpec(channels, out, num_classes(config), **shared)))
+
+
+def denoiser(config: Config) -> Denoiser:
+    if config.diffusion.variance == "learned":
+        raise UsageError("diffusion.variance: 'learned' needs the hybrid loss, which this version does not have yet")
+    return Denoiser(backbone(config), process(config), config.diffusion.prediction)
+
+
+def loss(config: Config) -> Loss:
+    return _row(LOSSES, config.diffusion.loss, "diffusion.loss")(config.diffusion.prediction)
+
+
+def sampler(config: Config) -> Sampler:
+    return _row(SAMPLERS, config.sample.sampler, "sample.sampler")(config.sample.eta)
+
+
+def plan(config: Config) -> Plan:
+    train = config.train
+    return Plan(
+        steps=train.steps,
+        lr=train.lr,
+        warmup=train.warmup,
+        lr_decay=train.lr_decay,
+        ema=train.ema,
+        grad_clip=train.grad_clip,
+        num_classes=num_classes(config),
+        label_dropout=train.label_dropout,
+        max_skips=train.max_skips,
+    )
+
+
+def batches(config: Config, data: Dataset) -> Batches:
+    return Batches(data.train, config.train.batch_size, config.seed)
+
+
+def _row(table: Mapping[str, Row], name: str, key: str) -> Row:
+    if name not in table:
+        raise UsageError(f"{key}: unknown name '{name}'; {nearest(name, list(table))}")
+    return table[name]

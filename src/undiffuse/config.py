@@ -1,0 +1,199 @@
+"""The configuration: one schema, checked once. Recipes and run folders hold it as YAML; reading it needs no torch."""
+
+import re
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from undiffuse.errors import UsageError, nearest
+
+FORMAT_VERSION = 1
+
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+def _as_name(value: Any) -> Any:
+    """Digits' class names look like numbers in YAML."""
+    return str(value) if isinstance(value, int) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Data(_Section):
+    """source: a data set's name. classes: only these (names). levels and shape are filled in from the data."""
+
+    source: str = "digits"
+    classes: list[Annotated[str, BeforeValidator(_as_name)]] | None = None
+    levels: Annotated[int, Field(ge=2, le=256)] | None = None
+    shape: list[Positive] | None = None
+
+
+class Model(_Section):
+    """The U-Net: see undiffuse.nn.unet.UNetSpec. conditional: learn the class labels too."""
+
+    channels: Positive = 64
+    multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 2]
+    blocks: Positive = 2
+    attention: list[Positive] = [4]
+    heads: Positive = 1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_groups: Positive = 32
+    scale_shift: bool = False
+    conditional: bool = True
+
+
+class Diffusion(_Section):
+    schedule: str = "cosine"
+    T: Positive = 1000
+    prediction: str = "eps"
+    noise: str = "gaussian"
+    variance: str = "small"
+    loss: str = "l2"
+
+
+class Train(_Section):
+    """steps updates of batch_size images. *_every count steps; 0 means only at the end."""
+
+    steps: Positive = 10_000
+    batch_size: Positive = 128
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    warmup: Count = 500
+    lr_decay: Literal["none", "linear", "cosine"] = "none"
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
+    label_dropout: Fraction = 0.1
+    max_skips: Positive = 10
+    log_every: Positive = 50
+    checkpoint_every: Count = 1000
+    sample_every: Count = 1000
+    precision: Literal["float32", "bf16"] = "float32"
+
+
+class Sample(_Section):
+    sampler: str = "ddim"
+    steps: Positive = 50
+    spacing: str = "uniform"
+    guidance: float = 1.0
+    eta: Fraction = 0.0
+    clip: bool = True
+
+
+class Config(_Section):
+    """A run, whole. Unknown keys are refused with the nearest name; so are files of a newer format."""
+
+    format_version: int = FORMAT_VERSION
+    seed: Count = 0
+    data: Data = Data()
+    model: Model = Model()
+    diffusion: Diffusion = Diffusion()
+    train: Train = Train()
+    sample: Sample = Sample()
+
+    def replaced(self, changes: dict[str, Any]) -> "Config":
+        """With other values for some dotted keys, checked as a file would be."""
+        raw = self.model_dump()
+        for key, value in changes.items():
+            _put(raw, key, value)
+        return _checked(raw, "configuration")
+
+    def as_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, default_flow_style=None)
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with undiffuse."""
+    return sorted(
+        path.name.removesuffix(".yaml") for path in files("undiffuse.recipes").iterdir() if path.name.endswith(".yaml")
+    )
+
+
+def load(recipe: str, sets: Iterable[str] = ()) -> Config:
+    """A recipe's name or a YAML file, with `a.b=c` changes on top."""
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        config = read(Path(recipe))
+    elif recipe in recipes():
+        config = _parsed(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text(), recipe)
+    else:
+        raise UsageError(f"unknown recipe '{recipe}'; {nearest(recipe, recipes())}, or give a .yaml file")
+    return config.replaced(dict(_assignment(text) for text in sets))
+
+
+def read(path: Path) -> Config:
+    """A configuration file."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path}: cannot be read as a configuration ({getattr(error, 'strerror', None) or error})"
+        ) from error
+    return _parsed(text, str(path))
+
+
+def _parsed(text: str, origin: str) -> Config:
+    try:
+        raw = yaml.load(text, _Loader) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise UsageError(f"{origin}: a configuration is a mapping of sections, this is {type(raw).__name__}")
+    version = raw.get("format_version", FORMAT_VERSION)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UsageError(f"{origin}: format_version {version} is newer than {FORMAT_VERSION}; please upgrade undiffuse")
+    return _checked(raw, origin)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`a.b=c` -> (a.b, c), c read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set takes key=value, got '{text}'")
+    try:
+        return key.strip(), yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {key}: cannot read the value '{value}'") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-3 as text, which nobody means; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), "-+0123456789"
+)
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise UsageError(f"unknown key '{key}': '{section}' is a value, not a section")
+    raw[last] = value
+
+
+def _checked(raw: dict[str, Any], origin: str) -> Config:
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UsageError(f"{origin}: unknown key '{key}'; {nearest(key, list(_keys(Config)))}") from error
+        raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {first['input']!r}") from error
+
+
+def _keys(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

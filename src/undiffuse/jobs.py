@@ -1,0 +1,166 @@
+"""Whole jobs on a run folder: train, resume, evaluate. Faces drive them; nothing is printed here."""
+
+import json
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from undiffuse import __version__, build, images
+from undiffuse.config import Config, read
+from undiffuse.errors import UndiffuseError
+from undiffuse.pipeline import Pipeline
+from undiffuse.runs import RunFolder, write_text
+from undiffuse.train import checkpoint
+from undiffuse.train.trainer import Report, Trainer
+
+GRID = 20
+
+
+class Interrupted(UndiffuseError):
+    """Stopped by the user; everything is saved."""
+
+    exit_code = 130
+
+
+@dataclass
+class Training:
+    """A run in progress: iterate to train; each item is a Report of the steps since the last."""
+
+    run: RunFolder
+    config: Config
+    trainer: Trainer
+
+    @classmethod
+    def start(cls, config: Config, out: Path | None, name: str) -> "Training":
+        """A new run. Everything is built, and so checked, before the folder is made."""
+        data = build.dataset(config)
+        config = build.resolved(config, data)
+        build.sampler(config)
+        trainer = _trainer(config, data)
+        run = RunFolder.create(out, name)
+        write_text(run.config, config.as_yaml())
+        return cls(run, config, trainer)
+
+    @classmethod
+    def resume(cls, out: Path) -> "Training":
+        """Go on with a run exactly where its last checkpoint stands."""
+        run = RunFolder.open(out)
+        config = read(run.config)
+        trainer = _trainer(config, build.dataset(config))
+        if checkpoint.steps(run.checkpoints):
+            trainer.restore(checkpoint.find(run.checkpoints))
+        run.cut_metrics(trainer.step)
+        return cls(run, config, trainer)
+
+    def __iter__(self) -> Iterator[Report]:
+        train, began, logged = self.config.train, time.time(), self.trainer.step
+        with _stop_signals() as stopping:
+            for step in self.trainer.run():
+                last = step == train.steps or stopping.is_set()
+                if step % train.log_every == 0 or last:
+                    report, logged = self.trainer.report(), step
+                    self._log(report)
+                    yield report
+                if last or _due(step, train.checkpoint_every):
+                    self._save()
+                if not last and _due(step, train.sample_every):
+                    self._draw_grid(step)
+                if stopping.is_set() and step < train.steps:
+                    self._write_environment(time.time() - began)
+                    go_on = f"go on with: undiffuse train --resume --out {self.run.path}"
+                    raise Interrupted(f"stopped at step {step} of {train.steps}, saved; {go_on}")
+        if logged == train.steps:
+            self._write_environment(time.time() - began)
+
+    def pipeline(self) -> Pipeline:
+        """The model as it is now, with averaged weights."""
+        denoiser = replace(self.trainer.denoiser, backbone=self.trainer.ema.backbone)
+        return Pipeline.of(self.config, denoiser, str(self.trainer.accelerator.device))
+
+    @property
+    def _writes(self) -> bool:
+        return bool(self.trainer.accelerator.is_main_process)
+
+    def _log(self, report: Report) -> None:
+        if self._writes:
+            self.run.log(report.as_record())
+
+    def _save(self) -> None:
+        if self._writes:
+            checkpoint.save(self.run.checkpoints, self.trainer.snapshot())
+
+    def _draw_grid(self, step: int) -> None:
+        if self._writes:
+            drawn = images.to_hwc(self.pipeline().sample(n=GRID))
+            images.write_png(self.run.samples / f"step_{step:08d}.png", images.grid(drawn, columns=GRID // 2))
+
+    def _write_environment(self, seconds: float) -> None:
+        if self._writes:
+            write_text(self.run.environment, json.dumps(_environment(self.run, self.config, seconds), indent=1))
+
+
+def _trainer(config: Config, data: Any) -> Trainer:
+    precision = "bf16" if config.train.precision == "bf16" else "no"
+    accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
+    return Trainer(
+        build.denoiser(config), build.loss(config), build.batches(config, data), build.plan(config), accelerator
+    )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _environment(run: RunFolder, config: Config, seconds: float) -> dict[str, Any]:
+    """What the run ran on; seconds of earlier parts of a resumed run are added."""
+    before = 0.0
+    if run.environment.exists():
+        before = float(json.loads(run.environment.read_text()).get("training_seconds", 0))
+    return {
+        "undiffuse": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "seed": config.seed,
+        "training_seconds": round(before + seconds, 1),
+    }
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """The first SIGINT or SIGTERM asks to stop after the step; a second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def seeds_of(first: int, repeats: int) -> Sequence[int]:
+    return range(first, first + repeats)

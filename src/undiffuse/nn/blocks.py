@@ -1,0 +1,103 @@
+"""The U-Net's parts: residual block, self-attention, down- and up-sampling."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from undiffuse.shapes import Float, Tensor
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """Start at zero, so that a block begins as the identity and the network as zero (Ho et al. 2020's code)."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+def norm(channels: int, groups: int) -> nn.GroupNorm:
+    """Group norm with as many of `groups` as divide the channels; eps as in Ho et al. 2020's code."""
+    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-6)
+
+
+class ResBlock(nn.Module):
+    """x + conv(norm(conv(norm(x)) + embedding)); with scale_shift the embedding scales and shifts the norm instead.
+
+    Additive: Ho et al. 2020. Scale-shift: Nichol & Dhariwal 2021, section 3.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[int, int],
+        embedding: int,
+        groups: int = 32,
+        dropout: float = 0.0,
+        scale_shift: bool = False,
+    ) -> None:
+        super().__init__()
+        c_in, c_out = channels
+        self.scale_shift = scale_shift
+        self.norm1 = norm(c_in, groups)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.embedding = nn.Linear(embedding, 2 * c_out if scale_shift else c_out)
+        self.norm2 = norm(c_out, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+
+    def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h w"]:
+        """e is the conditioning vector after its activation."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        shift = self.embedding(e)[:, :, None, None]  # [b, o or 2o, 1, 1]
+        if self.scale_shift:
+            scale, shift = shift.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + shift)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class Attention(nn.Module):
+    """x + projection(softmax(q k^T / sqrt(d)) v) over all positions of the map."""
+
+    def __init__(self, channels: int, heads: int = 1, groups: int = 32) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = norm(channels, groups)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.projection = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        b, c, h, w = x.shape
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)  # [b, n, c], free in channels_last
+        qkv = self.qkv(tokens).reshape(b, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])  # [b, heads, n, d]
+        out = self.projection(mixed.transpose(1, 2).reshape(b, h * w, c))
+        return x + out.reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+class Downsample(nn.Module):
+    """Half the size by a 3x3 convolution of stride 2, padded on the right and bottom only (TensorFlow's SAME)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the size by nearest neighbour, then a 3x3 convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def concat(x: Float[Tensor, "b i h w"], skip: Float[Tensor, "b j h w"]) -> Float[Tensor, "b k h w"]:
+    return torch.cat([x, skip], dim=1)

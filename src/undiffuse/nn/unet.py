@@ -1,0 +1,129 @@
+"""The U-Net of Ho et al. 2020: (x, t, y) -> a tensor of x's size. It knows nothing of diffusion."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from undiffuse.errors import UsageError
+from undiffuse.nn.blocks import Attention, Downsample, ResBlock, Upsample, concat, norm, zeroed
+from undiffuse.nn.embeddings import Conditioning
+from undiffuse.shapes import Float, Int64, Tensor
+
+
+@dataclass(frozen=True)
+class UNetSpec:
+    """What a U-Net is made of.
+
+    channels: width at full size; multipliers: width of each level, relative to it, each level half the size of the one
+    above; blocks: residual blocks per level on the way down (one more on the way up).
+    attention: down-sampling factors (1, 2, 4, ...) of the levels that get self-attention; the middle always has it.
+    num_classes: 0 for none; otherwise labels 0..num_classes-1, and num_classes for "no label".
+    """
+
+    in_channels: int
+    out_channels: int
+    num_classes: int = 0
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = (2,)
+    heads: int = 1
+    dropout: float = 0.0
+    norm_groups: int = 32
+    scale_shift: bool = False
+
+    def __post_init__(self) -> None:
+        factors = [2**level for level in range(len(self.multipliers))]
+        if not set(self.attention) <= set(factors):
+            raise UsageError(f"model.attention: {list(self.attention)} must be among this network's factors {factors}")
+        widths = [self.channels * multiplier for multiplier in self.multipliers]
+        if any(width % self.heads for width in widths):
+            raise UsageError(f"model.heads: {self.heads} must divide the widths {widths}")
+
+
+class _Level(nn.Module):
+    """Residual blocks of one size, with attention after each or none."""
+
+    def __init__(self, spec: UNetSpec, widths: list[tuple[int, int]], attention: bool) -> None:
+        super().__init__()
+        self.residual = nn.ModuleList(
+            ResBlock(pair, 4 * spec.channels, spec.norm_groups, spec.dropout, spec.scale_shift) for pair in widths
+        )
+        self.attention = nn.ModuleList(
+            Attention(pair[1], spec.heads, spec.norm_groups) if attention else nn.Identity() for pair in widths
+        )
+
+    def forward(self, h: Tensor, e: Tensor, skips: Iterator[Tensor] | None = None) -> Iterator[Tensor]:
+        """The map after each block; on the way up each block first takes in the next of `skips`."""
+        for residual, attention in zip(self.residual, self.attention, strict=True):
+            h = attention(residual(h if skips is None else concat(h, next(skips)), e))
+            yield h
+
+
+class UNet(nn.Module):
+    """Any number of channels, any height and width: sizes that the levels do not divide are padded, then cropped."""
+
+    def __init__(self, spec: UNetSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        widths = [spec.channels * multiplier for multiplier in spec.multipliers]
+        last = len(widths) - 1
+        attends = [2**level in spec.attention for level in range(len(widths))]
+        self.conditioning = Conditioning(spec.channels, 4 * spec.channels, spec.num_classes)
+        self.stem = nn.Conv2d(spec.in_channels, spec.channels, 3, padding=1)
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        skips, width = [spec.channels], spec.channels
+        for level, wide in enumerate(widths):
+            self.down.append(_Level(spec, [(width, wide)] + [(wide, wide)] * (spec.blocks - 1), attends[level]))
+            self.shrink.append(Downsample(wide) if level < last else nn.Identity())
+            skips += [wide] * (spec.blocks + (level < last))
+            width = wide
+        self.middle = _Level(spec, [(width, width)] * 2, True)
+        self.middle.attention[1] = nn.Identity()
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for level, wide in reversed(list(enumerate(widths))):
+            inputs = [width + skips.pop()] + [wide + skips.pop() for _ in range(spec.blocks)]
+            self.up.append(_Level(spec, [(c_in, wide) for c_in in inputs], attends[level]))
+            self.grow.append(Upsample(wide) if level else nn.Identity())
+            width = wide
+        self.norm = norm(width, spec.norm_groups)
+        self.head = zeroed(nn.Conv2d(width, spec.out_channels, 3, padding=1))
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, "b"], y: Int64[Tensor, "b"] | None = None
+    ) -> Float[Tensor, "b o h w"]:
+        """t in [0, T], y labels or None."""
+        height, width = x.shape[-2:]
+        multiple = 2 ** (len(self.down) - 1)
+        if height % multiple or width % multiple:
+            x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
+        e = F.silu(self.conditioning(t, y))
+        h = self.stem(x.to(self.stem.weight.dtype))
+        out: Tensor = self._body(h, e)[..., :height, :width]
+        return out
+
+    def _body(self, h: Tensor, e: Tensor) -> Tensor:
+        skips = [h]
+        for level, shrink in zip(self.down, self.shrink, strict=True):
+            skips += level(skips[-1], e)
+            if not isinstance(shrink, nn.Identity):
+                skips.append(shrink(skips[-1]))
+        *_, h = self.middle(skips[-1], e)
+        taken = reversed(skips)
+        for level, grow in zip(self.up, self.grow, strict=True):
+            *_, h = level(h, e, taken)
+            h = grow(h)
+        out: Tensor = self.head(F.silu(self.norm(h)))
+        return out
+
+
+def parameter_count(backbone: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
+def spatial(backbone: nn.Module) -> nn.Module:
+    """channels_last weights: the layout in which convolutions are fastest on CPUs and tensor cores."""
+    return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

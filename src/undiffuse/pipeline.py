@@ -1,0 +1,223 @@
+"""A trained model, ready to use: load, sample, watch, save."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from undiffuse import build, rng
+from undiffuse.config import Config, read
+from undiffuse.diffusion.denoiser import Denoise, Denoiser, bind
+from undiffuse.diffusion.guidance import clipped, guided
+from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.samplers import Frame, trajectory
+from undiffuse.diffusion.samplers.spacing import times
+from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.runs import RunFolder
+from undiffuse.shapes import Images, Tensor
+from undiffuse.train import checkpoint
+
+Label = int | str | Sequence[int | str] | None
+BLOCK = 128
+WEIGHTS = {"ema": "ema", "raw": "backbone"}
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A configuration and a denoiser with trained weights.
+
+    Image i of seed S depends on (S, i) alone: not on n, the batch size, the device or the label of its neighbours.
+    """
+
+    config: Config
+    denoiser: Denoiser
+    device: str = "cpu"
+
+    # -- in and out -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path,
+        weights: Literal["ema", "raw"] = "ema",
+        checkpoint: str = "last",
+        device: str | None = None,
+    ) -> "Pipeline":
+        """MODEL: a run folder. weights: the moving average or the raw ones; checkpoint: a step or "last"."""
+        if weights not in WEIGHTS:
+            raise UsageError(f"weights are 'ema' or 'raw', not '{weights}'")
+        run = RunFolder.open(_located(model))
+        config = read(run.config)
+        denoiser = build.denoiser(config)
+        _load_weights(denoiser, run, WEIGHTS[weights], str(checkpoint))
+        return cls.of(config, denoiser, device)
+
+    @classmethod
+    def of(cls, config: Config, denoiser: Denoiser, device: str | None = None) -> "Pipeline":
+        """From parts, in evaluation mode, on the device (default: a GPU if there is one)."""
+        place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if isinstance(denoiser.backbone, nn.Module):
+            try:
+                denoiser.backbone.eval().to(place)
+            except (RuntimeError, AssertionError) as error:
+                raise UsageError(f"device '{place}' cannot be used: {str(error).splitlines()[0]}") from error
+        return cls(config, denoiser, place)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the configuration and these weights as a run folder that `load` reads. The folder must not exist."""
+        run = RunFolder.create(Path(folder), "model")
+        run.config.write_text(self.config.as_yaml())
+        weights = {"ema": self._network().state_dict()}
+        checkpoint.save(run.checkpoints, checkpoint.Snapshot(weights, {"step": self.config.train.steps}))
+        return run.path
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def process(self) -> Process:
+        return self.denoiser.process
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Empty for an unconditional model."""
+        return tuple(self.config.data.classes or ()) if build.num_classes(self.config) else ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w) of an image."""
+        return tuple(self.config.data.shape or ())
+
+    # -- sampling -------------------------------------------------------------------------------------------------
+
+    def configured(self, **changes: Any) -> "Pipeline":
+        """With other defaults: sampler, steps, spacing, guidance, eta, clip. None keeps the present one."""
+        wanted = {f"sample.{key}": value for key, value in changes.items() if value is not None}
+        return replace(self, config=self.config.replaced(wanted)) if wanted else self
+
+    def sample(
+        self,
+        n: int = 64,
+        seed: int = 0,
+        start: int = 0,
+        label: Label = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        steps: int | None = None,
+        batch_size: int | None = None,
+    ) -> Images:
+        """Images start..start+n-1 of this seed: float32 [n, c, h, w] in [-1, 1] on the CPU.
+
+        label: a class name, an index, or a sequence of them (image i gets entry i modulo its length); None gives image
+        i the class i mod K. Blocks of `batch_size` are aligned to the index, so a part equals the whole.
+        """
+        pipe = self.configured(guidance=guidance, sampler=sampler, steps=steps)
+        blocks = list(_blocks(start, n, BLOCK if batch_size is None else batch_size))
+        done = []
+        for rows in blocks:
+            frame = None
+            for frame in pipe._frames(rows, seed, label):  # noqa: B007
+                pass
+            assert frame is not None
+            done.append(frame.x.float().cpu())
+        return torch.cat(done) if done else torch.empty(0, *self.shape)
+
+    def frames(self, n: int = 4, seed: int = 0, start: int = 0, label: Label = None, **changes: Any) -> Iterator[Frame]:
+        """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
+        rows = range(start, start + _count(n))
+        yield from self.configured(**changes)._frames(rows, seed, label)
+
+    def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
+        """int64 class index of each image; None for an unconditional model."""
+        names = self.class_names
+        if not names:
+            if label is not None:
+                raise UsageError("this model has no classes; leave the label out")
+            return None
+        if label is None:
+            return torch.tensor([row % len(names) for row in rows], dtype=torch.int64)
+        wanted = [label] if isinstance(label, int | str) else list(label)
+        if not wanted:
+            raise UsageError("an empty list of labels; name at least one class")
+        indices = [_class_index(names, entry) for entry in wanted]
+        return torch.tensor([indices[row % len(indices)] for row in rows], dtype=torch.int64)
+
+    def bits_per_dim(self, images: Images) -> Tensor:
+        """Not in this version."""
+        raise UndiffuseError("bits_per_dim: this version has no likelihoods yet")
+
+    def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
+        visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
+        sampler = build.sampler(self.config)
+        y = self.labels(rows, label)
+        denoise = self._denoise(None if y is None else y.to(self.device))
+        draws = rng.per_row(seed, "sample", rows=rows)
+        x_T = self.process.prior((len(rows), *self.shape), draws).to(self.device)
+        x_T = x_T.contiguous(memory_format=torch.channels_last)
+        yield from trajectory(self.process, denoise, sampler, x_T, visited, draws)
+
+    def _denoise(self, y: Tensor | None) -> Denoise:
+        settings = self.config.sample
+        if settings.guidance != 1 and self.class_names and self.config.train.label_dropout == 0:
+            raise UsageError(
+                "guidance needs a model trained with train.label_dropout above 0; leave it at 1 for this one"
+            )
+        denoise = guided(bind(self.denoiser, y), settings.guidance, len(self.class_names))
+        return clipped(denoise) if settings.clip else denoise
+
+    def _network(self) -> nn.Module:
+        if not isinstance(self.denoiser.backbone, nn.Module):
+            raise UndiffuseError("this pipeline's backbone is not a torch.nn.Module, so it has no weights to save")
+        return self.denoiser.backbone
+
+
+def _located(model: str | Path) -> Path:
+    path = Path(model)
+    if not path.is_dir():
+        raise UsageError(f"no model '{model}': give a run folder, as written by `undiffuse train`")
+    return path
+
+
+def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) -> None:
+    found = checkpoint.find(run.checkpoints, which)
+    checkpoint.load_state(found)
+    if isinstance(denoiser.backbone, nn.Module):
+        checkpoint.fill(denoiser.backbone, checkpoint.load_tensors(found, group), found)
+
+
+def _class_index(names: tuple[str, ...], entry: int | str) -> int:
+    """A class name in any case, else an index."""
+    lowered = [name.lower() for name in names]
+    if str(entry).lower() in lowered:
+        return lowered.index(str(entry).lower())
+    try:
+        index = int(entry)
+    except ValueError:
+        raise UsageError(f"no class '{entry}'; {nearest(str(entry), list(names))}") from None
+    if not 0 <= index < len(names):
+        raise UsageError(f"label {index} is out of range; this model has {len(names)} classes, 0 to {len(names) - 1}")
+    return index
+
+
+def _blocks(start: int, n: int, size: int) -> Iterator[range]:
+    """start..start+n-1 cut at the multiples of size."""
+    if start < 0 or size < 1:
+        raise UsageError(f"start must be at least 0 and the batch size at least 1, got {start} and {size}")
+    end = start + _count(n)
+    cuts = [start, *range((start // size + 1) * size, end, size), end]
+    return (range(a, b) for a, b in pairwise(cuts) if a < b)
+
+
+def _count(n: int) -> int:
+    if n < 1:
+        raise UsageError(f"n must be at least 1, got {n}")
+    return n
+
+
+def to_uint8_labels(y: Tensor | None, n: int) -> np.ndarray:
+    """Labels as they are written: int64 [n], -1 = none."""
+    return np.full(n, -1, np.int64) if y is None else y.numpy()

@@ -1,0 +1,93 @@
+"""The run folder: the only interface between commands.
+
+config.yaml, metrics.jsonl, environment.json, checkpoints/, samples/, evaluation.json, report.html.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from undiffuse.errors import UndiffuseError, UsageError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @classmethod
+    def create(cls, out: Path | None, name: str) -> "RunFolder":
+        """A new folder: `out`, which must not exist, or runs/NAME, runs/NAME-2, runs/NAME-3 ..."""
+        if out is not None and out.exists():
+            raise UsageError(f"{out}: exists already; choose another --out, or continue it with --resume --out {out}")
+        path = out or _free(Path("runs"), name)
+        try:
+            path.mkdir(parents=True)
+            (path / "samples").mkdir()
+        except OSError as error:
+            raise UndiffuseError(f"{path}: cannot be created ({error.strerror}); choose another --out") from error
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """An existing one."""
+        folder = cls(path)
+        if not folder.config.is_file():
+            raise UndiffuseError(f"{path}: not a run folder (it has no config.yaml)")
+        return folder
+
+    def cut_metrics(self, step: int) -> None:
+        """Forget what was logged after `step`: a resumed run says it again."""
+        if not self.metrics.exists():
+            return
+        kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+        write_text(self.metrics, "".join(line + "\n" for line in kept))
+
+    def log(self, record: dict[str, Any]) -> None:
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _step_of(line: str) -> float:
+    """A line cut short by a kill belongs to no step."""
+    found = re.match(r'\{"step": (\d+),.*\}$', line)
+    return int(found.group(1)) if found else float("inf")
+
+
+def _free(parent: Path, name: str) -> Path:
+    number = 1
+    while (path := parent / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return path

@@ -1,0 +1,130 @@
+"""Checkpoints, whole or absent, never a pickle: `00001000/{backbone,ema,optimizer}.safetensors` and `state.json`."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from undiffuse.errors import UndiffuseError
+
+Tensors = dict[str, torch.Tensor]
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All of training at a step: named groups of tensors (one file each) and a small JSON-able state with `step`."""
+
+    tensors: dict[str, Tensors]
+    state: dict[str, Any]
+
+
+def save(folder: Path, snapshot: Snapshot) -> Path:
+    """Write `folder/<step>/` aside, sync, rename: a kill leaves the old or the new, never half."""
+    final = folder / f"{snapshot.state['step']:08d}"
+    aside = folder / f".{final.name}.writing"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for name, tensors in snapshot.tensors.items():
+        plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+        save_file(plain, aside / f"{name}.safetensors")
+    (aside / "state.json").write_text(json.dumps({"format_version": FORMAT_VERSION, **snapshot.state}, indent=1))
+    for path in [*aside.iterdir(), aside]:
+        _sync(path)
+    if final.exists():
+        shutil.rmtree(final)
+    aside.rename(final)
+    _sync(folder)
+    return final
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, rising."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and (path / "state.json").exists())
+
+
+def find(folder: Path, which: str = "last") -> Path:
+    """The checkpoint of a step, or the last."""
+    known = steps(folder)
+    if not known:
+        raise UndiffuseError(f"{folder.parent}: no checkpoint here yet")
+    if which == "last":
+        return folder / f"{known[-1]:08d}"
+    if which == "best":
+        raise UndiffuseError("this version keeps no best checkpoint yet; take 'last' or a step")
+    if not which.isdigit() or int(which) not in known:
+        raise UndiffuseError(f"{folder.parent}: no checkpoint '{which}'; there are {', '.join(map(str, known))}")
+    return folder / f"{int(which):08d}"
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / "state.json"
+    try:
+        state = json.loads(path.read_text())
+        version = int(state["format_version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UndiffuseError(f"{path}: not a checkpoint's state ({_line(error)})") from error
+    if version > FORMAT_VERSION:
+        raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
+    return dict(state)
+
+
+def load_tensors(checkpoint: Path, name: str) -> Tensors:
+    """One group of tensors, on the CPU."""
+    path = checkpoint / f"{name}.safetensors"
+    if not path.exists():
+        raise UndiffuseError(f"{checkpoint}: has no {path.name}")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UndiffuseError(f"{path}: truncated or not a safetensors file ({_line(error)})") from error
+
+
+def fill(backbone: nn.Module, tensors: Tensors, origin: Path) -> None:
+    """Copy weights in, after checking that they are this network's: every name, every shape."""
+    own = backbone.state_dict()
+    for name in own:
+        if name not in tensors:
+            raise UndiffuseError(f"{origin}: weights of another network: '{name}' is missing")
+        if own[name].shape != tensors[name].shape:
+            shapes = f"{list(tensors[name].shape)} in place of {list(own[name].shape)}"
+            raise UndiffuseError(f"{origin}: weights of another network: '{name}' is {shapes}")
+    if extra := [name for name in tensors if name not in own]:
+        raise UndiffuseError(f"{origin}: weights of another network: '{extra[0]}' is not in this one")
+    backbone.load_state_dict(tensors)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The optimiser's moments and counters as a flat dictionary, 'parameter.name' -> tensor."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, kept in state.items() for name, value in kept.items()}
+
+
+def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """The inverse of `optimizer_tensors`; learning rates are not state, they follow from the step."""
+    state: dict[int, Tensors] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

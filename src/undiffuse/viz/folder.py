@@ -1,0 +1,164 @@
+"""A run folder read for the report. What is not there is empty; what is there and broken is refused by its name."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from undiffuse.errors import UndiffuseError
+from undiffuse.viz.plots import to_columns
+
+STEP_PICTURE = re.compile(r"step_(\d+)\.png")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of evaluation.json. stderr: its standard error; floor: its reference, the number for real data."""
+
+    value: float
+    stderr: float | None
+    floor: float | None
+    unit: str
+    n: int | None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """name: the folder's. config, protocol, environment: flat, `a.b.c` -> value. progress: step -> picture, sorted."""
+
+    name: str
+    config: dict[str, Any]
+    records: list[dict[str, Any]]
+    measures: dict[str, Measure]
+    protocol: dict[str, Any]
+    environment: dict[str, Any]
+    samples: Path
+    progress: dict[int, Path]
+
+    def picture(self, name: str) -> Path | None:
+        """samples/NAME, if it is there."""
+        path = self.samples / name
+        return path if path.is_file() else None
+
+
+def read_run(run: Path) -> RunFolder:
+    """Raises UndiffuseError, naming the file, for a folder without config.yaml or with a file that cannot be read."""
+    config = run / "config.yaml"
+    if not config.is_file():
+        raise UndiffuseError(f"{run}: not a run folder, it has no config.yaml")
+    evaluation = _read_json(run / "evaluation.json")
+    samples = run / "samples"
+    steps = {int(match[1]): path for path in samples.glob("*.png") if (match := STEP_PICTURE.fullmatch(path.name))}
+    return RunFolder(
+        name=run.resolve().name,
+        config=_read_yaml(config),
+        records=_read_lines(run / "metrics.jsonl"),
+        measures=_measures(run / "evaluation.json", evaluation.get("metrics", {})),
+        protocol=flat(_mapping(run / "evaluation.json", evaluation.get("protocol", {}))),
+        environment=flat(_read_json(run / "environment.json")),
+        samples=samples,
+        progress=dict(sorted(steps.items())),
+    )
+
+
+def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one: {"a": {"b": 1}} -> {"a.b": 1}."""
+    out: dict[str, Any] = {}
+    for name, value in tree.items():
+        path = f"{prefix}{name}"
+        out |= flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
+    return out
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UndiffuseError(f"{path}: cannot be read as text: {error}") from error
+
+
+def _mapping(path: Path, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UndiffuseError(f"{path}: names with values are expected, found {type(value).__name__}")
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        return flat(_mapping(path, yaml.safe_load(_text(path))))
+    except yaml.YAMLError as error:
+        raise UndiffuseError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return _mapping(path, json.loads(_text(path)))
+    except json.JSONDecodeError as error:
+        raise UndiffuseError(f"{path}: not JSON: {error}") from error
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    text = _text(path)
+    lines = text.splitlines()
+    if lines and not text.endswith("\n"):
+        lines = lines[:-1] if not _is_json(lines[-1]) else lines  # a run that is being written, or was killed
+    records = [_record(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    if records:
+        _check_numbers(path, records)
+    return records
+
+
+def _check_numbers(path: Path, records: list[dict[str, Any]]) -> None:
+    try:
+        to_columns(records)
+    except UndiffuseError as error:
+        raise UndiffuseError(f"{path}: {error}") from error
+
+
+def _record(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UndiffuseError(f"{path}: line {number} is not JSON: {error}") from error
+    if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        raise UndiffuseError(f"{path}: line {number} is not a record with a whole number 'step'")
+    return record
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _measures(path: Path, metrics: object) -> dict[str, Measure]:
+    measures = {}
+    for name, fields in _mapping(path, metrics).items():
+        fields = _mapping(path, fields)
+        value, stderr, floor = (_number(path, name, fields.get(key)) for key in ("value", "stderr", "floor"))
+        n = _number(path, name, fields.get("n"))
+        whole = None if n is None else int(n)
+        measures[str(name)] = Measure(
+            math.nan if value is None else value, stderr, floor, str(fields.get("unit") or ""), whole
+        )
+    return measures
+
+
+def _number(path: Path, name: str, value: object) -> float | None:
+    """A finite number, or None for what is missing or undefined."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UndiffuseError(f"{path}: '{name}' holds {value!r} where a number belongs")
+    return float(value) if math.isfinite(value) else None

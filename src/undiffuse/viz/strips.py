@@ -1,0 +1,167 @@
+"""Strips: pictures in rows that can be read, with names at the left and the time under each column."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+
+from undiffuse.errors import UndiffuseError
+from undiffuse.viz import style
+
+# All lengths are in pixels of the finished sheet: then each pixel of a picture is a whole number of the sheet's.
+DPI = 200
+CELL = 104  # a picture's longer side, about
+GAP, BREAK, MARGIN = 8, 26, 28
+LINE = 34  # a line of text
+MOST_PAIRS = 6
+TIME = "time t"
+
+HAlign = Literal["left", "center", "right"]
+VAlign = Literal["top", "center"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """name: written at the left; pictures: uint8 [k, h, w, c]; apart: a wider gap above it."""
+
+    name: str
+    pictures: np.ndarray
+    apart: bool = False
+
+
+def forward_strips(rows: Mapping[str, np.ndarray], times: Sequence[float | int]) -> Figure:
+    """How data becomes noise: one row for each schedule or noise family.
+
+    rows: name -> uint8 [k, h, w, c], k pictures at the k times. Raises UndiffuseError where shapes do not fit.
+    """
+    drawn = [Row(name, pictures) for name, pictures in rows.items()]
+    return _sheet("From data to noise", drawn, times, "0 = data, T = noise")
+
+
+def reverse_strips(x: np.ndarray, x0: np.ndarray, times: Sequence[float | int]) -> Figure:
+    """How noise becomes pictures: for each of one to six images the state x_t and, below it, the guess of x0.
+
+    x, x0: uint8 [n, k, h, w, c] at the k times, in the order in which they were made (t falls). Raises UndiffuseError.
+    """
+    if x.ndim != 5 or x.shape != x0.shape or not 1 <= len(x) <= MOST_PAIRS:
+        raise UndiffuseError(
+            f"states and guesses must be two alike uint8 [n, k, h, w, c] with n from 1 to {MOST_PAIRS}, "
+            f"got {list(x.shape)} and {list(x0.shape)}"
+        )
+    drawn: list[Row] = []
+    for i, (states, guesses) in enumerate(zip(x, x0, strict=True)):
+        drawn += [Row("state xₜ", states, apart=i > 0), Row("guess of x₀", guesses)]
+    return _sheet("From noise to pictures", drawn, times, "T = noise, 0 = picture")
+
+
+def sample_grid(images: np.ndarray, labels: Sequence[str]) -> Figure:
+    """Pictures in rows by class, the class's name at the left; classes in order of first appearance.
+
+    images: uint8 [n, h, w, c]; labels: n names. (`undiffuse.images.grid` lays out pictures without names.)
+    """
+    if len(images) != len(labels) or not len(labels):
+        raise UndiffuseError(f"one label for each picture is needed, got {len(images)} pictures, {len(labels)} labels")
+    names = np.array(labels, dtype=object)
+    drawn = [Row(name, images[names == name]) for name in dict.fromkeys(labels)]
+    return _sheet("Generated pictures by class", drawn)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things go: the pictures' left edge, each row's top, a picture's width and height."""
+
+    left: int
+    tops: list[int]
+    w: int
+    h: int
+
+    @property
+    def bottom(self) -> int:
+        return self.tops[-1] + self.h
+
+    def column(self, i: int) -> int:
+        return self.left + i * (self.w + GAP)
+
+
+def _sheet(title: str, rows: list[Row], times: Sequence[float | int] = (), below: str = "") -> Figure:
+    """Title, rows of pictures, times and what they mean, placed pixel by pixel."""
+    _check(rows, times)
+    layout = _layout(rows)
+    columns = max(len(row.pictures) for row in rows)
+    width = max(layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE)) + MARGIN
+    sheet, axes = _canvas(width, layout.bottom + MARGIN + (2 * LINE if len(times) else 0))
+    axes.text(MARGIN, MARGIN, title, fontsize=style.LARGE, fontweight="bold", color=style.INK, va="top")
+    for row, top in zip(rows, layout.tops, strict=True):
+        _write(axes, (layout.left - 2 * GAP, top + layout.h / 2), row.name, ("right", "center"))
+        for i, picture in enumerate(row.pictures):
+            _show(axes, picture, (layout.column(i), top, layout.w, layout.h))
+    if len(times):
+        _write_times(axes, layout, times, below)
+    return sheet
+
+
+def _write_times(axes: Axes, layout: Layout, times: Sequence[float | int], below: str) -> None:
+    y = layout.bottom + GAP
+    _write(axes, (layout.left - 2 * GAP, y), TIME, ("right", "top"), style.MUTED)
+    for i, t in enumerate(times):
+        _write(axes, (layout.column(i) + layout.w / 2, y), style.time_text(t), ("center", "top"))
+    _write(axes, (layout.left, y + LINE), below, ("left", "top"), style.MUTED)
+
+
+def _layout(rows: list[Row]) -> Layout:
+    sides = rows[0].pictures.shape[1:3]
+    scale = max(1, round(CELL / max(sides)))
+    h, w = (side * scale for side in sides)
+    left = MARGIN + max(_width(name, style.NORMAL) for name in (TIME, *(row.name for row in rows))) + 2 * GAP
+    top, tops = MARGIN + LINE + 2 * GAP, []
+    for row in rows:
+        top += BREAK if row.apart else 0
+        tops.append(top)
+        top += h + GAP
+    return Layout(left, tops, w, h)
+
+
+def _check(rows: list[Row], times: Sequence[float | int]) -> None:
+    if not rows or not len(rows[0].pictures):
+        raise UndiffuseError("no pictures to lay out")
+    for row in rows:
+        shape = row.pictures.shape
+        if row.pictures.dtype != np.uint8 or len(shape) != 4 or shape[1:] != rows[0].pictures.shape[1:]:
+            raise UndiffuseError(f"'{row.name}': pictures must be uint8 [k, h, w, c], all alike, got {list(shape)}")
+        if shape[-1] not in (1, 3):
+            raise UndiffuseError(f"'{row.name}': pictures of {shape[-1]} channels cannot be drawn; 1 or 3 can")
+        if len(times) and len(times) != shape[0]:
+            raise UndiffuseError(f"'{row.name}': {shape[0]} pictures at {len(times)} times")
+
+
+def _canvas(width: int, height: int) -> tuple[Figure, Axes]:
+    """A figure whose one axes covers it, in pixels, y downwards."""
+    sheet = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=style.PAPER)
+    axes = sheet.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    return sheet, axes
+
+
+def _show(axes: Axes, picture: np.ndarray, box: tuple[int, int, int, int]) -> None:
+    x, y, w, h = box
+    pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
+    extent = (x, x + w, y + h, y)
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest", aspect="auto")
+
+
+def _write(
+    axes: Axes, at: tuple[float | int, float | int], text: str, align: tuple[HAlign, VAlign], color: str = style.INK
+) -> None:
+    """Text at a pixel. A name from outside may hold a dollar sign: it is never read as mathematics."""
+    across, along = align
+    axes.text(*at, text, ha=across, va=along, fontsize=style.NORMAL, color=color, parse_math=False)
+
+
+def _width(text: str, size: float) -> int:
+    """Pixels that a line of text takes, with a little to spare for bold."""
+    return round(TextPath((0, 0), text.replace("$", "S") or " ", size=size).get_extents().width * 1.12 * DPI / 72)

@@ -1,0 +1,73 @@
+"""What the report says: one row for each metric, picture and unit it knows. Anything else is shown by its own name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """title; better: "lower" or "higher"; meaning: one plain sentence; reference: what its floor field holds."""
+
+    title: str
+    better: str
+    meaning: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """sheet: a strip with a title of its own and small letters, which a narrow page scrolls rather than shrinks."""
+
+    heading: str
+    caption: str
+    sheet: bool = False
+
+
+METRICS = {
+    "frechet": Metric(
+        "Fréchet distance",
+        "lower",
+        "How far the mean and spread of the generated pictures lie from those of real ones, on the pixels themselves.",
+        "real training pictures against real held-out ones",
+    ),
+    "train_on_generated": Metric(
+        "Trained on generated",
+        "higher",
+        "How well a classifier that saw only generated pictures reads real held-out ones.",
+        "the same classifier trained on real pictures",
+    ),
+}
+
+PICTURES = {
+    "samples.png": Picture("Final samples", "Drawn from the model at the end of training."),
+    "denoising.gif": Picture("Denoising", "The model at work: from noise at t = T to pictures at t = 0."),
+    "classes.png": Picture("By class", "Each row was drawn with one class as its label.", sheet=True),
+    "reverse.png": Picture(
+        "From noise to pictures",
+        "Upper rows: the state at time t. Lower rows: what the network then guesses the finished picture to be.",
+        sheet=True,
+    ),
+    "forward.png": Picture(
+        "From data to noise",
+        "What training shows the network: real pictures with more and more noise, by noise schedule.",
+        sheet=True,
+    ),
+}
+
+PREDICTIONS = {"eps": "the noise (eps)", "x0": "the picture (x0)", "v": "the velocity (v)", "score": "the score"}
+
+# configuration key -> unit
+UNITS = {
+    "data.levels": "grey levels",
+    "data.shape": "channels, rows, columns",
+    "diffusion.T": "time steps",
+    "train.steps": "updates",
+    "train.batch_size": "images per update",
+    "train.lr": "per update",
+    "train.warmup": "updates",
+    "train.ema": "decay per update",
+    "train.checkpoint_every": "updates",
+    "train.sample_every": "updates",
+    "sample.steps": "sampling steps",
+    "sample.guidance": "(1 = off)",
+    "seconds": "s",
+}
