@@ -1,5 +1,6 @@
 """Pictures at the edges: levels <-> [-1, 1], grids, files. Inside the library images are float32 in [-1, 1]."""
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.shapes import Float, UInt8
 
-PICTURE_SUFFIXES = (".png", ".gif", ".npz")
+LABELS = "labels.json"  # beside the pictures of a folder: file name -> class index
 
 
 def from_levels(picture: UInt8[Tensor, "b c h w"], levels: int = 256) -> Float[Tensor, "b c h w"]:
@@ -103,4 +104,14 @@ def _read_folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
         pictures.append(picture.reshape(*picture.shape[:2], -1))
     if len({picture.shape for picture in pictures}) > 1:
         raise UndiffuseError(f"{path}: the pictures differ in size or colour; they must all be alike")
-    return np.stack(pictures), np.full(len(pictures), -1, np.int64)
+    return np.stack(pictures), _folder_labels(path, files)
+
+
+def _folder_labels(path: Path, files: list[Path]) -> np.ndarray:
+    if not (path / LABELS).exists():
+        return np.full(len(files), -1, np.int64)
+    try:
+        known = json.loads((path / LABELS).read_text())
+        return np.array([int(known[file.name]) for file in files], np.int64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UndiffuseError(f"{path / LABELS}: must map every picture's name to a class index: {error}") from error

@@ -1,4 +1,4 @@
-"""Whole jobs on a run folder: train, resume, evaluate. Faces drive them; nothing is printed here."""
+"""Training as a whole job on a run folder, started or resumed. A face drives it; nothing is printed here."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,7 +160,3 @@ def _stop_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def seeds_of(first: int, repeats: int) -> Sequence[int]:
-    return range(first, first + repeats)

@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -116,20 +115,25 @@ class Pipeline:
         i the class i mod K. Blocks of `batch_size` are aligned to the index, so a part equals the whole.
         """
         pipe = self.configured(guidance=guidance, sampler=sampler, steps=steps)
-        blocks = list(_blocks(start, n, BLOCK if batch_size is None else batch_size))
-        done = []
-        for rows in blocks:
-            frame = None
-            for frame in pipe._frames(rows, seed, label):  # noqa: B007
-                pass
-            assert frame is not None
-            done.append(frame.x.float().cpu())
-        return torch.cat(done) if done else torch.empty(0, *self.shape)
+        done = [frame.x.float().cpu() for _, frame in pipe.stream(n, seed, start, label, batch_size) if frame.t == 0]
+        return torch.cat(done)
+
+    def stream(
+        self, n: int = 64, seed: int = 0, start: int = 0, label: Label = None, batch_size: int | None = None
+    ) -> Iterator[tuple[range, Frame]]:
+        """The same images block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
+        for rows in _blocks(start, n, BLOCK if batch_size is None else batch_size):
+            for frame in self._frames(rows, seed, label):
+                yield rows, frame
+
+    def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
+        """How many frames `stream` will yield."""
+        visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
+        return (len(visited) - 1) * len(list(_blocks(start, n, BLOCK if batch_size is None else batch_size)))
 
     def frames(self, n: int = 4, seed: int = 0, start: int = 0, label: Label = None, **changes: Any) -> Iterator[Frame]:
         """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
-        rows = range(start, start + _count(n))
-        yield from self.configured(**changes)._frames(rows, seed, label)
+        yield from self.configured(**changes)._frames(range(start, start + _count(n)), seed, label)
 
     def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
         """int64 class index of each image; None for an unconditional model."""
@@ -209,15 +213,10 @@ def _blocks(start: int, n: int, size: int) -> Iterator[range]:
         raise UsageError(f"start must be at least 0 and the batch size at least 1, got {start} and {size}")
     end = start + _count(n)
     cuts = [start, *range((start // size + 1) * size, end, size), end]
-    return (range(a, b) for a, b in pairwise(cuts) if a < b)
+    yield from (range(a, b) for a, b in pairwise(cuts))
 
 
 def _count(n: int) -> int:
     if n < 1:
         raise UsageError(f"n must be at least 1, got {n}")
     return n
-
-
-def to_uint8_labels(y: Tensor | None, n: int) -> np.ndarray:
-    """Labels as they are written: int64 [n], -1 = none."""
-    return np.full(n, -1, np.int64) if y is None else y.numpy()

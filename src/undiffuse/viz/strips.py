@@ -1,5 +1,6 @@
 """Strips: pictures in rows that can be read, with names at the left and the time under each column."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from undiffuse.errors import UndiffuseError
@@ -92,7 +94,8 @@ def _sheet(title: str, rows: list[Row], times: Sequence[float | int] = (), below
     _check(rows, times)
     layout = _layout(rows)
     columns = max(len(row.pictures) for row in rows)
-    width = max(layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE)) + MARGIN
+    ends = (layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE, "bold"), layout.left + _width(below))
+    width = max(ends) + MARGIN
     sheet, axes = _canvas(width, layout.bottom + MARGIN + (2 * LINE if len(times) else 0))
     axes.text(MARGIN, MARGIN, title, fontsize=style.LARGE, fontweight="bold", color=style.INK, va="top")
     for row, top in zip(rows, layout.tops, strict=True):
@@ -116,7 +119,7 @@ def _layout(rows: list[Row]) -> Layout:
     sides = rows[0].pictures.shape[1:3]
     scale = max(1, round(CELL / max(sides)))
     h, w = (side * scale for side in sides)
-    left = MARGIN + max(_width(name, style.NORMAL) for name in (TIME, *(row.name for row in rows))) + 2 * GAP
+    left = MARGIN + max(_width(name) for name in (TIME, *(row.name for row in rows))) + 2 * GAP
     top, tops = MARGIN + LINE + 2 * GAP, []
     for row in rows:
         top += BREAK if row.apart else 0
@@ -149,9 +152,8 @@ def _canvas(width: int, height: int) -> tuple[Figure, Axes]:
 
 def _show(axes: Axes, picture: np.ndarray, box: tuple[int, int, int, int]) -> None:
     x, y, w, h = box
-    pixels = picture[..., 0] if picture.shape[-1] == 1 else picture
-    extent = (x, x + w, y + h, y)
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="nearest", aspect="auto")
+    colors = np.broadcast_to(picture, (*picture.shape[:2], 3))  # a colour map would shift some greys by one
+    axes.imshow(colors, extent=(x, x + w, y + h, y), interpolation="nearest", aspect="auto")
 
 
 def _write(
@@ -162,6 +164,10 @@ def _write(
     axes.text(*at, text, ha=across, va=along, fontsize=style.NORMAL, color=color, parse_math=False)
 
 
-def _width(text: str, size: float) -> int:
-    """Pixels that a line of text takes, with a little to spare for bold."""
-    return round(TextPath((0, 0), text.replace("$", "S") or " ", size=size).get_extents().width * 1.12 * DPI / 72)
+def _width(text: str, size: float = style.NORMAL, weight: str = "normal") -> int:
+    """Pixels that a line of text takes."""
+    if not text.strip():
+        return 0  # Matplotlib has no path for nothing
+    font = FontProperties(size=size, weight=weight)
+    path = TextPath((0, 0), text.replace("$", "S"), prop=font)
+    return math.ceil(path.get_extents().x1 * DPI / 72)

@@ -29,7 +29,9 @@ DPI = 144
 
 def figure(width: float | int, height: float | int, pad: float = 0.04) -> Figure:
     """An empty sheet; width, height and the padding above and below each panel in inches."""
-    return Figure(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=pad), facecolor=PAPER)
+    return Figure(
+        figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=pad, w_pad=0.08), facecolor=PAPER
+    )
 
 
 def heading(sheet: Figure, text: str) -> None:

@@ -1,0 +1,49 @@
+"""The command line: parse, call, print. Errors that a user can cause are one line on stderr."""
+
+import sys
+import warnings
+from typing import TextIO
+
+from undiffuse.errors import UndiffuseError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit status: 0 success, 1 run time or data, 2 usage, 130 interrupted."""
+    import typer
+
+    from undiffuse.cli.app import app
+
+    warnings.showwarning = _show_warning
+    try:
+        status = app(args=arguments, standalone_mode=False)
+        return int(status or 0)
+    except UndiffuseError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.BadParameter.__mro__[2] as error:  # ClickException, wherever this version of typer keeps it
+        return _fail(error.format_message(), 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output left; nothing to add
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    print("undiffuse: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Ours as one line; those of libraries are for developers."""
+    if category.__module__.startswith("undiffuse"):
+        print(f"undiffuse: warning: {message}", file=sys.stderr)

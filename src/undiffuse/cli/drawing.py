@@ -1,0 +1,129 @@
+"""sample and plot: from a model to files."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from undiffuse import images
+from undiffuse.cli import show
+from undiffuse.cli.options import PlotForward, PlotReverse, PlotSchedules, Sample
+from undiffuse.config import Config
+from undiffuse.data import sources
+from undiffuse.diffusion.schedule import SCHEDULES
+from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.pipeline import Pipeline
+from undiffuse.viz import plots, views
+from undiffuse.viz.animation import denoising_gif
+
+MOST_ANIMATED = 256
+
+
+def sample(given: Sample) -> None:
+    write = _writer(given.out)
+    if given.n < 1:
+        raise UsageError(f"-n must be at least 1, got {given.n}")
+    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)  # type: ignore[arg-type]
+    changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
+    write(given, pipe.configured(**changes))
+    print(given.out)
+
+
+def _writer(out: Path) -> Callable[[Sample, Pipeline], None]:
+    """The function for this kind of file, after checking that it can be written: fail before the work, not after."""
+    suffix = out.suffix.lower()
+    if suffix not in WRITERS:
+        known = ", ".join(kind for kind in WRITERS if kind)
+        raise UsageError(f"{out}: unknown file extension '{suffix}'; known: {known}, or a new folder")
+    if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: exists already; choose another folder")
+    if suffix and out.is_dir():
+        raise UsageError(f"{out}: is a folder; name a file in it")
+    check_writable(out.parent)
+    return WRITERS[suffix]
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be created."""
+    probe = folder / ".undiffuse-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+
+
+def _blocks(given: Sample, pipe: Pipeline) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
+    """Indices, uint8 [n, h, w, c] and int64 labels (-1 = none) of one block after the other."""
+    label = _labels(given.label)
+    frames = pipe.stream(given.n, given.seed, given.start, label, given.batch_size)
+    for rows, frame in show.track("step", frames, pipe.frame_count(given.n, given.start, given.batch_size)):
+        if frame.t == 0:
+            y = pipe.labels(rows, label)
+            yield rows, images.to_hwc(frame.x), np.full(len(rows), -1) if y is None else y.numpy()
+
+
+def _write_png(given: Sample, pipe: Pipeline) -> None:
+    pictures = np.concatenate([pictures for _, pictures, _ in _blocks(given, pipe)])
+    images.write_png(given.out, images.grid(pictures))
+
+
+def _write_npz(given: Sample, pipe: Pipeline) -> None:
+    _, pictures, labels = zip(*_blocks(given, pipe), strict=True)
+    images.write_npz(given.out, np.concatenate(pictures), np.concatenate(labels))
+
+
+def _write_gif(given: Sample, pipe: Pipeline) -> None:
+    if given.n > MOST_ANIMATED:
+        raise UsageError(
+            f"{given.out}: an animation of {given.n} images cannot be read; take -n {MOST_ANIMATED} or fewer"
+        )
+    frames = pipe.frames(given.n, given.seed, given.start, _labels(given.label))
+    watched = show.track("step", frames, pipe.frame_count(given.n, batch_size=given.n))
+    denoising_gif(given.out, [(frame.t, images.to_hwc(frame.x)) for frame in watched], pipe.process.T)
+
+
+def _write_folder(given: Sample, pipe: Pipeline) -> None:
+    """000000.png, 000001.png ..., named by index, and labels.json."""
+    given.out.mkdir(exist_ok=True)
+    names = {}
+    for rows, pictures, labels in _blocks(given, pipe):
+        for row, picture, label in zip(rows, pictures, labels, strict=True):
+            images.write_png(given.out / f"{row:06d}.png", picture)
+            names[f"{row:06d}.png"] = int(label)
+    (given.out / images.LABELS).write_text(json.dumps(names, indent=0))
+
+
+WRITERS = {".png": _write_png, ".gif": _write_gif, ".npz": _write_npz, "": _write_folder}
+
+
+def plot_schedules(given: PlotSchedules) -> None:
+    _figure(lambda: plots.plot_schedules({name: make(given.T) for name, make in SCHEDULES.items()}), given.out)
+
+
+def plot_forward(given: PlotForward) -> None:
+    data = sources.load(given.data)
+    if not 0 <= given.row < len(data.train):
+        raise UsageError(f"--row must lie in 0..{len(data.train) - 1}, got {given.row}")
+    config = Config().replaced({"diffusion.T": given.T})
+    _figure(lambda: views.forward(config, data, given.row), given.out)
+
+
+def plot_reverse(given: PlotReverse) -> None:
+    pipe = Pipeline.load(given.model)
+    frames = pipe.frames(given.n, given.seed, label=_labels(given.label))
+    _figure(lambda: views.reverse(list(show.track("step", frames, pipe.frame_count(given.n))), given.n), given.out)
+
+
+def _figure(draw: Callable[[], Figure], out: Path) -> None:
+    if out.suffix.lower() != ".png":
+        raise UsageError(f"{out}: plots are written as .png")
+    check_writable(out.parent)
+    views.save(draw(), out)
+    print(out)
+
+
+def _labels(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,114 @@
+"""What each command takes: one dataclass a command, a field an option. Read by typer; no torch here."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from typer import Argument, Option, Typer
+
+Model = Annotated[str, Argument(metavar="MODEL", help="A run folder.")]
+Out = Annotated[Path | None, Option("--out", help="Where to write.")]
+Png = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
+Label = Annotated[str | None, Option("--label", help="A class name or index, or several: a,b,c.")]
+Seed = Annotated[int, Option("--seed", help="Image i of a seed is always the same.")]
+Device = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one).")]
+Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw.")]
+Checkpoint = Annotated[str, Option("--checkpoint", metavar="STEP|last", help="Which checkpoint.")]
+Steps = Annotated[int, Option("-T", help="Number of steps T of the forward process.")]
+
+
+@dataclass(frozen=True)
+class Demo:
+    out: Out = None
+
+
+@dataclass(frozen=True)
+class Train:
+    recipe: Annotated[str | None, Argument(metavar="RECIPE|FILE.yaml")] = None
+    out: Out = None
+    sets: Annotated[list[str] | None, Option("--set", metavar="a.b=c", help="Change a key of the recipe.")] = None
+    model: Annotated[str | None, Option("--from", metavar="MODEL", help="Start from its weights.")] = None
+    resume: Annotated[bool, Option("--resume", help="Continue the run in --out.")] = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    model: Model
+    out: Annotated[Path, Option("--out", metavar="X.png|X.gif|X.npz|DIR/", help="A new folder, or a file.")]
+    n: Annotated[int, Option("-n", help="How many images.")] = 64
+    seed: Seed = 0
+    start: Annotated[int, Option("--start", help="Index of the first image.")] = 0
+    label: Label = None
+    guidance: Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")] = None
+    sampler: Annotated[str | None, Option("--sampler", help="ancestral or ddim.")] = None
+    steps: Annotated[int | None, Option("--steps", metavar="K", help="Steps from noise to picture.")] = None
+    eta: Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")] = None
+    spacing: Annotated[str | None, Option("--spacing", help="uniform, trailing or quadratic.")] = None
+    batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
+    device: Device = None
+    weights: Weights = "ema"
+    checkpoint: Checkpoint = "last"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    what: Annotated[str, Argument(metavar="MODEL|IMAGES", help="A run folder, an .npz or a folder of PNG files.")]
+    n: Annotated[int | None, Option("-n", help="Images per seed (default: as many as to train on).")] = None
+    metrics: Annotated[str | None, Option("--metrics", help="frechet, train_on_generated; comma-separated.")] = None
+    data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Real images to compare with.")] = None
+    seed: Seed = 0
+    repeats: Annotated[int, Option("--repeats", help="Sampling seeds to average over.")] = 3
+    device: Device = None
+    weights: Weights = "ema"
+    checkpoint: Checkpoint = "last"
+    out: Annotated[Path | None, Option("--out", metavar="FILE.json", help="Also write the numbers here.")] = None
+
+
+@dataclass(frozen=True)
+class PlotSchedules:
+    out: Png = Path("schedules.png")
+    T: Steps = 1000
+
+
+@dataclass(frozen=True)
+class PlotForward:
+    out: Png = Path("forward.png")
+    data: Annotated[str, Option("--data", metavar="SOURCE", help="A data set.")] = "digits"
+    row: Annotated[int, Option("--row", help="Which of its train images.")] = 0
+    T: Steps = 1000
+
+
+@dataclass(frozen=True)
+class PlotReverse:
+    model: Model
+    out: Png = Path("reverse.png")
+    n: Annotated[int, Option("-n", help="How many images, 1 to 6.")] = 3
+    seed: Seed = 0
+    label: Label = None
+
+
+Options = TypeVar("Options")
+
+
+def register(app: Typer, name: str, kind: type[Options], run: Callable[[Options], None]) -> None:
+    """Make `run`, which takes an instance of `kind`, a command; its docstring is the help."""
+    hints = get_type_hints(kind, include_extras=True)
+
+    def command(**values: Any) -> None:
+        run(kind(**values))
+
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(kind)  # type: ignore[arg-type]
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = dict(hints)
+    command.__doc__ = run.__doc__
+    app.command(name)(command)

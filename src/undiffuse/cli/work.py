@@ -1,0 +1,87 @@
+"""demo, train and evaluate: what is called and what is printed. Results on stdout, progress on stderr."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from undiffuse import build, config, evaluation
+from undiffuse.cli import show
+from undiffuse.cli.options import Demo, Evaluate, Train
+from undiffuse.data import sources
+from undiffuse.errors import UsageError
+from undiffuse.jobs import Training
+from undiffuse.pipeline import Pipeline
+from undiffuse.runs import RunFolder, write_text
+from undiffuse.viz.report import write_report
+from undiffuse.viz.views import write_views
+
+
+def demo(given: Demo) -> None:
+    training = Training.start(config.load("digits"), given.out, "demo")
+    _train(training)
+    run = training.run
+    _evaluate_run(run, training.pipeline(), Evaluate(str(run.path)))
+    print(f"\nopen {run.path / 'report.html'} in a browser, or look at {run.samples / 'samples.png'}")
+
+
+def train(given: Train) -> None:
+    if given.resume and given.out is not None:
+        _train(Training.resume(given.out))
+    elif given.recipe is not None:
+        _train(Training.start(config.load(given.recipe, given.sets or ()), given.out, Path(given.recipe).stem))
+
+
+def _train(training: Training) -> None:
+    print(f"training into {training.run.path}", flush=True)
+    with show.progress("step", training.config.train.steps, training.trainer.step) as tell:
+        for report in training:
+            loss = "not finite" if report.loss is None else f"{report.loss:.4f}"
+            skipped = f"  {report.skipped} skipped" if report.skipped else ""
+            tell(report.step, f"loss {loss}  lr {report.lr:.1e}  {report.images_per_s:.0f} images/s{skipped}")
+    if training.trainer.accelerator.is_main_process:
+        report_path = write_views(training.run, training.pipeline())
+        print(f"pictures: {training.run.samples}\nreport: {report_path}", flush=True)
+
+
+def evaluate(given: Evaluate) -> None:
+    if given.out is not None and given.out.suffix != ".json":
+        raise UsageError(f"{given.out}: evaluate writes .json")
+    what = Path(given.what)
+    if (what / "config.yaml").is_file():
+        pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)  # type: ignore[arg-type]
+        result = _evaluate_run(RunFolder.open(what), pipe, given)
+    else:
+        result = _evaluate_files(what, given)
+    if given.out is not None:
+        write_text(given.out, json.dumps(result, indent=1))
+
+
+def _evaluate_run(run: RunFolder, pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
+    """Measure the model; keep the numbers in the run folder and renew its report."""
+    data = build.dataset(pipe.config if given.data is None else pipe.config.replaced({"data.source": given.data}))
+    names = evaluation.chosen(given.metrics, bool(pipe.class_names))
+    n = evaluation.default_count(data) if given.n is None else given.n
+    if given.repeats < 1:
+        raise UsageError(f"--repeats must be at least 1, got {given.repeats}")
+    seeds = range(given.seed, given.seed + given.repeats)
+    total = len(seeds) * pipe.frame_count(n)
+    sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total))
+    protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
+    result = evaluation.measure(sets, data, names, protocol)
+    write_text(run.evaluation, json.dumps(result, indent=1))
+    write_report(run.path)
+    print(show.table(result["metrics"]), flush=True)
+    return result
+
+
+def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
+    if not path.exists():
+        raise UsageError(f"{path}: no such model or pictures")
+    if given.data is None:
+        raise UsageError("say which real images to compare with, for example: --data digits")
+    data = sources.load(given.data)
+    samples = evaluation.of_files(path, data)
+    names = evaluation.chosen(given.metrics, samples.labels is not None)
+    result = evaluation.measure([samples], data, names, {"images": path.name})
+    print(show.table(result["metrics"]))
+    return result

@@ -1,0 +1,144 @@
+"""Samples in, numbers out: what `undiffuse evaluate` measures, with its protocol."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from undiffuse import __version__, images
+from undiffuse.data.sources import Dataset, Part
+from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.metrics.base import Estimate
+from undiffuse.metrics.frechet import FeatureSums, frechet_with_error, pixels
+from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
+from undiffuse.pipeline import Pipeline
+from undiffuse.shapes import Images, Labels, Tensor
+
+Watch = Callable[[Iterator[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One set of generated images, with labels if they were asked for by class."""
+
+    images: Images
+    labels: Labels | None
+
+
+def frechet(sets: Sequence[Samples], data: Dataset) -> Estimate:
+    """Frechet distance on pixels, samples against held-out images; floor: train images in the samples' place."""
+    held_out = FeatureSums.of(pixels(data.held_out.images()))
+    measured = [frechet_with_error(FeatureSums.of(pixels(_on_grid(s.images, data))), held_out) for s in sets]
+    floor, _ = frechet_with_error(FeatureSums.of(pixels(data.train.images())), held_out)
+    values = np.array([value for value, _ in measured])
+    stderr = _spread(values) if len(values) > 1 else measured[0][1]
+    return Estimate(float(values.mean()), stderr, floor, "squared distance of pixels in [-1, 1]", _n(sets))
+
+
+def train_on_generated(sets: Sequence[Samples], data: Dataset) -> Estimate:
+    """Accuracy on held-out images of an SVC trained on samples; floor: of the same SVC trained on the train images."""
+    test = _pair(data.held_out)
+    scores = []
+    for s in sets:
+        if s.labels is None:
+            raise UndiffuseError("train_on_generated needs labelled samples; these have no labels, leave it out")
+        scores.append(svc_accuracy((s.images, s.labels), test, data.levels))
+    value = float(np.mean(scores))
+    spread = _spread(np.array(scores)) if len(scores) > 1 else 0.0
+    stderr = float(np.hypot(binomial_stderr(value, len(data.held_out)), spread))
+    real = svc_accuracy(_pair(data.train), test, data.levels)
+    return Estimate(value, stderr, real, "accuracy", _n(sets))
+
+
+METRICS: dict[str, Callable[[Sequence[Samples], Dataset], Estimate]] = {
+    "frechet": frechet,
+    "train_on_generated": train_on_generated,
+}
+
+
+def chosen(names: str | None, labelled: bool) -> list[str]:
+    """The measures asked for (comma-separated), or all that these samples allow."""
+    if names is None:
+        return [name for name in METRICS if labelled or name != "train_on_generated"]
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in METRICS:
+            raise UsageError(f"unknown metric '{name}'; {nearest(name, list(METRICS))}")
+    return wanted
+
+
+def default_count(data: Dataset) -> int:
+    """As many as there are train images, rounded up so that every class gets the same number."""
+    classes = max(len(data.class_names), 1)
+    return -(-len(data.train) // classes) * classes
+
+
+def of_model(pipe: Pipeline, n: int, seeds: Sequence[int], watch: Watch = iter) -> list[Samples]:
+    """Draw n images for each seed. `watch` sees every frame pass, for a progress bar; there are seeds x frame_count(n)."""
+    frames = watch((seed, frame) for seed in seeds for _, frame in pipe.stream(n, seed))
+    done: dict[int, list[Tensor]] = {seed: [] for seed in seeds}
+    for seed, frame in frames:
+        if frame.t == 0:
+            done[seed].append(frame.x.float().cpu())
+    return [Samples(torch.cat(parts), pipe.labels(range(n))) for parts in done.values()]
+
+
+def of_files(path: Path, data: Dataset) -> Samples:
+    """Pictures that someone wrote, as `undiffuse sample` does; they must be of the data's shape."""
+    pictures, labels = images.read_images(path)
+    shape = (pictures.shape[3], *pictures.shape[1:3])
+    if shape != data.shape:
+        raise UndiffuseError(f"{path}: pictures are {_size(shape)} but {data.name} is {_size(data.shape)}")
+    x = images.from_levels(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    known = torch.from_numpy(labels)
+    if ((known < -1) | (known >= len(data.class_names))).any():
+        raise UndiffuseError(f"{path}: a label lies outside the {len(data.class_names)} classes of {data.name}")
+    return Samples(x, known if len(known) and (known >= 0).all() else None)
+
+
+def measure(sets: Sequence[Samples], data: Dataset, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:
+    """{"metrics": {name: {value, stderr, floor, unit, n}}, "protocol": {...}}: what is written as JSON."""
+    metrics = {name: METRICS[name](sets, data).as_dict() for name in names}
+    ours = {
+        "data": data.name,
+        "reference": "held-out images",
+        "real_train": len(data.train),
+        "real_held_out": len(data.held_out),
+        "generated": [len(s.images) for s in sets],
+        "rounding": f"to the data's own {data.levels} levels",
+        "features": "pixels in [-1, 1]",
+        "classifier": "SVC(gamma=0.001) on pixels scaled to 0..16",
+        "undiffuse": __version__,
+    }
+    return {"metrics": metrics, "protocol": ours | protocol}
+
+
+def model_protocol(pipe: Pipeline, seeds: Sequence[int], weights: str, checkpoint: str) -> dict[str, Any]:
+    """How a model's samples were drawn."""
+    sampling = pipe.config.sample.model_dump()
+    return {"seeds": list(seeds), "weights": weights, "checkpoint": checkpoint, **sampling}
+
+
+def _on_grid(x: Images, data: Dataset) -> Tensor:
+    """Rounded to the data's own levels, as a written picture is."""
+    return images.from_levels(images.to_levels(x, data.levels), data.levels)
+
+
+def _pair(part: Part) -> tuple[Tensor, Tensor]:
+    return part.images(), part.labels
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard error of the mean over sampling seeds."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def _n(sets: Sequence[Samples]) -> int:
+    return sum(len(s.images) for s in sets)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,72 @@
+"""The pictures of a run: what the model draws, how it gets there, and how data became noise on the way in."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from undiffuse import build, images, rng
+from undiffuse.config import Config
+from undiffuse.data.sources import Dataset
+from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.samplers import Frame
+from undiffuse.diffusion.schedule import SCHEDULES
+from undiffuse.errors import UndiffuseError
+from undiffuse.pipeline import Pipeline
+from undiffuse.runs import RunFolder
+from undiffuse.viz.animation import denoising_gif
+from undiffuse.viz.report import write_report
+from undiffuse.viz.strips import forward_strips, reverse_strips, sample_grid
+
+SHOWN, STATES = 100, 9
+SEED = 1  # not the seed that `sample` starts from, so that the pictures show other images
+
+
+def write_views(run: RunFolder, pipe: Pipeline) -> Path:
+    """Draw samples, classes, denoising (GIF), reverse and forward pictures, then the report; return its path."""
+    folder = run.samples
+    drawn = images.to_hwc(pipe.sample(n=SHOWN))
+    images.write_png(folder / "samples.png", images.grid(drawn, columns=10))
+    if 1 < len(pipe.class_names) <= 20:
+        save(class_rows(pipe), folder / "classes.png")
+    frames = list(pipe.frames(n=40, seed=SEED))
+    denoising_gif(folder / "denoising.gif", [(f.t, images.to_hwc(f.x)) for f in frames], pipe.process.T, columns=10)
+    save(reverse(frames, count=3), folder / "reverse.png")
+    save(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
+    return write_report(run.path)
+
+
+def class_rows(pipe: Pipeline, each: int = 10) -> Figure:
+    """`each` samples of every class, a row per class."""
+    names = pipe.class_names
+    drawn = images.to_hwc(pipe.sample(n=each * len(names), seed=SEED))
+    return sample_grid(drawn, [names[i % len(names)] for i in range(len(drawn))])
+
+
+def reverse(frames: list[Frame], count: int = 3) -> Figure:
+    """States and guesses of x0 of the first images, at times spread over the way."""
+    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, STATES).round().astype(int))]
+    x = np.stack([images.to_hwc(frame.x[:count]) for frame in chosen], axis=1)
+    x0 = np.stack([images.to_hwc(frame.x0[:count]) for frame in chosen], axis=1)
+    return reverse_strips(x, x0, [frame.t for frame in chosen])
+
+
+def forward(config: Config, data: Dataset, row: int = 0) -> Figure:
+    """One datum at times from 0 to T under every schedule, with the same noise."""
+    T = config.diffusion.T
+    times = np.linspace(0, T, STATES).round()
+    x0 = data.train.images(np.array([row])).expand(len(times), -1, -1, -1)
+    rows = {}
+    for name, schedule in SCHEDULES.items():
+        try:
+            process = Process(schedule(T))
+        except UndiffuseError:
+            continue  # this T is too small for that formula
+        noisy = [process.corrupt(x[None], t, rng.fold(SEED)).x_t for x, t in zip(x0, times, strict=True)]
+        rows[name] = np.concatenate([images.to_hwc(x) for x in noisy])
+    return forward_strips(rows, times.tolist())
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG, sharp on a screen of any kind."""
+    figure.savefig(path, format="png", dpi=figure.dpi)
