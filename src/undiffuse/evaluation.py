@@ -77,7 +77,7 @@ def default_count(data: Dataset) -> int:
 
 
 def of_model(pipe: Pipeline, n: int, seeds: Sequence[int], watch: Watch = iter) -> list[Samples]:
-    """Draw n images for each seed. `watch` sees every frame pass, for a progress bar; there are seeds x frame_count(n)."""
+    """Draw n images for each seed. `watch` sees every frame pass, for a progress bar."""
     frames = watch((seed, frame) for seed in seeds for _, frame in pipe.stream(n, seed))
     done: dict[int, list[Tensor]] = {seed: [] for seed in seeds}
     for seed, frame in frames:
