@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from typing import TextIO
+from typing import Any, TextIO
 
 from undiffuse.errors import UndiffuseError
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
         return int(status or 0)
     except UndiffuseError as error:
         return _fail(str(error), error.exit_code)
-    except typer.BadParameter.__mro__[2] as error:  # ClickException, wherever this version of typer keeps it
+    except _click_exception() as error:
         return _fail(error.format_message(), 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
@@ -29,6 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _click_exception() -> Any:
+    """Click's base class of usage errors, wherever this version of typer keeps it."""
+    import typer
+
+    return typer.BadParameter.__mro__[2]
 
 
 def _fail(message: str, status: int) -> int:
