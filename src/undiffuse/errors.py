@@ -14,7 +14,7 @@ class UsageError(UndiffuseError):
 
 
 def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:
-    """A hint for an unknown name: `; did you mean 'x'?`, else the known names."""
+    """A hint for an unknown name: `did you mean 'x'?`, else the known names."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)

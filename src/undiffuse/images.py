@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
             labels = file["labels"] if "labels" in file else np.full(len(images), -1, np.int64)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UndiffuseError(f"{path}: not an .npz with an array 'images': {error}") from error
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
         raise UndiffuseError(f"{path}: 'images' must be uint8 [n, h, w, c] with as many labels, is {images.shape}")

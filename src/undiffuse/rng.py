@@ -8,6 +8,7 @@ collide (32-bit seeds would, at 50,000 images, with probability 1/4) nor overlap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from operator import index
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ Position = int | str
 
 def key(seed: int, *position: Position) -> int:
     """A 128-bit number that depends on every part of the position and on their order."""
-    parts = tuple(part if isinstance(part, str) else int(part) for part in (seed, *position))
+    parts = tuple(part if isinstance(part, str) else index(part) for part in (seed, *position))
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=16).digest(), "little")
 
 
@@ -35,7 +36,7 @@ class Generator:
     def draw(self, fill: Callable[[np.random.Generator, np.ndarray], object], out: np.ndarray) -> Tensor:
         """Fill `out` (rows first, C order) run by run; `fill(stream, run)` writes in place."""
         count = len(self.streams)
-        if out.shape[0] % count:
+        if not count or out.shape[0] % count:
             raise ValueError(f"a draw of {out.shape[0]} rows cannot be shared by {count} streams")
         runs = out.reshape(count, -1)
         for stream, run in zip(self.streams, runs, strict=True):

@@ -240,7 +240,6 @@ def test_an_image_s_numbers_do_not_depend_on_its_batch(name):
     torch.testing.assert_close(images([0, 1, 2, 3, 4])[[3, 1]], images([3, 1]), rtol=0, atol=0)
 
 
-@pytest.mark.xfail(strict=True, reason="no_grad around a generator that a type check wraps covers nothing (base.py)")
 def test_sampling_tracks_no_gradients():
     made, weight = process(), torch.ones((), requires_grad=True)
 

@@ -175,7 +175,6 @@ def test_time_of_inverts_half_log_snr_with_zero_terminal_snr(t):
     assert made.time_of(made.half_log_snr(t)) == near(t, rel=1e-9)
 
 
-@pytest.mark.xfail(strict=True, reason="snr(0) is -inf: exp(0) / -0.0 (schedule.py, snr)")
 def test_zero_terminal_schedules_start_at_the_data_too():
     made = NoiseSchedule.from_betas(ZERO_TERMINAL)
     assert made.snr(0) == np.inf

@@ -46,12 +46,7 @@ def test_quadratic_times_are_even_in_their_root(steps):
     assert np.diff(visited)[0] < 10 * np.diff(visited)[-1] < 0
 
 
-INT = pytest.mark.xfail(strict=True, reason="np.array([T]) is of integers, so T comes back an int (spacing.py)")
-
-
-@pytest.mark.parametrize(
-    "spacing", [pytest.param("quadratic", marks=INT), "trailing", pytest.param("uniform", marks=INT)]
-)
+@pytest.mark.parametrize("spacing", ["quadratic", "trailing", "uniform"])
 def test_one_step_goes_all_the_way(spacing):
     visited = times(1000, 1, spacing)
     assert visited == [1000, 0]

@@ -26,7 +26,7 @@ class Denoiser:
     """(x_t, t, y) -> Split, from a backbone that predicts eps, x0 or v.
 
     With learned variance the output's second half of channels is the variance: var_fraction = (output + 1) / 2
-    (Nichol & Dhariwal 2021, section 3.1).
+    (as Nichol & Dhariwal 2021's code maps it; their section 3.1 leaves it unconstrained).
     """
 
     backbone: Backbone
@@ -47,11 +47,14 @@ class Denoiser:
         output = self.backbone(x_t, at, y)
         output = output.to(torch.promote_types(output.dtype, torch.float32))  # half precision ends here
         fraction = None
-        if self.process.variance == "learned":
+        learned = self.process.variance == "learned"
+        b, c, *size = x_t.shape
+        needed = [b, 2 * c if learned else c, *size]
+        if list(output.shape) != needed:
+            raise UndiffuseError(f"the network gave {list(output.shape)} where {needed} is needed")
+        if learned:
             output, raw = output.chunk(2, dim=1)
             fraction = (raw + 1) / 2
-        if output.shape != x_t.shape:
-            raise UndiffuseError(f"the network gave {list(output.shape)} for images of {list(x_t.shape)}")
         split = PREDICTIONS[self.prediction](x_t, output, *self.process.schedule.scales(times))
         return Split(split.x0, split.eps, split.signal, split.sigma, fraction)
 

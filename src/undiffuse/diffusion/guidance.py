@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from undiffuse.diffusion.denoiser import Bound, Denoise
+from undiffuse.diffusion.process import as_times
 from undiffuse.diffusion.split import Split
 from undiffuse.errors import UsageError
-from undiffuse.shapes import Data, Labels, Tensor, Times
+from undiffuse.shapes import Data, Labels, Times
 
 
 def guided(bound: Bound, w: float, null: int) -> Denoise:
@@ -42,9 +44,8 @@ class _Guided:
 
 
 def _twice(t: Times) -> Times:
-    if isinstance(t, Tensor) and t.ndim:
-        return torch.cat([t, t])
-    return t
+    times = as_times(t)
+    return np.concatenate([times, times]) if times.ndim else times
 
 
 def clipped(denoise: Denoise, low: float = -1.0, high: float = 1.0) -> Denoise:

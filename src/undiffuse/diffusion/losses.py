@@ -8,9 +8,10 @@ import torch.nn.functional as F
 
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.split import Split
-from undiffuse.errors import UsageError
+from undiffuse.errors import UsageError, nearest
 from undiffuse.shapes import PerDatum, Tensor, Times
 
+FIELDS = ("eps", "x0", "v", "score")
 Distance = Callable[[Tensor, Tensor], Tensor]  # elementwise
 
 DISTANCES: dict[str, Distance] = {
@@ -27,9 +28,9 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class Simple:
-    """L_simple = mean over the datum of |eps - eps_theta|^2 (Ho et al. 2020, eq. 14), or of another field or distance.
+    """|eps - eps_theta|^2 (Ho et al. 2020, eq. 14), averaged over the datum as their code does; or another field.
 
-    field: the split's field that is compared ("eps", "x0" or "v"): the one the network predicts.
+    field: the split's field that is compared ("eps", "x0", "v", "score"), usually the one the network predicts.
     distance: "l2" (squared), "l1" (absolute) or "huber" (delta = 1).
     """
 
@@ -38,7 +39,9 @@ class Simple:
 
     def __post_init__(self) -> None:
         if self.distance not in DISTANCES:
-            raise UsageError(f"unknown loss '{self.distance}'; known: {', '.join(DISTANCES)}")
+            raise UsageError(f"unknown loss '{self.distance}'; {nearest(self.distance, list(DISTANCES))}")
+        if self.field not in FIELDS:
+            raise UsageError(f"a loss cannot compare '{self.field}'; {nearest(self.field, FIELDS)}")
 
     def __call__(self, process: Process, truth: Split, guess: Split, t: Times) -> PerDatum:
         error = DISTANCES[self.distance](getattr(guess, self.field), getattr(truth, self.field))

@@ -9,11 +9,12 @@ import numpy as np
 from undiffuse.diffusion.noise import Gaussian, Noise
 from undiffuse.diffusion.schedule import NoiseSchedule
 from undiffuse.diffusion.split import Split, expand
-from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.rng import Generator
 from undiffuse.shapes import Data, Float64Array, Tensor, Times
 
 VARIANCES = ("small", "large", "learned")
+DECODERS = ("posterior", "beta")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Process:
 
     variance: the reverse step's, "small" (beta-tilde), "large" (beta) or "learned" (Split.var_fraction says where).
     decoder: variance of p(x_0 | x_1) for "small" and "large": "posterior" at (t, s) = (2, 1) as in Ho et al. 2020's
-    experiments, or "beta" for beta_1.
+    code, or "beta" for beta_1.
     """
 
     schedule: NoiseSchedule
@@ -40,7 +41,9 @@ class Process:
 
     def __post_init__(self) -> None:
         if self.variance not in VARIANCES:
-            raise UsageError(f"unknown variance '{self.variance}'; known: {', '.join(VARIANCES)}")
+            raise UsageError(f"unknown variance '{self.variance}'; {nearest(self.variance, VARIANCES)}")
+        if self.decoder not in DECODERS:
+            raise UsageError(f"unknown decoder '{self.decoder}'; {nearest(self.decoder, DECODERS)}")
 
     @property
     def T(self) -> int:
@@ -99,21 +102,26 @@ class Process:
         """p(x_s | x_t): the posterior's mean at the guessed x0, and this process's variance.
 
         small = the posterior's; large = var_ts; learned = exp(f log large + (1 - f) log small), f = split.var_fraction
-        (Nichol & Dhariwal 2021, eq. 15). At s = 0, where the posterior's variance is 0, small is `decoder_var`; a
-        sampler adds no noise there.
+        (Nichol & Dhariwal 2021, eq. 15). At s = 0, where the posterior's variance is 0, small and large are
+        `decoder_var` and learned starts from the posterior's at (2, 1); a sampler adds no noise there.
         """
         t, s = as_times(t), as_times(s)
         mean = self.posterior(split, t, s).mean
         small, large = self._posterior_coefficients(t, s)[2], self._gap(t, s)[1]
-        small = np.where(s == 0, self.decoder_var, small)
         if self.variance == "learned":
-            return Normal(mean, self._interpolate(split, small, large))
-        return Normal(mean, expand(large if self.variance == "large" else small, mean))
+            return Normal(mean, self._interpolate(split, np.where(s == 0, self._first_var, small), large))
+        fixed = large if self.variance == "large" else small
+        return Normal(mean, expand(np.where(s == 0, self.decoder_var, fixed), mean))
 
     @property
     def decoder_var(self) -> float:
-        """Variance of p(x_0 | x_1): the posterior's at (t, s) = (2, 1), or beta_1 (the only choice when T = 1)."""
-        if self.decoder == "beta" or self.T == 1:
+        """Variance of p(x_0 | x_1): the posterior's at (t, s) = (2, 1), or beta_1."""
+        return float(self.schedule.beta[1]) if self.decoder == "beta" else self._first_var
+
+    @property
+    def _first_var(self) -> float:
+        """The posterior's variance at (t, s) = (2, 1), the smallest that is not 0; beta_1 when T = 1 has no t = 2."""
+        if self.T == 1:
             return float(self.schedule.beta[1])
         return float(self._posterior_coefficients(np.float64(2), np.float64(1))[2])
 
@@ -121,13 +129,15 @@ class Process:
 
     def _gap(self, t: Float64Array, s: Float64Array) -> tuple[Float64Array, Float64Array]:
         """r = signal_t / signal_s and var_ts = 1 - r^2, both from the difference of the logs (no cancellation)."""
-        if not (s <= t).all():
-            raise UndiffuseError(f"s must not exceed t, got s = {s}, t = {t}")
-        log_ratio = self.schedule.log_alpha_bar_at(t) - self.schedule.log_alpha_bar_at(s)
+        _ordered(s, t, s <= t, "s must not exceed t")
+        with np.errstate(invalid="ignore"):  # -inf - -inf for s = t = T with beta_T = 1
+            log_ratio = self.schedule.log_alpha_bar_at(t) - self.schedule.log_alpha_bar_at(s)
+        log_ratio = np.where(s == t, 0.0, log_ratio)
         return np.exp(log_ratio / 2), -np.expm1(log_ratio)
 
     def _posterior_coefficients(self, t: Float64Array, s: Float64Array) -> tuple[Float64Array, ...]:
         """(of x_t in the mean, of x0 in the mean, variance) of q(x_s | x_t, x0)."""
+        _ordered(s, t, s < t, "s must be below t")
         ratio, var_ts = self._gap(t, s)
         signal_s, sigma_s = self.schedule.scales(s)
         _, sigma_t = self.schedule.scales(t)
@@ -138,6 +148,13 @@ class Process:
             raise UndiffuseError("learned variance needs a model that predicts it; this one gives no var_fraction")
         low, high = (expand(np.log(var), split.x0) for var in (small, large))
         return (split.var_fraction * (high - low) + low).exp()
+
+
+def _ordered(s: Float64Array, t: Float64Array, holds: np.ndarray | np.bool, rule: str) -> None:
+    if not np.all(holds):
+        first = np.argmin(holds)
+        s, t = (np.broadcast_to(time, np.shape(holds)).flat[first] for time in (s, t))
+        raise UndiffuseError(f"{rule}, got s = {s:g}, t = {t:g}")
 
 
 def as_times(t: Times) -> Float64Array:

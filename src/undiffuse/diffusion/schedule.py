@@ -42,8 +42,7 @@ class NoiseSchedule:
     name: str = "betas"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", np.array(self.beta, np.float64))
-        self.beta.setflags(write=False)
+        object.__setattr__(self, "beta", _frozen(np.array(self.beta, np.float64)))
         self._validate()
 
     # -- constructors ---------------------------------------------------------------------------------------------
@@ -73,8 +72,9 @@ class NoiseSchedule:
 
         Nichol & Dhariwal 2021, eq. 17 and the text below it.
         """
-        f = np.cos((np.arange(_count(T) + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
-        return cls._prepend("cosine", np.minimum(1 - f[1:] / f[:-1], 0.999))
+        u = (np.arange(_count(T) + 1) / T + 0.008) / 1.008 * np.pi / 2
+        beta = np.sin(u[1:] - u[:-1]) * np.sin(u[1:] + u[:-1]) / np.cos(u[:-1]) ** 2  # 1 - f(t) / f(t - 1), exactly
+        return cls._prepend("cosine", np.minimum(beta, 0.999))
 
     @classmethod
     def from_betas(cls, betas: ArrayLike, name: str = "betas") -> "NoiseSchedule":
@@ -102,18 +102,18 @@ class NoiseSchedule:
     @cached_property
     def alpha(self) -> Table:
         """1 - beta."""
-        return 1 - self.beta
+        return _frozen(1 - self.beta)
 
     @cached_property
     def alpha_bar(self) -> Table:
         """prod of alpha up to t; alpha_bar[0] = 1."""
-        return np.exp(self.log_alpha_bar)
+        return _frozen(np.exp(self.log_alpha_bar))
 
     @cached_property
     def log_alpha_bar(self) -> Table:
         """Summed in log space, which keeps 1 - alpha_bar accurate near t = 0; -inf at T for zero terminal SNR."""
         with np.errstate(divide="ignore"):
-            return np.cumsum(np.log1p(-self.beta))
+            return _frozen(np.cumsum(np.log1p(-self.beta)))
 
     # -- any time in [0, T] ---------------------------------------------------------------------------------------
 
@@ -124,7 +124,9 @@ class NoiseSchedule:
         """
         t = np.asarray(t, np.float64)
         if not ((t >= 0) & (t <= self.T)).all():
-            raise UndiffuseError(f"t must lie in [0, {self.T}], got {t if t.ndim == 0 else [t.min(), t.max()]}")
+            raise UndiffuseError(
+                f"t must lie in [0, {self.T}], got {t.min():g}" + ("" if t.ndim == 0 else f" to {t.max():g}")
+            )
         if self.beta[-1] < 1:
             return np.interp(t, np.arange(self.T + 1), self.log_alpha_bar)
         head = np.interp(np.minimum(t, self.T - 1), np.arange(self.T), self.log_alpha_bar[:-1])
@@ -134,19 +136,18 @@ class NoiseSchedule:
     def scales(self, t: ArrayLike) -> tuple[Floats, Floats]:
         """(signal, sigma) = (sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)), float64, in the shape of t."""
         log_alpha_bar = self.log_alpha_bar_at(t)
-        return np.exp(log_alpha_bar / 2), np.sqrt(-np.expm1(log_alpha_bar))
+        return np.exp(log_alpha_bar / 2), np.sqrt(0 - np.expm1(log_alpha_bar))
 
     def snr(self, t: ArrayLike) -> Floats:
         """alpha_bar / (1 - alpha_bar); infinite at t = 0."""
-        log_alpha_bar = self.log_alpha_bar_at(t)
-        with np.errstate(divide="ignore"):
-            return np.exp(log_alpha_bar) / -np.expm1(log_alpha_bar)
+        with np.errstate(over="ignore"):
+            return np.exp(2 * self.half_log_snr(t))
 
     def half_log_snr(self, t: ArrayLike) -> Floats:
         """lambda_t = log(signal / sigma) (Lu et al. 2022); +inf at t = 0."""
         log_alpha_bar = self.log_alpha_bar_at(t)
         with np.errstate(divide="ignore"):
-            return log_alpha_bar / 2 - np.log(-np.expm1(log_alpha_bar)) / 2
+            return log_alpha_bar / 2 - np.log(0 - np.expm1(log_alpha_bar)) / 2
 
     def time_of(self, half_log_snr: ArrayLike) -> Floats:
         """The inverse of `half_log_snr`. Values beyond the schedule's range give 0 or T."""
@@ -195,6 +196,11 @@ class NoiseSchedule:
             raise UndiffuseError(said + f"at most {SIGNAL_REFUSE} is allowed; take larger betas or more steps")
         if left > SIGNAL_WARN:
             warnings.warn(said + "but sampling starts from pure noise", ScheduleWarning, stacklevel=4)
+
+
+def _frozen(table: Table) -> Table:
+    table.setflags(write=False)
+    return table
 
 
 def _count(T: int) -> int:

@@ -13,8 +13,9 @@ from undiffuse.shapes import Data
 class Ancestral:
     """x_s = mean of p(x_s | x_t) + sqrt(var) z, and the mean alone at s = 0 (z = 0 in Algorithm 2's last step).
 
-    The variance is the process's. Strided, "small" is too narrow and "large" too wide: only the exact reverse variance
-    keeps the law, and it lies between the two. One network call a step.
+    The variance is the process's. Small is exact for data that is one point, large for N(0, 1); for data of variance
+    between, strided small is too narrow and strided large too wide: only the exact reverse variance keeps the law.
+    One network call a step.
     """
 
     def step(

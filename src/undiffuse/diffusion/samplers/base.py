@@ -49,7 +49,6 @@ class _Watched:
         return guess
 
 
-@torch.no_grad()
 def trajectory(
     process: Process, denoise: Denoise, sampler: Sampler, x_T: Data, times: Sequence[float], rng: Generator
 ) -> Iterator[Frame]:
@@ -63,7 +62,8 @@ def trajectory(
     x, memory = x_T, None
     for t, s in pairwise(times):
         watched = _Watched(denoise)
-        x, memory = sampler.step(process, watched, x, t, s, rng, memory)
+        with torch.no_grad():  # not around the generator: its caller's code would run inside
+            x, memory = sampler.step(process, watched, x, t, s, rng, memory)
         if watched.guess is None:
             raise UndiffuseError(f"{type(sampler).__name__} took a step without asking the denoiser")
         yield Frame(s, x, watched.guess.x0)

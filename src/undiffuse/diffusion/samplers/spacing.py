@@ -6,12 +6,12 @@ import numpy as np
 
 from undiffuse.errors import UsageError, nearest
 
-Spacing = Callable[[int, int], np.ndarray]  # (T, steps) -> rising times without 0, the last is T
+Spacing = Callable[[int, int], np.ndarray]  # (T, steps) -> times without 0, in any order
 
 
 def uniform(T: int, steps: int) -> np.ndarray:
     """Equal steps from 1 to T, then 0: the last network call sees t = 1 ("linspace" in diffusers)."""
-    return np.linspace(1, T, steps) if steps > 1 else np.array([T])
+    return np.linspace(T, 1, steps)
 
 
 def trailing(T: int, steps: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def trailing(T: int, steps: int) -> np.ndarray:
 
 def quadratic(T: int, steps: int) -> np.ndarray:
     """Equal steps in sqrt(t) from 1 to T, denser near the data (as Song et al. 2021, appendix D.2, up to T)."""
-    return np.linspace(1, T**0.5, steps) ** 2 if steps > 1 else np.array([T])
+    return np.linspace(T**0.5, 1, steps) ** 2
 
 
 SPACINGS: dict[str, Spacing] = {"uniform": uniform, "quadratic": quadratic, "trailing": trailing}

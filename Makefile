@@ -1,0 +1,57 @@
+# One door: make setup | demo | test | check | slow | docs | bench
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: setup demo test check slow docs bench format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train on embedded digits, sample, measure, write the report (minutes on two cores)"
+	@echo "make test    the tests          make check   lint, format, types, layers"
+	@echo "make setup   everything a developer needs in $(VENV)"
+	@echo "make slow    the long tests     make docs    check the documentation     make bench   benchmarks"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "undiffuse needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: reinstall only when what is installed changes.
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev
+
+demo: $(VENV)/.core
+	$(BIN)/undiffuse demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/test_docs.py
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/overhead.py
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

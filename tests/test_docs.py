@@ -1,0 +1,64 @@
+"""What the documents show works: their Python is run, their links and pictures exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from undiffuse.data.sources import SOURCES
+from undiffuse.diffusion.samplers import SAMPLERS
+from undiffuse.diffusion.schedule import SCHEDULES
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def python_of(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+
+
+@pytest.fixture
+def tables():
+    """What the examples register is forgotten again."""
+    kept = [(table, dict(table)) for table in (SCHEDULES, SAMPLERS, SOURCES)]
+    yield
+    for table, before in kept:
+        table.clear()
+        table.update(before)
+
+
+def test_the_examples_of_extending_run_and_what_they_add_is_usable(tables):
+    names: dict = {}
+    for block in python_of(ROOT / "docs/extending.md"):
+        exec(block, names)
+    assert SCHEDULES["geometric"](100).T == 100
+    assert type(SAMPLERS["cold"](0.0)).__name__ == "Cold"
+    assert len(SOURCES["stripes"]().held_out) == 20
+
+
+def test_the_readme_examples_run(tables, monkeypatch, demo_like_run, capsys):
+    monkeypatch.chdir(demo_like_run.parent.parent)
+    names: dict = {}
+    for block in python_of(ROOT / "README.md"):
+        exec(block, names)
+    assert names["x"].shape == (10, 1, 8, 8)
+    assert names["back"].var.ndim == 0
+    assert SCHEDULES["gentle"](1000).T == 1000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def demo_like_run(tmp_path_factory):
+    """A run folder called runs/demo, trained for two steps."""
+    from undiffuse import config
+    from undiffuse.jobs import Training
+
+    path = tmp_path_factory.mktemp("readme") / "runs" / "demo"
+    for _ in Training.start(config.load("digits", ["train.steps=2", "model.channels=16"]), path, "demo"):
+        pass
+    return path
