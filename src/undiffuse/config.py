@@ -13,7 +13,10 @@ from undiffuse.errors import UsageError, nearest
 
 FORMAT_VERSION = 1
 
+MOST = 1_000_000  # of anything that is held in memory at once: far above any use, far below what stops a machine
+
 Positive = Annotated[int, Field(ge=1)]
+Held = Annotated[int, Field(ge=1, le=MOST)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -24,7 +27,7 @@ def _as_name(value: Any) -> Any:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Data(_Section):
@@ -33,7 +36,7 @@ class Data(_Section):
     source: str = "digits"
     classes: list[Annotated[str, BeforeValidator(_as_name)]] | None = None
     levels: Annotated[int, Field(ge=2, le=256)] | None = None
-    shape: list[Positive] | None = None
+    shape: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
 
 
 class Model(_Section):
@@ -52,7 +55,7 @@ class Model(_Section):
 
 class Diffusion(_Section):
     schedule: str = "cosine"
-    T: Positive = 1000
+    T: Held = 1000
     prediction: str = "eps"
     noise: str = "gaussian"
     variance: str = "small"
@@ -63,7 +66,7 @@ class Train(_Section):
     """steps updates of batch_size images. *_every count steps; 0 means only at the end."""
 
     steps: Positive = 10_000
-    batch_size: Positive = 128
+    batch_size: Held = 128
     lr: Annotated[float, Field(gt=0)] = 2e-4
     warmup: Count = 500
     lr_decay: Literal["none", "linear", "cosine"] = "none"
@@ -89,7 +92,7 @@ class Sample(_Section):
 class Config(_Section):
     """A run, whole. Unknown keys are refused with the nearest name; so are files of a newer format."""
 
-    format_version: int = FORMAT_VERSION
+    format_version: Positive = FORMAT_VERSION
     seed: Count = 0
     data: Data = Data()
     model: Model = Model()
@@ -140,13 +143,10 @@ def read(path: Path) -> Config:
 def _parsed(text: str, origin: str) -> Config:
     try:
         raw = yaml.load(text, _Loader) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+    except BAD_YAML as error:
+        raise UsageError(f"{origin}: not YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(raw, dict):
         raise UsageError(f"{origin}: a configuration is a mapping of sections, this is {type(raw).__name__}")
-    version = raw.get("format_version", FORMAT_VERSION)
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise UsageError(f"{origin}: format_version {version} is newer than {FORMAT_VERSION}; please upgrade undiffuse")
     return _checked(raw, origin)
 
 
@@ -157,8 +157,12 @@ def _assignment(text: str) -> tuple[str, Any]:
         raise UsageError(f"--set takes key=value, got '{text}'")
     try:
         return key.strip(), yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
+    except BAD_YAML as error:
         raise UsageError(f"--set {key}: cannot read the value '{value}'") from error
+
+
+# PyYAML lets its constructors' own errors out: `!!bool x` is a KeyError, 5,000 digits are a ValueError.
+BAD_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
@@ -180,6 +184,9 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _checked(raw: dict[str, Any], origin: str) -> Config:
+    version = raw.get("format_version", FORMAT_VERSION)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UsageError(f"{origin}: format_version {version} is newer than {FORMAT_VERSION}; please upgrade undiffuse")
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
@@ -187,7 +194,7 @@ def _checked(raw: dict[str, Any], origin: str) -> Config:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UsageError(f"{origin}: unknown key '{key}'; {nearest(key, list(_keys(Config)))}") from error
-        raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {first['input']!r}") from error
+        raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {repr(first['input'])[:80]}") from error
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterable[str]:

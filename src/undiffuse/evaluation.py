@@ -67,6 +67,8 @@ def chosen(names: str | None, labelled: bool) -> list[str]:
     for name in wanted:
         if name not in METRICS:
             raise UsageError(f"unknown metric '{name}'; {nearest(name, list(METRICS))}")
+    if not wanted:
+        raise UsageError(f"an empty list of metrics; known: {', '.join(METRICS)}")
     return wanted
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from undiffuse import __version__, build, images
 from undiffuse.config import Config, read
@@ -47,11 +48,8 @@ class Training:
         """A new run. Everything is built, and so checked, before the folder is made."""
         data = build.dataset(config)
         config = build.resolved(config, data)
-        build.sampler(config)
         trainer = _trainer(config, data)
-        run = RunFolder.create(out, name)
-        write_text(run.config, config.as_yaml())
-        return cls(run, config, trainer)
+        return cls(_created(trainer.accelerator, config, out, name), config, trainer)
 
     @classmethod
     def resume(cls, out: Path) -> "Training":
@@ -59,9 +57,11 @@ class Training:
         run = RunFolder.open(out)
         config = read(run.config)
         trainer = _trainer(config, build.dataset(config))
+        run.samples.mkdir(exist_ok=True)
         if checkpoint.steps(run.checkpoints):
             trainer.restore(checkpoint.find(run.checkpoints))
-        run.cut_metrics(trainer.step)
+        if trainer.accelerator.is_main_process:
+            run.cut_metrics(trainer.step)
         return cls(run, config, trainer)
 
     def __iter__(self) -> Iterator[Report]:
@@ -111,12 +111,24 @@ class Training:
             write_text(self.run.environment, json.dumps(_environment(self.run, self.config, seconds), indent=1))
 
 
+def _created(accelerator: Accelerator, config: Config, out: Path | None, name: str) -> RunFolder:
+    """The run folder, made by one process and known to all."""
+    made: list[RunFolder | None] = [None]
+    if accelerator.is_main_process:
+        run = RunFolder.create(out, name)
+        write_text(run.config, config.as_yaml())
+        made = [run]
+    shared = broadcast_object_list(made)[0]
+    assert isinstance(shared, RunFolder)
+    return shared
+
+
 def _trainer(config: Config, data: Any) -> Trainer:
     precision = "bf16" if config.train.precision == "bf16" else "no"
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
-    return Trainer(
-        build.denoiser(config), build.loss(config), build.batches(config, data), build.plan(config), accelerator
-    )
+    denoiser = build.denoiser(config)
+    Pipeline(config, denoiser).check()
+    return Trainer(denoiser, build.loss(config), build.batches(config, data), build.plan(config), accelerator)
 
 
 def _due(step: int, every: int) -> bool:
@@ -125,9 +137,6 @@ def _due(step: int, every: int) -> bool:
 
 def _environment(run: RunFolder, config: Config, seconds: float) -> dict[str, Any]:
     """What the run ran on; seconds of earlier parts of a resumed run are added."""
-    before = 0.0
-    if run.environment.exists():
-        before = float(json.loads(run.environment.read_text()).get("training_seconds", 0))
     return {
         "undiffuse": __version__,
         "python": platform.python_version(),
@@ -137,8 +146,16 @@ def _environment(run: RunFolder, config: Config, seconds: float) -> dict[str, An
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "seed": config.seed,
-        "training_seconds": round(before + seconds, 1),
+        "training_seconds": round(_seconds_before(run) + seconds, 1),
     }
+
+
+def _seconds_before(run: RunFolder) -> float:
+    """What earlier parts of the run took; 0 if nobody can say."""
+    try:
+        return float(json.loads(run.environment.read_text())["training_seconds"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0.0
 
 
 @contextmanager

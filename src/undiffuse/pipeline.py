@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +60,8 @@ class Pipeline:
     def of(cls, config: Config, denoiser: Denoiser, device: str | None = None) -> "Pipeline":
         """From parts, in evaluation mode, on the device (default: a GPU if there is one)."""
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if place.startswith("meta"):
+            raise UsageError("device 'meta' holds no numbers; take cpu or cuda")
         if isinstance(denoiser.backbone, nn.Module):
             try:
                 denoiser.backbone.eval().to(place)
@@ -92,6 +94,12 @@ class Pipeline:
         return tuple(self.config.data.shape or ())
 
     # -- sampling -------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise now what sampling as configured would raise later."""
+        build.sampler(self.config)
+        self.frame_count(1)
+        self._denoise(self.labels([0]))
 
     def configured(self, **changes: Any) -> "Pipeline":
         """With other defaults: sampler, steps, spacing, guidance, eta, clip. None keeps the present one."""
@@ -129,7 +137,9 @@ class Pipeline:
     def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
         """How many frames `stream` will yield."""
         visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
-        return (len(visited) - 1) * len(list(_blocks(start, n, BLOCK if batch_size is None else batch_size)))
+        size = BLOCK if batch_size is None else batch_size
+        _check_blocks(start, n, size)
+        return (len(visited) - 1) * ((start + n - 1) // size - start // size + 1)
 
     def frames(self, n: int = 4, seed: int = 0, start: int = 0, label: Label = None, **changes: Any) -> Iterator[Frame]:
         """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
@@ -162,7 +172,10 @@ class Pipeline:
         draws = rng.per_row(seed, "sample", rows=rows)
         x_T = self.process.prior((len(rows), *self.shape), draws).to(self.device)
         x_T = x_T.contiguous(memory_format=torch.channels_last)
-        yield from trajectory(self.process, denoise, sampler, x_T, visited, draws)
+        for frame in trajectory(self.process, denoise, sampler, x_T, visited, draws):
+            if frame.t == 0 and not bool(frame.x.isfinite().all()):
+                raise UndiffuseError("sampling gave NaN or infinity: the weights hold some, or guidance is too large")
+            yield frame
 
     def _denoise(self, y: Tensor | None) -> Denoise:
         settings = self.config.sample
@@ -209,11 +222,16 @@ def _class_index(names: tuple[str, ...], entry: int | str) -> int:
 
 def _blocks(start: int, n: int, size: int) -> Iterator[range]:
     """start..start+n-1 cut at the multiples of size."""
+    _check_blocks(start, n, size)
+    end = start + n
+    inner = range((start // size + 1) * size, end, size)
+    yield from (range(a, b) for a, b in pairwise(chain([start], inner, [end])))
+
+
+def _check_blocks(start: int, n: int, size: int) -> None:
+    _count(n)
     if start < 0 or size < 1:
         raise UsageError(f"start must be at least 0 and the batch size at least 1, got {start} and {size}")
-    end = start + _count(n)
-    cuts = [start, *range((start // size + 1) * size, end, size), end]
-    yield from (range(a, b) for a, b in pairwise(cuts))
 
 
 def _count(n: int) -> int:

@@ -65,12 +65,22 @@ class RunFolder:
         """Forget what was logged after `step`: a resumed run says it again."""
         if not self.metrics.exists():
             return
-        kept = [line for line in self.metrics.read_text().splitlines() if _step_of(line) <= step]
+        kept = [line for line in self.metrics.read_text(errors="replace").splitlines() if _step_of(line) <= step]
         write_text(self.metrics, "".join(line + "\n" for line in kept))
 
     def log(self, record: dict[str, Any]) -> None:
         with self.metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be created: before the work, not after."""
+    probe = folder / ".undiffuse-probe"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,9 @@ from typing import Any, TextIO
 from undiffuse.errors import UndiffuseError
 
 
+OUT_OF_MEMORY = "out of memory; take a smaller batch size, picture or network"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status: 0 success, 1 run time or data, 2 usage, 130 interrupted."""
     import typer
@@ -20,12 +23,18 @@ def main(arguments: list[str] | None = None) -> int:
     except UndiffuseError as error:
         return _fail(str(error), error.exit_code)
     except _click_exception() as error:
-        return _fail(error.format_message(), 2)
+        return _fail(error.format_message() or "name a command", 2)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output left; nothing to add
         return 1
+    except MemoryError:
+        return _fail(OUT_OF_MEMORY, 1)
+    except RuntimeError as error:
+        if "memory" not in str(error):  # torch's allocators say "can't allocate memory" and "out of memory"
+            raise
+        return _fail(OUT_OF_MEMORY, 1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)

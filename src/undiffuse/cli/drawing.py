@@ -13,12 +13,13 @@ from undiffuse.cli.options import PlotForward, PlotReverse, PlotSchedules, Sampl
 from undiffuse.config import Config
 from undiffuse.data import sources
 from undiffuse.diffusion.schedule import SCHEDULES
-from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.errors import UsageError
 from undiffuse.pipeline import Pipeline
+from undiffuse.runs import check_writable
 from undiffuse.viz import plots, views
 from undiffuse.viz.animation import denoising_gif
 
-MOST_ANIMATED = 256
+MOST_ANIMATED, MOST_ROWS = 256, 6
 
 
 def sample(given: Sample) -> None:
@@ -43,16 +44,6 @@ def _writer(out: Path) -> Callable[[Sample, Pipeline], None]:
         raise UsageError(f"{out}: is a folder; name a file in it")
     check_writable(out.parent)
     return WRITERS[suffix]
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be created."""
-    probe = folder / ".undiffuse-probe"
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 
 
 def _blocks(given: Sample, pipe: Pipeline) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
@@ -87,9 +78,9 @@ def _write_gif(given: Sample, pipe: Pipeline) -> None:
 
 def _write_folder(given: Sample, pipe: Pipeline) -> None:
     """000000.png, 000001.png ..., named by index, and labels.json."""
-    given.out.mkdir(exist_ok=True)
     names = {}
     for rows, pictures, labels in _blocks(given, pipe):
+        given.out.mkdir(exist_ok=True)
         for row, picture, label in zip(rows, pictures, labels, strict=True):
             images.write_png(given.out / f"{row:06d}.png", picture)
             names[f"{row:06d}.png"] = int(label)
@@ -112,6 +103,8 @@ def plot_forward(given: PlotForward) -> None:
 
 
 def plot_reverse(given: PlotReverse) -> None:
+    if not 1 <= given.n <= MOST_ROWS:
+        raise UsageError(f"-n must lie in 1..{MOST_ROWS}, got {given.n}")
     pipe = Pipeline.load(given.model)
     frames = pipe.frames(given.n, given.seed, label=_labels(given.label))
     _figure(lambda: views.reverse(list(show.track("step", frames, pipe.frame_count(given.n))), given.n), given.out)

@@ -11,7 +11,7 @@ from undiffuse.data import sources
 from undiffuse.errors import UsageError
 from undiffuse.jobs import Training
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import RunFolder, write_text
+from undiffuse.runs import RunFolder, check_writable, write_text
 from undiffuse.viz.report import write_report
 from undiffuse.viz.views import write_views
 
@@ -46,6 +46,8 @@ def _train(training: Training) -> None:
 def evaluate(given: Evaluate) -> None:
     if given.out is not None and given.out.suffix != ".json":
         raise UsageError(f"{given.out}: evaluate writes .json")
+    if given.out is not None:
+        check_writable(given.out.parent)
     what = Path(given.what)
     if (what / "config.yaml").is_file():
         pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)  # type: ignore[arg-type]
@@ -59,7 +61,7 @@ def evaluate(given: Evaluate) -> None:
 def _evaluate_run(run: RunFolder, pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     """Measure the model; keep the numbers in the run folder and renew its report."""
     data = build.dataset(pipe.config if given.data is None else pipe.config.replaced({"data.source": given.data}))
-    names = evaluation.chosen(given.metrics, bool(pipe.class_names))
+    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1)
     n = evaluation.default_count(data) if given.n is None else given.n
     if given.repeats < 1:
         raise UsageError(f"--repeats must be at least 1, got {given.repeats}")
@@ -81,7 +83,7 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
         raise UsageError("say which real images to compare with, for example: --data digits")
     data = sources.load(given.data)
     samples = evaluation.of_files(path, data)
-    names = evaluation.chosen(given.metrics, samples.labels is not None)
+    names = evaluation.chosen(given.metrics, samples.labels is not None and len(samples.labels.unique()) > 1)
     result = evaluation.measure([samples], data, names, {"images": path.name})
     print(show.table(result["metrics"]))
     return result

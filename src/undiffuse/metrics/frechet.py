@@ -74,12 +74,15 @@ def frechet(a: Moments, b: Moments) -> float:
     return float(((mean_a - mean_b) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2 * cross)
 
 
-def frechet_with_error(sums: FeatureSums, reference: FeatureSums) -> tuple[float, float]:
-    """The distance, and its delete-a-group jackknife standard error over the first argument's groups."""
+def frechet_with_error(sums: FeatureSums, reference: FeatureSums) -> tuple[float, float | None]:
+    """The distance, and its delete-a-group jackknife standard error over the first argument's groups.
+
+    The error is None if there are fewer than two images a group.
+    """
     against = reference.moments()
     groups = len(sums.count)
     value = frechet(sums.moments(), against)
     if sums.n < 2 * groups:
-        return value, float("nan")
+        return value, None
     left_out = np.array([frechet(sums.moments(without=group), against) for group in range(groups)])
     return value, float(np.sqrt((groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum()))

@@ -39,6 +39,8 @@ class UNetSpec:
         factors = [2**level for level in range(len(self.multipliers))]
         if not set(self.attention) <= set(factors):
             raise UsageError(f"model.attention: {list(self.attention)} must be among this network's factors {factors}")
+        if self.channels % 2:
+            raise UsageError(f"model.channels: {self.channels} must be even: half are sines of the time, half cosines")
         widths = [self.channels * multiplier for multiplier in self.multipliers]
         if any(width % self.heads for width in widths):
             raise UsageError(f"model.heads: {self.heads} must divide the widths {widths}")

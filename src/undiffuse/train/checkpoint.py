@@ -38,10 +38,13 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
     (aside / "state.json").write_text(json.dumps({"format_version": FORMAT_VERSION, **snapshot.state}, indent=1))
     for path in [*aside.iterdir(), aside]:
         _sync(path)
+    replaced = aside.with_suffix(".replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(replaced)  # never half a checkpoint under a valid name, as deleting it in place would leave
     aside.rename(final)
     _sync(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     return final
 
 
@@ -49,7 +52,8 @@ def steps(folder: Path) -> list[int]:
     """The steps that have a checkpoint, rising."""
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit() and (path / "state.json").exists())
+    whole = (path.name for path in folder.iterdir() if (path / "state.json").exists())
+    return sorted(int(name) for name in whole if _is_number(name) and name == f"{int(name):08d}")
 
 
 def find(folder: Path, which: str = "last") -> Path:
@@ -61,7 +65,7 @@ def find(folder: Path, which: str = "last") -> Path:
         return folder / f"{known[-1]:08d}"
     if which == "best":
         raise UndiffuseError("this version keeps no best checkpoint yet; take 'last' or a step")
-    if not which.isdigit() or int(which) not in known:
+    if not _is_number(which) or int(which) not in known:
         raise UndiffuseError(f"{folder.parent}: no checkpoint '{which}'; there are {', '.join(map(str, known))}")
     return folder / f"{int(which):08d}"
 
@@ -70,12 +74,24 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / "state.json"
     try:
         state = json.loads(path.read_text())
-        version = int(state["format_version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UndiffuseError(f"{path}: not a checkpoint's state ({_line(error)})") from error
-    if version > FORMAT_VERSION:
-        raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
+        version = count(state, "format_version")
+        if version > FORMAT_VERSION:
+            raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
+        if count(state, "step") != int(checkpoint.name):
+            raise ValueError(f"it is of step {state['step']}")
+    except UndiffuseError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UndiffuseError(f"{path}: not this checkpoint's state ({_line(error)})") from error
     return dict(state)
+
+
+def count(state: dict[str, Any], name: str) -> int:
+    """A whole number, 0 or more, of the state."""
+    value = state[name]
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"'{name}' must be a whole number, is {value!r:.40}")
+    return value
 
 
 def load_tensors(checkpoint: Path, name: str) -> Tensors:
@@ -109,13 +125,25 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
     return {f"{index}.{name}": torch.as_tensor(value) for index, kept in state.items() for name, value in kept.items()}
 
 
-def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, origin: Path) -> None:
     """The inverse of `optimizer_tensors`; learning rates are not state, they follow from the step."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted = {
+        f"{index}.{name}": shape
+        for index, parameter in enumerate(parameters)
+        for name, shape in (("step", torch.Size()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
+    }
+    if tensors and {key: value.shape for key, value in tensors.items()} != wanted:
+        raise UndiffuseError(f"{origin}: optimizer.safetensors belongs to another network")
     state: dict[int, Tensors] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _sync(path: Path) -> None:

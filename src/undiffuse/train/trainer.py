@@ -148,7 +148,7 @@ class Trainer:
         if self.streak >= self.plan.max_skips:
             raise UndiffuseError(
                 f"loss or gradient was not finite {self.streak} times in a row, up to step {self.step + 1}; the last "
-                "checkpoint is good: resume from it with a smaller train.lr, or check the data"
+                "checkpoint is good: lower train.lr in config.yaml and resume, or check the data"
             )
 
     def report(self) -> Report:
@@ -176,8 +176,9 @@ class Trainer:
         state = checkpoint.load_state(path)
         checkpoint.fill(self.network, checkpoint.load_tensors(path, "backbone"), path)
         checkpoint.fill(self.ema.backbone, checkpoint.load_tensors(path, "ema"), path)
-        checkpoint.fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"))
-        self.step, self.skipped, self.streak = (int(state[name]) for name in ("step", "skipped", "streak"))
+        checkpoint.fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"), path)
+        counts = (checkpoint.count(state, name) for name in ("step", "skipped", "streak"))
+        self.step, self.skipped, self.streak = counts
 
 
 class _Window:

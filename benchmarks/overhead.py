@@ -1,0 +1,96 @@
+"""How much of a training step and of a sampling step is not the network.
+
+Run: make bench   (or: python benchmarks/overhead.py [RECIPE])
+
+In one process, repetitions of "whole step" and "network alone" take turns; what counts is the median over the pairs of
+the share outside, because absolute times on a shared machine mean little.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from undiffuse import build, config, rng
+from undiffuse.diffusion.denoiser import bind
+from undiffuse.diffusion.guidance import clipped
+from undiffuse.jobs import Training
+
+REPEATS = 30
+BATCH = 128
+
+
+def timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def interleaved(whole: Callable[[], object], alone: Callable[[], object]) -> tuple[float, float, float]:
+    """Median seconds of each, and the median over pairs of (whole - alone) / whole."""
+    for _ in range(3):
+        whole(), alone()
+    pairs = [(timed(whole), timed(alone)) for _ in range(REPEATS)]
+    shares = [(a - b) / a for a, b in pairs]
+    a, b = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return a, b, statistics.median(shares)
+
+
+def training_pair(recipe: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A step of the trainer, and forward + backward + optimiser of the same network on fixed inputs."""
+    settings = ["train.steps=100000", "train.log_every=100000", "train.checkpoint_every=0", "train.sample_every=0"]
+    chosen = config.load(recipe, [*settings, f"train.batch_size={BATCH}"])
+    training = Training.start(chosen, Path(tempfile.mkdtemp()) / "run", "bench")
+    steps = training.trainer.run()
+    other = Training.start(chosen, Path(tempfile.mkdtemp()) / "run", "bench").trainer
+    x = rng.fold(0).normal((BATCH, *training.config.data.shape)).contiguous(memory_format=torch.channels_last)
+    t, y = torch.full((BATCH,), 500.0), torch.zeros(BATCH, dtype=torch.int64)
+
+    def alone() -> None:
+        ((other.network(x, t, y) - x) ** 2).mean().backward()
+        other.optimizer.step()
+        other.optimizer.zero_grad()
+
+    return lambda: next(steps), alone
+
+
+def sampling_pair(recipe: str) -> tuple[Callable[[], object], Callable[[], object]]:
+    """A step of DDIM(eta = 1) with per-image noise and clipping, and the network alone."""
+    chosen = config.load(recipe)
+    chosen = build.resolved(chosen, build.dataset(chosen))
+    denoiser = build.denoiser(chosen)
+    denoiser.backbone.eval()
+    process, shape = denoiser.process, (BATCH, *chosen.data.shape)
+    y, t = torch.zeros(BATCH, dtype=torch.int64), torch.full((BATCH,), 500.0)
+    draws = rng.per_row(0, "bench", rows=range(BATCH))
+    x = process.prior(shape, draws).contiguous(memory_format=torch.channels_last)
+    sampler = build.sampler(chosen.replaced({"sample.eta": 1.0, "sample.sampler": "ddim"}))
+    denoise = clipped(bind(replace(denoiser), y))
+
+    def whole() -> None:
+        with torch.no_grad():
+            sampler.step(process, denoise, x, 500.0, 480.0, draws)
+
+    def alone() -> None:
+        with torch.no_grad():
+            denoiser.backbone(x, t, y)
+
+    return whole, alone
+
+
+def main() -> None:
+    recipe = sys.argv[1] if len(sys.argv) > 1 else "digits"
+    print(f"{recipe}: batch {BATCH}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    for name, pair in (("training", training_pair), ("sampling", sampling_pair)):
+        whole, alone, share = interleaved(*pair(recipe))
+        steps = f"step {whole * 1e3:.1f} ms, network {alone * 1e3:.1f} ms"
+        print(f"{name}: {steps}, outside the network {share:.1%}, {BATCH / whole:.0f} images/s")
+
+
+if __name__ == "__main__":
+    main()
