@@ -1,6 +1,32 @@
 """Property tests draw the same examples on every run and know no deadline: the machine is shared."""
 
+import shutil
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+import tiny
 
 settings.register_profile("undiffuse", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("undiffuse")
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A finished run folder of six steps with a checkpoint at 2, 4 and 6. To be read only."""
+    return tiny.trained(tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture
+def run_copy(tiny_run, tmp_path) -> Path:
+    """The same, to be broken."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe(tiny_run):
+    """The model of that run."""
+    from undiffuse.pipeline import Pipeline
+
+    return Pipeline.load(tiny_run)

@@ -14,7 +14,11 @@ def test_the_wheel_holds_the_code_the_recipes_and_the_report_template(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
     source = ROOT / "src"
-    ours = {str(p.relative_to(source)) for p in (source / "undiffuse").rglob("*") if p.suffix in (".py", ".yaml", ".template")}
+    ours = {
+        str(p.relative_to(source))
+        for p in (source / "undiffuse").rglob("*")
+        if p.suffix in (".py", ".yaml", ".template")
+    }
     assert len(ours) > 40
     assert ours <= inside
     assert not [name for name in inside if name.startswith("tests")]

@@ -12,7 +12,7 @@ from undiffuse.data.sources import Dataset, load
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.losses import LOSSES, Loss
 from undiffuse.diffusion.noise import NOISES
-from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import SAMPLERS, Sampler
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError, UsageError, nearest
@@ -44,7 +44,8 @@ def process(config: Config) -> Process:
     diffusion = config.diffusion
     schedule = _row(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
     noise = _row(NOISES, diffusion.noise, "diffusion.noise")()
-    return Process(schedule, noise, diffusion.variance)  # type: ignore[arg-type]
+    variance = _row({name: name for name in VARIANCES}, diffusion.variance, "diffusion.variance")
+    return Process(schedule, noise, variance)  # type: ignore[arg-type]
 
 
 def num_classes(config: Config) -> int:

@@ -108,7 +108,7 @@ class Config(_Section):
         return _checked(raw, "configuration")
 
     def as_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, default_flow_style=None)
+        return yaml.dump(self.model_dump(), Dumper=_Dumper, sort_keys=False, default_flow_style=None)
 
 
 def recipes() -> list[str]:
@@ -158,7 +158,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     try:
         return key.strip(), yaml.load(value, _Loader)
     except BAD_YAML as error:
-        raise UsageError(f"--set {key}: cannot read the value '{value}'") from error
+        raise UsageError(f"--set {key}: cannot read the value '{value[:80]}'") from error
 
 
 # PyYAML lets its constructors' own errors out: `!!bool x` is a KeyError, 5,000 digits are a ValueError.
@@ -169,9 +169,14 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-3 as text, which nobody means; here it is a number."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), "-+0123456789"
-)
+class _Dumper(yaml.SafeDumper):
+    """Knows the same, so a name like 1e3 is written in quotes."""
+
+
+for kind in (_Loader, _Dumper):
+    kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), "-+0123456789"
+    )
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -183,7 +188,7 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
     raw[last] = value
 
 
-def _checked(raw: dict[str, Any], origin: str) -> Config:
+def _checked(raw: dict[Any, Any], origin: str) -> Config:
     version = raw.get("format_version", FORMAT_VERSION)
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UsageError(f"{origin}: format_version {version} is newer than {FORMAT_VERSION}; please upgrade undiffuse")

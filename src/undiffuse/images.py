@@ -83,12 +83,14 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
-            labels = file["labels"] if "labels" in file else np.full(len(images), -1, np.int64)
+            labels = file["labels"] if "labels" in file else np.full(images.shape[:1], -1, np.int64)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UndiffuseError(f"{path}: not an .npz with an array 'images': {error}") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
-        raise UndiffuseError(f"{path}: 'images' must be uint8 [n, h, w, c] with as many labels, is {images.shape}")
-    return images, labels
+    said = f"'images' is {images.dtype} {list(images.shape)}, 'labels' {labels.dtype} {list(labels.shape)}"
+    fits = images.dtype == np.uint8 and images.ndim == 4
+    if not fits or labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        raise UndiffuseError(f"{path}: 'images' must be uint8 [n, h, w, c] and 'labels' n integers; {said}")
+    return images, labels.astype(np.int64)
 
 
 def _read_folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -114,5 +116,5 @@ def _folder_labels(path: Path, files: list[Path]) -> np.ndarray:
     try:
         known = json.loads((path / LABELS).read_text())
         return np.array([int(known[file.name]) for file in files], np.int64)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise UndiffuseError(f"{path / LABELS}: must map every picture's name to a class index: {error}") from error

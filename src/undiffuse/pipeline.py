@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -43,11 +43,11 @@ class Pipeline:
     def load(
         cls,
         model: str | Path,
-        weights: Literal["ema", "raw"] = "ema",
+        weights: str = "ema",
         checkpoint: str = "last",
         device: str | None = None,
     ) -> "Pipeline":
-        """MODEL: a run folder. weights: the moving average or the raw ones; checkpoint: a step or "last"."""
+        """MODEL: a run folder. weights: "ema" (the moving average) or "raw"; checkpoint: a step or "last"."""
         if weights not in WEIGHTS:
             raise UsageError(f"weights are 'ema' or 'raw', not '{weights}'")
         run = RunFolder.open(_located(model))
@@ -145,6 +145,10 @@ class Pipeline:
         """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
         yield from self.configured(**changes)._frames(range(start, start + _count(n)), seed, label)
 
+    def noise(self, n: int = 4, seed: int = 0, start: int = 0) -> Images:
+        """x_T of these images: where `sample` and `frames` start from. float32 [n, c, h, w] on the CPU."""
+        return self._prior(rng.per_row(seed, "sample", rows=range(start, start + _count(n))))
+
     def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
         """int64 class index of each image; None for an unconditional model."""
         names = self.class_names
@@ -170,12 +174,14 @@ class Pipeline:
         y = self.labels(rows, label)
         denoise = self._denoise(None if y is None else y.to(self.device))
         draws = rng.per_row(seed, "sample", rows=rows)
-        x_T = self.process.prior((len(rows), *self.shape), draws).to(self.device)
-        x_T = x_T.contiguous(memory_format=torch.channels_last)
+        x_T = self._prior(draws).to(self.device).contiguous(memory_format=torch.channels_last)
         for frame in trajectory(self.process, denoise, sampler, x_T, visited, draws):
             if frame.t == 0 and not bool(frame.x.isfinite().all()):
                 raise UndiffuseError("sampling gave NaN or infinity: the weights hold some, or guidance is too large")
             yield frame
+
+    def _prior(self, draws: rng.Generator) -> Images:
+        return self.process.prior((len(draws.streams), *self.shape), draws)
 
     def _denoise(self, y: Tensor | None) -> Denoise:
         settings = self.config.sample

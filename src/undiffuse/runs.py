@@ -93,7 +93,7 @@ def write_text(path: Path, text: str) -> None:
 def _step_of(line: str) -> float:
     """A line cut short by a kill belongs to no step."""
     found = re.match(r'\{"step": (\d+),.*\}$', line)
-    return int(found.group(1)) if found else float("inf")
+    return float(found.group(1)) if found else float("inf")
 
 
 def _free(parent: Path, name: str) -> Path:

@@ -6,7 +6,6 @@ from typing import Any, TextIO
 
 from undiffuse.errors import UndiffuseError
 
-
 OUT_OF_MEMORY = "out of memory; take a smaller batch size, picture or network"
 
 

@@ -14,10 +14,11 @@ plot_app = typer.Typer(no_args_is_help=True, context_settings=NAMES)
 app.add_typer(plot_app, name="plot", help="Draw schedules, the forward process, the reverse process.")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"undiffuse {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

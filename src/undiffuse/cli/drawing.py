@@ -26,7 +26,7 @@ def sample(given: Sample) -> None:
     write = _writer(given.out)
     if given.n < 1:
         raise UsageError(f"-n must be at least 1, got {given.n}")
-    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)  # type: ignore[arg-type]
+    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
     changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
     write(given, pipe.configured(**changes))
     print(given.out)
@@ -73,7 +73,7 @@ def _write_gif(given: Sample, pipe: Pipeline) -> None:
         )
     frames = pipe.frames(given.n, given.seed, given.start, _labels(given.label))
     watched = show.track("step", frames, pipe.frame_count(given.n, batch_size=given.n))
-    denoising_gif(given.out, [(frame.t, images.to_hwc(frame.x)) for frame in watched], pipe.process.T)
+    denoising_gif(given.out, views.states(pipe, pipe.noise(given.n, given.seed, given.start), watched))
 
 
 def _write_folder(given: Sample, pipe: Pipeline) -> None:
@@ -106,8 +106,8 @@ def plot_reverse(given: PlotReverse) -> None:
     if not 1 <= given.n <= MOST_ROWS:
         raise UsageError(f"-n must lie in 1..{MOST_ROWS}, got {given.n}")
     pipe = Pipeline.load(given.model)
-    frames = pipe.frames(given.n, given.seed, label=_labels(given.label))
-    _figure(lambda: views.reverse(list(show.track("step", frames, pipe.frame_count(given.n))), given.n), given.out)
+    frames = show.track("step", pipe.frames(given.n, given.seed, label=_labels(given.label)), pipe.frame_count(given.n))
+    _figure(lambda: views.reverse(pipe, pipe.noise(given.n, given.seed), list(frames), given.n), given.out)
 
 
 def _figure(draw: Callable[[], Figure], out: Path) -> None:

@@ -50,7 +50,7 @@ def evaluate(given: Evaluate) -> None:
         check_writable(given.out.parent)
     what = Path(given.what)
     if (what / "config.yaml").is_file():
-        pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)  # type: ignore[arg-type]
+        pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)
         result = _evaluate_run(RunFolder.open(what), pipe, given)
     else:
         result = _evaluate_files(what, given)
@@ -83,7 +83,8 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
         raise UsageError("say which real images to compare with, for example: --data digits")
     data = sources.load(given.data)
     samples = evaluation.of_files(path, data)
-    names = evaluation.chosen(given.metrics, samples.labels is not None and len(samples.labels.unique()) > 1)
+    labels = samples.labels
+    names = evaluation.chosen(given.metrics, labels is not None and bool((labels != labels[0]).any()))
     result = evaluation.measure([samples], data, names, {"images": path.name})
     print(show.table(result["metrics"]))
     return result

@@ -4,10 +4,12 @@ import numpy as np
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.images import to_levels
-from undiffuse.shapes import Images, Labels
+from undiffuse.shapes import Float, Images, Int64, Labels, Tensor
 
 
-def svc_accuracy(train: tuple[Images, Labels], test: tuple[Images, Labels], levels: int) -> float:
+def svc_accuracy(
+    train: tuple[Images, Labels], test: tuple[Float[Tensor, "n c h w"], Int64[Tensor, "n"]], levels: int
+) -> float:
     """Accuracy in [0, 1] of SVC(gamma=0.001), scikit-learn's own choice for its digits, on pictures scaled to 0..16."""
     from sklearn.svm import SVC
 

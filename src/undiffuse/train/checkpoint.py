@@ -71,26 +71,24 @@ def find(folder: Path, which: str = "last") -> Path:
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The small state: `step`, `skipped` and `streak` are whole numbers, 0 if they are not there."""
     path = checkpoint / "state.json"
     try:
         state = json.loads(path.read_text())
-        version = count(state, "format_version")
-        if version > FORMAT_VERSION:
-            raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
-        if count(state, "step") != int(checkpoint.name):
-            raise ValueError(f"it is of step {state['step']}")
-    except UndiffuseError:
-        raise
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise UndiffuseError(f"{path}: not this checkpoint's state ({_line(error)})") from error
-    return dict(state)
+        version = _count(state["format_version"])
+        counts = {name: _count(state.get(name, 0)) for name in ("step", "skipped", "streak")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UndiffuseError(f"{path}: not a checkpoint's state ({_line(error)})") from error
+    if version > FORMAT_VERSION:
+        raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
+    if counts["step"] != int(checkpoint.name):
+        raise UndiffuseError(f"{path}: is of step {counts['step']}, its folder is not; copy the checkpoint again")
+    return {**state, **counts}
 
 
-def count(state: dict[str, Any], name: str) -> int:
-    """A whole number, 0 or more, of the state."""
-    value = state[name]
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"'{name}' must be a whole number, is {value!r:.40}")
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r:.40} in place of a whole number")
     return value
 
 
@@ -138,8 +136,13 @@ def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, origin: P
     state: dict[int, Tensors] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+        state.setdefault(int(index), {})[name] = _laid_out(value, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _laid_out(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """With the parameter's strides: a fused Adam reads moments in memory order, whatever theirs are."""
+    return torch.empty_like(parameter).copy_(value) if value.ndim else value
 
 
 def _is_number(text: str) -> bool:

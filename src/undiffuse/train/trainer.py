@@ -177,8 +177,7 @@ class Trainer:
         checkpoint.fill(self.network, checkpoint.load_tensors(path, "backbone"), path)
         checkpoint.fill(self.ema.backbone, checkpoint.load_tensors(path, "ema"), path)
         checkpoint.fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"), path)
-        counts = (checkpoint.count(state, name) for name in ("step", "skipped", "streak"))
-        self.step, self.skipped, self.streak = counts
+        self.step, self.skipped, self.streak = (state[name] for name in ("step", "skipped", "streak"))
 
 
 class _Window:

@@ -1,5 +1,6 @@
 """The pictures of a run: what the model draws, how it gets there, and how data became noise on the way in."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder
+from undiffuse.shapes import Tensor
 from undiffuse.viz.animation import denoising_gif
 from undiffuse.viz.report import write_report
 from undiffuse.viz.strips import forward_strips, reverse_strips, sample_grid
 
-SHOWN, STATES = 100, 9
+SHOWN, ANIMATED, STATES = 100, 40, 9
 SEED = 1  # not the seed that `sample` starts from, so that the pictures show other images
 
 
@@ -29,9 +31,9 @@ def write_views(run: RunFolder, pipe: Pipeline) -> Path:
     images.write_png(folder / "samples.png", images.grid(drawn, columns=10))
     if 1 < len(pipe.class_names) <= 20:
         save(class_rows(pipe), folder / "classes.png")
-    frames = list(pipe.frames(n=40, seed=SEED))
-    denoising_gif(folder / "denoising.gif", [(f.t, images.to_hwc(f.x)) for f in frames], pipe.process.T, columns=10)
-    save(reverse(frames, count=3), folder / "reverse.png")
+    x_T, frames = pipe.noise(n=ANIMATED, seed=SEED), list(pipe.frames(n=ANIMATED, seed=SEED))
+    denoising_gif(folder / "denoising.gif", states(pipe, x_T, frames), columns=10)
+    save(reverse(pipe, x_T, frames, count=3), folder / "reverse.png")
     save(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
     return write_report(run.path)
 
@@ -43,12 +45,20 @@ def class_rows(pipe: Pipeline, each: int = 10) -> Figure:
     return sample_grid(drawn, [names[i % len(names)] for i in range(len(drawn))])
 
 
-def reverse(frames: list[Frame], count: int = 3) -> Figure:
-    """States and guesses of x0 of the first images, at times spread over the way."""
-    chosen = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, STATES).round().astype(int))]
-    x = np.stack([images.to_hwc(frame.x[:count]) for frame in chosen], axis=1)
-    x0 = np.stack([images.to_hwc(frame.x0[:count]) for frame in chosen], axis=1)
-    return reverse_strips(x, x0, [frame.t for frame in chosen])
+def states(pipe: Pipeline, x_T: Tensor, frames: Iterable[Frame]) -> Iterator[tuple[float, np.ndarray]]:
+    """(t, uint8 [n, h, w, c]) from t = T to the last frame: what `denoising_gif` takes."""
+    yield float(pipe.process.T), images.to_hwc(x_T)
+    for frame in frames:
+        yield frame.t, images.to_hwc(frame.x)
+
+
+def reverse(pipe: Pipeline, x_T: Tensor, frames: Sequence[Frame], count: int = 3) -> Figure:
+    """States x_t of the first images at times spread over the way, from T to 0, and the guess of x0 made at each."""
+    moving = [(t, x[:count]) for t, x in states(pipe, x_T, frames)]
+    guesses = [images.to_hwc(frame.x0[:count]) for frame in frames] + [moving[-1][1]]
+    chosen = np.unique(np.linspace(0, len(frames), STATES).round().astype(int))
+    x, x0 = (np.stack([pictures[i] for i in chosen], axis=1) for pictures in ([x for _, x in moving], guesses))
+    return reverse_strips(x, x0, [moving[i][0] for i in chosen])
 
 
 def forward(config: Config, data: Dataset, row: int = 0) -> Figure:

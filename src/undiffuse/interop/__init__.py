@@ -1,0 +1,1 @@
+"""Foreign formats as pure maps: no foreign library is imported."""

@@ -1,0 +1,327 @@
+"""An error that a user can cause is one line on stderr, the right exit status, and nothing created or lost."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+import tiny
+from undiffuse.cli import main
+
+TINY = "tiny.yaml"
+
+
+@pytest.fixture
+def place(tmp_path, tiny_run, monkeypatch):
+    """A folder to work in: a recipe, a run behind a link, a file, an empty folder, pictures."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / TINY).write_text(tiny.config().as_yaml())
+    (tmp_path / "run").symlink_to(tiny_run)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "x").write_text("mine")
+    pictures = (np.arange(20 * 64).reshape(20, 8, 8, 1) % 256).astype(np.uint8)
+    np.savez(tmp_path / "good.npz", images=pictures, labels=np.arange(20) % 10)
+    np.savez(tmp_path / "shape.npz", images=pictures[:, :7], labels=np.arange(20))
+    np.savez(tmp_path / "text.npz", images=pictures, labels=np.array(["a"] * 20))
+    np.savez(tmp_path / "none.npz", labels=np.arange(20))
+    (tmp_path / "junk.npz").write_bytes(b"\x93\xff junk" * 20)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:300])
+    return tmp_path
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run; check the exit status, the one line and that it says so."""
+
+    def run(arguments: list[str], status: int, words: str, progress: bool = False) -> None:
+        assert main(arguments) == status, capsys.readouterr()
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert len(lines) == 1 or progress
+        assert lines[-1].startswith("undiffuse: ")
+        assert words in lines[-1]
+        assert out == "" or progress
+
+    return run
+
+
+def train(*sets: str) -> list[str]:
+    return ["train", TINY, "--out", "new", *(part for text in sets for part in ("--set", text))]
+
+
+def sample(*options: str, out: str = "x.png") -> list[str]:
+    return ["sample", "run", "--out", out, *options]
+
+
+USAGE = [
+    (["train", "digitz"], "unknown recipe 'digitz'; did you mean 'digits'?"),
+    (["train", "none.yaml"], "none.yaml: cannot be read"),
+    (["train", "empty"], "unknown recipe 'empty'"),
+    (["train"], "name a recipe"),
+    (["train", TINY, "--from", "run"], "does not fine-tune yet"),
+    (["train", "--resume"], "--resume takes --out DIR and nothing else"),
+    (["train", TINY, "--resume", "--out", "run"], "--resume takes --out DIR and nothing else"),
+    (["train", "--resume", "--out", "run", "--set", "seed=1"], "--resume takes --out DIR and nothing else"),
+    (["train", TINY, "--out", "full"], "full: exists already; choose another --out"),
+    (["train", TINY, "--out", "empty"], "empty: exists already"),
+    (["train", TINY, "--out", "file"], "file: exists already"),
+    (["demo", "--out", "full"], "full: exists already"),
+    (train("trian.lr=1"), "unknown key 'trian'"),
+    (train("train.lrr=1"), "unknown key 'train.lrr'; did you mean 'train.lr'?"),
+    (train("train.lr"), "--set takes key=value"),
+    (train("train.lr=abc"), "train.lr: input should be a valid number, got 'abc'"),
+    (train("train.lr=.nan"), "finite"),
+    (train("train.lr=.inf"), "finite"),
+    (train("sample.guidance=.nan"), "finite"),
+    (train("sample.eta=.inf"), "finite"),
+    (train("train.steps=-1"), "greater than or equal to 1"),
+    (train("train.batch_size=1000000000000"), "less than or equal to"),
+    (train("diffusion.T=1000000000000"), "less than or equal to"),
+    (train("format_version=2"), "format_version 2 is newer than 1; please upgrade"),
+    (train("diffusion.T=20", "diffusion.schedule=linear"), "T = 20"),
+    (train("diffusion.T=3"), "T = 3"),
+    (train("sample.steps=51"), "T = 50"),
+    (train("diffusion.schedule=lin"), "diffusion.schedule: unknown name 'lin'; did you mean 'linear'?"),
+    (train("diffusion.prediction=epss"), "'epss'"),
+    (train("diffusion.noise=laplace"), "unknown name 'laplace'"),
+    (train("diffusion.loss=mse"), "unknown name 'mse'"),
+    (train("diffusion.variance=learned"), "does not have yet"),
+    (train("sample.sampler=dim"), "did you mean 'ddim'?"),
+    (train("sample.spacing=even"), "'even'"),
+    (train("data.source=mnist"), "unknown data source 'mnist'"),
+    (train("data.classes=[ten]"), "no class 'ten'"),
+    (train("data.classes=[]"), "name at least one class"),
+    (train("model.channels=7"), "must be even"),
+    (train("model.attention=[3]"), "model.attention"),
+    (train("model.heads=3"), "model.heads"),
+    (sample("-n", "-3"), "-n must be at least 1"),
+    (sample("-n", "0"), "-n must be at least 1"),
+    (sample("-n", "many"), "-n"),
+    (sample("-n", "1.5"), "-n"),
+    (sample("--start", "-1"), "start must be at least 0"),
+    (sample("--batch-size", "0"), "batch size at least 1"),
+    (sample("--label", "10"), "label 10 is out of range; this model has 10 classes"),
+    (sample("--label", "-1"), "label -1 is out of range"),
+    (sample("--label", "cat"), "no class 'cat'"),
+    (sample("--label", ""), "an empty list of labels"),
+    (sample("--label", ","), "an empty list of labels"),
+    (sample("--label", "11", out="new"), "label 11 is out of range"),
+    (sample("--steps", "51", out="new"), "T = 50"),
+    (sample("--batch-size", "0", out="new"), "batch size"),
+    (sample("--steps", "51"), "T = 50"),
+    (sample("--steps", "0"), "greater than or equal to 1"),
+    (sample("--steps"), "--steps"),
+    (sample("--sampler", "dim"), "did you mean 'ddim'?"),
+    (sample("--spacing", "even"), "'even'"),
+    (sample("--guidance", "nan"), "finite"),
+    (sample("--guidance", "inf"), "finite"),
+    (sample("--eta", "nan"), "finite"),
+    (sample("--eta", "1.5"), "less than or equal to 1"),
+    (sample("--device", "abacus"), "device 'abacus' cannot be used"),
+    (sample("--device", "meta"), "device 'meta'"),
+    (sample("--weights", "average"), "weights are 'ema' or 'raw'"),
+    (sample("--nope"), "--nope"),
+    (sample(out="x.txt"), "unknown file extension '.txt'"),
+    (sample(out="full"), "full: exists already"),
+    (sample(out="file"), "file: exists already"),
+    (sample(out="run"), "run: exists already"),
+    (sample("-n", "300", out="x.gif"), "take -n 256 or fewer"),
+    (["sample", "run"], "--out"),
+    (["sample", "--out", "x.png"], "MODEL"),
+    (["sample", "nowhere", "--out", "x.png"], "no model 'nowhere'"),
+    (["sample", "a\x00b", "--out", "x.png"], "no model"),
+    (["sample", "run", "extra", "--out", "x.png"], "extra"),
+    (["evaluate", "nowhere"], "nowhere: no such model or pictures"),
+    (["evaluate", "good.npz"], "--data digits"),
+    (["evaluate", "good.npz", "--data", "mnist"], "unknown data source"),
+    (["evaluate", "file", "--data", "digits"], "cannot read pictures"),
+    (["evaluate", "good.npz", "--data", "digits", "--metrics", "fid"], "unknown metric 'fid'"),
+    (["evaluate", "good.npz", "--data", "digits", "--metrics", ""], "an empty list of metrics"),
+    (["evaluate", "run", "--repeats", "0"], "--repeats must be at least 1"),
+    (["evaluate", "run", "-n", "-1"], "n must be at least 1"),
+    (["evaluate", "run", "--out", "x.txt"], "evaluate writes .json"),
+    (["plot", "schedules", "--out", "x.gif"], "plots are written as .png"),
+    (["plot", "schedules", "-T", "20"], "T = 20"),
+    (["plot", "forward", "--row", "-1"], "--row must lie in"),
+    (["plot", "forward", "--row", "9999"], "--row must lie in"),
+    (["plot", "reverse", "run", "-n", "7"], "-n must lie in 1..6"),
+    (["plot", "reverse", "run", "-n", "0"], "-n must lie in 1..6"),
+    (["plot", "pie"], "pie"),
+    (["sampel"], "sampel"),
+    (["--nope"], "--nope"),
+    *(([*name.split(), "run", "--some", "thing"], "is not in this version") for name in
+      ("edit", "check", "convert", "studio", "plot noise", "plot elbo")),
+]  # fmt: skip
+
+RUN_TIME = [
+    (["train", "--resume", "--out", "nowhere"], "nowhere: not a run folder"),
+    (["train", "--resume", "--out", "full"], "full: not a run folder"),
+    (["train", "--resume", "--out", "file"], "file: not a run folder"),
+    (["train", TINY, "--out", "file/new"], "file/new: cannot be created"),
+    (["train", TINY, "--out", "n" * 300], "too long"),
+    (train("model.channels=1000000"), "out of memory"),
+    (sample(out="file/x.png"), "file: cannot be written"),
+    (sample(out="nowhere/x.png"), "nowhere: cannot be written"),
+    (sample(out="n" * 300 + ".png"), "too long"),
+    (sample("--checkpoint", "3"), "no checkpoint '3'; there are 2, 4, 6"),
+    (sample("--checkpoint", "best"), "no best checkpoint"),
+    (sample("--checkpoint", "²"), "no checkpoint '²'"),
+    (["sample", "empty", "--out", "x.png"], "empty: not a run folder"),
+    (["evaluate", "empty", "--data", "digits"], "empty: no PNG files here"),
+    (["evaluate", "junk.npz", "--data", "digits"], "junk.npz: not an .npz"),
+    (["evaluate", "cut.npz", "--data", "digits"], "cut.npz: not an .npz"),
+    (["evaluate", "none.npz", "--data", "digits"], "none.npz: not an .npz with an array 'images'"),
+    (["evaluate", "shape.npz", "--data", "digits"], "pictures are 1x7x8 but digits is 1x8x8"),
+    (["evaluate", "text.npz", "--data", "digits"], "'labels' n integers"),
+    (["evaluate", "run", "--out", "nowhere/x.json"], "nowhere: cannot be written"),
+    (["evaluate", "good.npz", "--data", "digits", "--out", "file/x.json"], "file: cannot be written"),
+    (["plot", "schedules", "--out", "file/x.png"], "file: cannot be written"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), USAGE, ids=lambda value: " ".join(value)[:60])
+def test_usage_errors(place, refused, arguments, words):
+    before = tiny.tree(place)
+    refused(arguments, 2, words)
+    assert tiny.tree(place) == before
+
+
+@pytest.mark.parametrize(("arguments", "words"), RUN_TIME, ids=lambda value: " ".join(value)[:60])
+def test_run_time_errors(place, refused, arguments, words):
+    before = tiny.tree(place)
+    refused(arguments, 1, words)
+    assert tiny.tree(place) == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["plot"]])
+def test_no_command_shows_the_help_and_fails(capsys, arguments):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert "Usage:" in out
+    assert err == "undiffuse: name a command\n"
+
+
+def spoil_tensors(change):
+    def spoil(run):
+        path = run / "checkpoints" / "00000006" / "ema.safetensors"
+        weights = load_file(path)
+        change(weights)
+        save_file(weights, path)
+
+    return spoil
+
+
+def replace_bytes(name, change):
+    def spoil(run):
+        (run / name).write_bytes(change((run / name).read_bytes()))
+
+    return spoil
+
+
+def newer(data: bytes) -> bytes:
+    return json.dumps({**json.loads(data), "format_version": 9}).encode()
+
+
+EMA, STATE = "checkpoints/00000006/ema.safetensors", "checkpoints/00000006/state.json"
+BROKEN = {
+    "truncated": (replace_bytes(EMA, lambda data: data[:-9]), 1, "ema.safetensors: truncated"),
+    "empty": (replace_bytes(EMA, lambda data: b""), 1, "ema.safetensors: truncated"),
+    "garbage": (replace_bytes(EMA, lambda data: b"\xff" * 900), 1, "ema.safetensors: truncated"),
+    "missing weight": (spoil_tensors(lambda w: w.pop("head.bias")), 1, "'head.bias' is missing"),
+    "another shape": (spoil_tensors(lambda w: w.update({"head.bias": w["stem.weight"].clone()})), 1, "is ["),
+    "extra weight": (spoil_tensors(lambda w: w.update({"x": w["head.bias"].clone()})), 1, "'x' is not in this one"),
+    "newer state": (replace_bytes(STATE, newer), 1, "format_version 9 is newer"),
+    "state of garbage": (replace_bytes(STATE, lambda data: b"\xff\x00"), 1, "state.json: not a checkpoint's state"),
+    "newer config": (replace_bytes("config.yaml", lambda d: d.replace(b"on: 1", b"on: 2")), 2, "is newer than 1"),
+    "unknown key": (replace_bytes("config.yaml", lambda d: d + b"\nsede: 1\n"), 2, "did you mean 'seed'?"),
+    "config of garbage": (replace_bytes("config.yaml", lambda data: b"\xff\xfe"), 2, "config.yaml: cannot be read"),
+    "another network": (replace_bytes("config.yaml", lambda d: d.replace(b"channels: 8", b"channels: 16")), 1, "anoth"),
+    "no shape": (replace_bytes("config.yaml", lambda d: d.replace(b"[1, 8, 8]", b"null")), 1, "data.shape is missing"),
+    "a deep shape": (replace_bytes("config.yaml", lambda d: d.replace(b"[1, 8, 8]", b"[1, 1, 8, 8]")), 2, "data.shape"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("command", ["sample", "resume"])
+def test_a_broken_run_folder_is_named_and_left_alone(run_copy, tmp_path, refused, kind, command):
+    spoil, status, words = BROKEN[kind]
+    spoil(run_copy)
+    before = tiny.tree(tmp_path)
+    arguments = ["sample", str(run_copy), "--out", str(tmp_path / "x.png")]
+    refused(arguments if command == "sample" else ["train", "--resume", "--out", str(run_copy)], status, words)
+    assert tiny.tree(tmp_path) == before
+
+
+def test_weights_of_nan_give_an_error_and_no_picture(run_copy, tmp_path, refused):
+    spoil_tensors(lambda w: w["head.bias"].fill_(float("nan")))(run_copy)
+    refused(["sample", str(run_copy), "--out", str(tmp_path / "x.png")], 1, "NaN or infinity", progress=True)
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_guidance_on_a_model_trained_without_label_dropout(tmp_path, refused):
+    run = tiny.trained(tmp_path / "run", train__label_dropout=0.0, train__steps=1)
+    before = tiny.tree(tmp_path)
+    refused(["sample", str(run), "--out", str(tmp_path / "x.png"), "--guidance", "2"], 2, "label_dropout above 0")
+    assert tiny.tree(tmp_path) == before
+
+
+def test_an_old_file_survives_a_refusal(tiny_run, tmp_path, refused):
+    (tmp_path / "x.npz").write_text("mine")
+    for option in (["--label", "99"], ["--steps", "999"], ["--sampler", "none"]):
+        refused(["sample", str(tiny_run), "--out", str(tmp_path / "x.npz"), *option], 2, "")
+    assert (tmp_path / "x.npz").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "text", ['"' * 2, "[" * 50_000, "[]", "{}", '{"000000.png": "x"}', '{"000000.png": 1e999}', '{"000000.png": 1e30}']
+)
+def test_broken_labels_beside_pictures(tmp_path, refused, text):
+    from undiffuse.images import write_png
+
+    write_png(tmp_path / "000000.png", np.zeros((8, 8, 1), np.uint8))
+    (tmp_path / "labels.json").write_text(text)
+    refused(["evaluate", str(tmp_path), "--data", "digits"], 1, "labels.json: must map every picture's name")
+
+
+def test_pictures_that_are_none(tmp_path, refused):
+    from undiffuse.images import write_png
+
+    write_png(tmp_path / "a.png", np.zeros((8, 8, 1), np.uint8))
+    for spoil in ("junk", "folder", "dangling link"):
+        path = tmp_path / "b.png"
+        if spoil == "junk":
+            path.write_bytes((tmp_path / "a.png").read_bytes()[:45])
+        elif spoil == "folder":
+            path.mkdir()
+        else:
+            path.symlink_to(tmp_path / "nowhere")
+        refused(["evaluate", str(tmp_path), "--data", "digits"], 1, "b.png: not a readable picture")
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_run_folder_deleted_while_training_ends_in_one_line(tmp_path, monkeypatch, refused):
+    import shutil
+
+    from undiffuse.runs import RunFolder
+
+    (tmp_path / TINY).write_text(tiny.config().as_yaml())
+    real = RunFolder.log
+
+    def log(self, record):
+        shutil.rmtree(self.path, ignore_errors=True)
+        real(self, record)
+
+    monkeypatch.setattr(RunFolder, "log", log)
+    refused(["train", str(tmp_path / TINY), "--out", str(tmp_path / "run")], 1, "metrics.jsonl", progress=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder(tiny_run, tmp_path, refused):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o555)
+    refused(["sample", str(tiny_run), "--out", str(folder / "x.png")], 1, "cannot be written")

@@ -1,0 +1,97 @@
+"""Names become classes in one place; a name nobody knows is refused with its key."""
+
+import pytest
+import torch
+
+import tiny
+from undiffuse import build
+from undiffuse.diffusion.losses import LOSSES
+from undiffuse.diffusion.samplers import SAMPLERS
+from undiffuse.diffusion.schedule import SCHEDULES
+from undiffuse.errors import UndiffuseError, UsageError
+
+
+@pytest.fixture(scope="module")
+def data():
+    return build.dataset(tiny.config())
+
+
+@pytest.fixture(scope="module")
+def config(data):
+    return build.resolved(tiny.config(), data)
+
+
+def test_a_resolved_configuration_says_what_the_data_are(config):
+    assert (config.data.levels, config.data.shape, config.data.classes) == (17, [1, 8, 8], list("0123456789"))
+    assert build.num_classes(config) == 10
+    assert build.num_classes(config.replaced({"model.conditional": False})) == 0
+
+
+def test_restricted_classes_are_resolved_in_the_sources_order():
+    some = tiny.config(data__classes=["7", "1"])
+    assert build.resolved(some, build.dataset(some)).data.classes == ["1", "7"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("data.levels", 256), ("data.shape", [3, 8, 8])])
+def test_data_that_are_not_what_was_said_are_refused(config, key, value):
+    with pytest.raises(UsageError, match=f"{key}: the source 'digits' has"):
+        build.dataset(config.replaced({key: value}))
+
+
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_every_schedule(config, name):
+    process = build.process(config.replaced({"diffusion.schedule": name}))
+    assert (process.schedule.name, process.T) == (name, 50)
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_every_sampler(config, name):
+    assert type(build.sampler(config.replaced({"sample.sampler": name}))).__name__.lower() == name
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_every_loss_compares_what_the_network_predicts(config, name, prediction):
+    loss = build.loss(config.replaced({"diffusion.loss": name, "diffusion.prediction": prediction}))
+    assert (loss.distance, loss.field) == (name, prediction)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "words"),
+    [
+        ("diffusion.schedule", "cosin", "diffusion.schedule: unknown name 'cosin'; did you mean 'cosine'"),
+        ("diffusion.noise", "laplace", "diffusion.noise: unknown name 'laplace'; known: gaussian"),
+        ("diffusion.loss", "mse", "diffusion.loss: unknown name 'mse'; known: l2"),
+        ("diffusion.prediction", "epss", "unknown prediction 'epss'; did you mean 'eps'"),
+        ("diffusion.variance", "tiny", "diffusion.variance: unknown name 'tiny'; known: small"),
+        ("diffusion.variance", "learned", "'learned' needs the hybrid loss"),
+        ("sample.sampler", "dim", "sample.sampler: unknown name 'dim'; did you mean 'ddim'"),
+    ],
+)
+def test_unknown_names_are_refused(config, key, name, words):
+    changed = config.replaced({key: name})
+    with pytest.raises(UsageError, match=words):
+        for make in (build.denoiser, build.loss, build.sampler):
+            make(changed)
+
+
+def test_the_network_follows_from_the_seed_and_from_nothing_else(config):
+    torch.manual_seed(1)
+    one = build.backbone(config)
+    torch.manual_seed(2)
+    two, other = build.backbone(config), build.backbone(config.replaced({"seed": 1}))
+    pairs = list(zip(one.parameters(), two.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b, _ in pairs)
+    assert not all(torch.equal(a, c) for a, _, c in pairs)
+
+
+def test_a_configuration_that_no_run_wrote_has_no_network():
+    with pytest.raises(UndiffuseError, match=r"data\.shape is missing"):
+        build.backbone(tiny.config())
+
+
+def test_the_plan_is_the_train_section(config):
+    plan, train = build.plan(config), config.train
+    for name in ("steps", "lr", "warmup", "lr_decay", "ema", "grad_clip", "label_dropout", "max_skips"):
+        assert getattr(plan, name) == getattr(train, name)
+    assert plan.num_classes == 10

@@ -1,0 +1,292 @@
+"""Training is Ho et al. 2020, Algorithm 1, and survives numbers that are not finite."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from undiffuse import build
+from undiffuse.data.loader import Batches
+from undiffuse.data.sources import digits
+from undiffuse.errors import UndiffuseError
+from undiffuse.rng import per_row
+from undiffuse.train.trainer import Plan, Trainer
+
+DATA = digits()
+CONFIG = build.resolved(tiny.config(), DATA)
+
+
+def trainer(changes=None, **plan) -> Trainer:
+    config = CONFIG.replaced(changes or {})
+    plan = replace(build.plan(config), **plan)
+    return Trainer(build.denoiser(config), build.loss(config), build.batches(config, DATA), plan)
+
+
+class Spoilt(Batches):
+    """Batches that hold a NaN at some steps."""
+
+    bad: frozenset[int] = frozenset()
+
+    def batch(self, step, positions=slice(None)):
+        x, y = super().batch(step, positions)
+        return (x * float("nan") if step in self.bad else x), y
+
+
+def spoilt(bad, changes=None, **plan) -> Trainer:
+    made = trainer(changes, **plan)
+    made.batches = Spoilt(DATA.train, 8, 0)
+    object.__setattr__(made.batches, "bad", frozenset(bad))
+    return made
+
+
+def steps(made: Trainer, count: int) -> None:
+    for _, _ in zip(range(count), made.run(), strict=False):
+        pass
+
+
+def weights(module) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in module.parameters()]
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+
+
+# -- Algorithm 1 ----------------------------------------------------------------------------------------------------
+
+
+def by_hand(network, prediction: str, step: int, label_dropout: float) -> torch.Tensor:
+    """Algorithm 1's loss, from the definitions: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
+    rows = Batches(DATA.train, 8, 0).rows(step)
+    x0 = torch.from_numpy(DATA.train.pictures[rows].numpy() / 8 - 1).float()
+    draws = per_row(0, "train", step, rows=range(8))
+    y = torch.where(draws.uniform((8,)) < label_dropout, 10, DATA.train.labels[rows])
+    t = draws.integers(1, 50, (8,))
+    eps = draws.normal(x0.shape)
+    f = np.cos((np.arange(51) / 50 + 0.008) / 1.008 * np.pi / 2) ** 2
+    alpha_bar = np.cumprod(np.append(1.0, 1 - np.minimum(1 - f[1:] / f[:-1], 0.999)))
+    abar = torch.from_numpy(alpha_bar[t.numpy()]).float().reshape(-1, 1, 1, 1)
+    signal, sigma = abar.sqrt(), (1 - abar).sqrt()
+    target = {"eps": eps, "x0": x0, "v": signal * eps - sigma * x0}[prediction]
+    return ((network(signal * x0 + sigma * eps, t.float(), y) - target) ** 2).mean()
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_two_steps_are_algorithm_1_written_by_hand(prediction):
+    made = trainer({"diffusion.prediction": prediction}, label_dropout=0.3)
+    network, shadow = copy.deepcopy(made.network).train(), copy.deepcopy(made.network)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for step in range(2):
+        loss = by_hand(network, prediction, step, 0.3)
+        losses.append(loss.item())
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        adam.step()
+        d = min(0.9, (1 + step) / (10 + step))
+        for kept, now in zip(shadow.parameters(), network.parameters(), strict=True):
+            kept.data = d * kept.data + (1 - d) * now.data
+    steps(made, 2)
+    assert made.report().loss == pytest.approx(np.mean(losses), rel=1e-4)
+    for found, wanted in ((made.network, network), (made.ema.backbone, shadow)):
+        for a, b in zip(found.parameters(), wanted.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_the_loss_falls():
+    made = trainer(steps=200)
+    steps(made, 20)
+    first = made.report().loss
+    steps(made, 130)
+    made.report()
+    steps(made, 20)
+    assert made.report().loss < 0.8 * first
+
+
+def test_training_twice_gives_the_same_bits():
+    one, two = trainer(), trainer()
+    steps(one, 4)
+    torch.manual_seed(123)
+    steps(two, 4)
+    assert same(weights(one.network), weights(two.network))
+
+
+def test_another_seed_gives_another_network():
+    one, two = trainer(), trainer({"seed": 1})
+    assert not same(weights(one.network), weights(two.network))
+
+
+@pytest.mark.parametrize("at", [1, 3, 5])
+@pytest.mark.parametrize("changes", [{}, {"model.dropout": 0.5}, {"train.lr_decay": "cosine", "train.warmup": 4}])
+def test_a_restored_trainer_goes_on_bit_by_bit(tmp_path, at, changes):
+    from undiffuse.train import checkpoint
+
+    whole, first, second = (trainer(changes) for _ in range(3))
+    steps(whole, 6)
+    steps(first, at)
+    second.restore(checkpoint.save(tmp_path, first.snapshot()))
+    steps(second, 6 - at)
+    assert second.step == 6
+    found, wanted = second.snapshot(), whole.snapshot()
+    assert found.state == wanted.state
+    for group, tensors in wanted.tensors.items():
+        assert found.tensors[group].keys() == tensors.keys()
+        assert all(torch.equal(found.tensors[group][name], value) for name, value in tensors.items())
+
+
+# -- what is not finite ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
+def test_a_batch_with_nan_is_skipped_and_counted_and_changes_nothing(loss):
+    made = spoilt({1}, {"diffusion.loss": loss})
+    steps(made, 1)
+    before = weights(made.network), weights(made.ema.backbone), made.snapshot().tensors["optimizer"]
+    before = copy.deepcopy(before)
+    steps(made, 1)
+    after = made.snapshot()
+    assert same(weights(made.network), before[0])
+    assert same(weights(made.ema.backbone), before[1])
+    assert all(torch.equal(after.tensors["optimizer"][name], value) for name, value in before[2].items())
+    assert after.state == {"step": 2, "skipped": 1, "streak": 1}
+    report = made.report()
+    assert (report.skipped, report.step) == (1, 2)
+    assert np.isfinite([report.loss, report.grad_norm]).all()
+    steps(made, 1)
+    assert (made.streak, made.skipped) == (0, 1)
+    assert not same(weights(made.network), before[0])
+
+
+def test_a_window_of_skips_alone_has_no_loss():
+    made = spoilt({0, 1})
+    steps(made, 2)
+    report = made.report()
+    assert (report.loss, report.loss_q, report.grad_norm) == (None, (None,) * 4, None)
+    assert report.as_record()["loss_q3"] is None
+
+
+def test_too_many_skips_in_a_row_stop_with_a_clear_message():
+    made = spoilt(range(2, 99), max_skips=3)
+    with pytest.raises(UndiffuseError, match=r"not finite 3 times in a row, up to step 5; .*train\.lr") as error:
+        steps(made, 6)
+    assert "\n" not in str(error.value)
+    assert (made.step, made.skipped) == (4, 3)
+
+
+def test_skips_that_are_not_in_a_row_do_not_stop():
+    made = spoilt({0, 1, 3, 4}, max_skips=3)
+    steps(made, 6)
+    assert (made.step, made.skipped) == (6, 4)
+
+
+def test_the_warm_up_of_the_average_counts_updates_not_steps():
+    made = spoilt({0, 1})
+    start = weights(made.network)
+    steps(made, 3)
+    now = weights(made.network)
+    for kept, a, b in zip(made.ema.backbone.parameters(), start, now, strict=True):
+        torch.testing.assert_close(kept, 0.1 * a + 0.9 * b)
+
+
+# -- learning rate, labels, clipping, quarters ----------------------------------------------------------------------
+
+
+def test_the_learning_rate_warms_up_in_equal_steps():
+    plan = Plan(steps=100, lr=1.0, warmup=3)
+    assert [plan.lr_at(step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert Plan(steps=100, lr=0.5).lr_at(0) == 0.5
+
+
+@pytest.mark.parametrize(("decay", "half"), [("none", 1.0), ("linear", 0.5), ("cosine", 0.5)])
+def test_the_learning_rate_falls_as_named(decay, half):
+    plan = Plan(steps=1000, lr=2.0, lr_decay=decay)
+    rates = [plan.lr_at(step) for step in range(1001)]
+    assert rates[0] == pytest.approx(2)
+    assert rates[500] == pytest.approx(2 * half)
+    assert rates == sorted(rates, reverse=True)
+    assert rates[1000] == pytest.approx(0 if decay != "none" else 2, abs=1e-12)
+    if decay == "cosine":
+        assert rates[250] == pytest.approx(1 + np.cos(np.pi / 4))
+
+
+def test_the_learning_rate_of_the_plan_is_the_one_that_is_used():
+    made = trainer(lr=0.5, warmup=1)
+    for rate in (0.25, 0.5):
+        steps(made, 1)
+        assert [group["lr"] for group in made.optimizer.param_groups] == [rate]
+        assert made.report().lr == rate
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 1.0])
+def test_labels_are_dropped_at_the_given_rate(rate):
+    made = trainer(label_dropout=rate)
+    y = torch.arange(5000) % 10
+    kept = made._drop_labels(y, per_row(0, "train", 3, rows=range(5000)))
+    dropped = kept == 10
+    assert torch.equal(kept[~dropped], y[~dropped])
+    assert abs(dropped.double().mean() - rate) <= 4 * (rate * (1 - rate) / 5000) ** 0.5
+
+
+def test_an_unconditional_network_sees_no_labels():
+    made = trainer({"model.conditional": False})
+    assert made._drop_labels(torch.zeros(3, dtype=torch.int64), per_row(0, rows=range(3))) is None
+    steps(made, 1)
+    assert made.skipped == 0
+
+
+def gradient_norm(made: Trainer) -> float:
+    return float(torch.cat([p.grad.flatten() for p in made.network.parameters()]).norm())
+
+
+def test_gradients_are_clipped_to_the_given_norm():
+    seen = []
+    made = trainer(grad_clip=1e-3)
+    made.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_norm(made)))
+    steps(made, 2)
+    assert seen == pytest.approx([1e-3, 1e-3], rel=1e-3)
+    assert made.report().grad_norm > 0.01
+
+
+def test_no_clipping_at_zero():
+    made, seen = trainer(grad_clip=0.0), []
+    made.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_norm(made)))
+    steps(made, 1)
+    assert seen[0] == pytest.approx(made.report().grad_norm, rel=1e-5)
+
+
+def test_quarters_of_t_add_up_to_the_whole():
+    made = trainer({"train.batch_size": 64})
+    window = made._window
+    t = np.array([1, 12, 13, 25, 26, 37, 38, 50])
+    window.add(np.arange(8.0), t / 50, 1.0)
+    np.testing.assert_array_equal(window.sums[0], [28, 1, 5, 9, 13])
+    np.testing.assert_array_equal(window.sums[1], [8, 2, 2, 2, 2])
+    steps(made, 3)
+    sums = made._window.sums
+    assert sums[0, 0] == pytest.approx(sums[0, 1:].sum())
+    assert sums[1, 0] == sums[1, 1:].sum() == 8 + 3 * 64
+
+
+def test_quarters_without_a_t_have_no_loss():
+    made = trainer()
+    made._window.add(np.array([2.0]), np.array([0.9]), 1.0)
+    assert made.report().loss_q == (None, None, None, 2.0)
+
+
+def test_a_record_has_the_contracts_keys():
+    made = trainer()
+    steps(made, 2)
+    record = made.report().as_record()
+    assert next(iter(record)) == "step"
+    assert set(record) >= {"step", "loss", *(f"loss_q{i}" for i in range(1, 5)), "grad_norm", "lr", "images_per_s"}
+    assert record["images_per_s"] > 0
+
+
+def test_only_a_module_can_be_trained():
+    denoiser = replace(build.denoiser(CONFIG), backbone=lambda x, t, y=None: x)
+    with pytest.raises(UndiffuseError, match=r"only a torch\.nn\.Module can be trained"):
+        Trainer(denoiser, build.loss(CONFIG), build.batches(CONFIG, DATA), build.plan(CONFIG))
