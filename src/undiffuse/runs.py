@@ -5,6 +5,8 @@ config.yaml, metrics.jsonl, environment.json, checkpoints/, samples/, evaluation
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +85,21 @@ def check_writable(folder: Path) -> None:
         raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write aside: it becomes `path` when all is written, and vanishes if anything fails."""
+    aside = path.with_name(f".{path.stem}.writing{path.suffix}")
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_text(text)
-    aside.replace(path)
+    with whole(path) as aside:
+        aside.write_text(text)
 
 
 def _step_of(line: str) -> float:

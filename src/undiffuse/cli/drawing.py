@@ -15,11 +15,12 @@ from undiffuse.data import sources
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import check_writable
+from undiffuse.runs import check_writable, whole
 from undiffuse.viz import plots, views
 from undiffuse.viz.animation import denoising_gif
 
 MOST_ANIMATED, MOST_ROWS = 256, 6
+Writer = Callable[[Path, Sample, Pipeline], None]
 
 
 def sample(given: Sample) -> None:
@@ -28,11 +29,16 @@ def sample(given: Sample) -> None:
         raise UsageError(f"-n must be at least 1, got {given.n}")
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
     changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
-    write(given, pipe.configured(**changes))
+    pipe = pipe.configured(**changes)
+    if given.out.suffix:
+        with whole(given.out) as aside:
+            write(aside, given, pipe)
+    else:
+        write(given.out, given, pipe)
     print(given.out)
 
 
-def _writer(out: Path) -> Callable[[Sample, Pipeline], None]:
+def _writer(out: Path) -> Writer:
     """The function for this kind of file, after checking that it can be written: fail before the work, not after."""
     suffix = out.suffix.lower()
     if suffix not in WRITERS:
@@ -56,38 +62,36 @@ def _blocks(given: Sample, pipe: Pipeline) -> Iterator[tuple[range, np.ndarray, 
             yield rows, images.to_hwc(frame.x), np.full(len(rows), -1) if y is None else y.numpy()
 
 
-def _write_png(given: Sample, pipe: Pipeline) -> None:
+def _write_png(out: Path, given: Sample, pipe: Pipeline) -> None:
     pictures = np.concatenate([pictures for _, pictures, _ in _blocks(given, pipe)])
-    images.write_png(given.out, images.grid(pictures))
+    images.write_png(out, images.grid(pictures))
 
 
-def _write_npz(given: Sample, pipe: Pipeline) -> None:
+def _write_npz(out: Path, given: Sample, pipe: Pipeline) -> None:
     _, pictures, labels = zip(*_blocks(given, pipe), strict=True)
-    images.write_npz(given.out, np.concatenate(pictures), np.concatenate(labels))
+    images.write_npz(out, np.concatenate(pictures), np.concatenate(labels))
 
 
-def _write_gif(given: Sample, pipe: Pipeline) -> None:
+def _write_gif(out: Path, given: Sample, pipe: Pipeline) -> None:
     if given.n > MOST_ANIMATED:
-        raise UsageError(
-            f"{given.out}: an animation of {given.n} images cannot be read; take -n {MOST_ANIMATED} or fewer"
-        )
+        raise UsageError(f"an animation of {given.n} images cannot be seen; take -n {MOST_ANIMATED} or fewer")
     frames = pipe.frames(given.n, given.seed, given.start, _labels(given.label))
     watched = show.track("step", frames, pipe.frame_count(given.n, batch_size=given.n))
-    denoising_gif(given.out, views.states(pipe, pipe.noise(given.n, given.seed, given.start), watched))
+    denoising_gif(out, views.states(pipe, pipe.noise(given.n, given.seed, given.start), watched))
 
 
-def _write_folder(given: Sample, pipe: Pipeline) -> None:
+def _write_folder(out: Path, given: Sample, pipe: Pipeline) -> None:
     """000000.png, 000001.png ..., named by index, and labels.json."""
     names = {}
     for rows, pictures, labels in _blocks(given, pipe):
-        given.out.mkdir(exist_ok=True)
+        out.mkdir(exist_ok=True)
         for row, picture, label in zip(rows, pictures, labels, strict=True):
-            images.write_png(given.out / f"{row:06d}.png", picture)
+            images.write_png(out / f"{row:06d}.png", picture)
             names[f"{row:06d}.png"] = int(label)
-    (given.out / images.LABELS).write_text(json.dumps(names, indent=0))
+    (out / images.LABELS).write_text(json.dumps(names, indent=0))
 
 
-WRITERS = {".png": _write_png, ".gif": _write_gif, ".npz": _write_npz, "": _write_folder}
+WRITERS: dict[str, Writer] = {".png": _write_png, ".gif": _write_gif, ".npz": _write_npz, "": _write_folder}
 
 
 def plot_schedules(given: PlotSchedules) -> None:
@@ -114,7 +118,9 @@ def _figure(draw: Callable[[], Figure], out: Path) -> None:
     if out.suffix.lower() != ".png":
         raise UsageError(f"{out}: plots are written as .png")
     check_writable(out.parent)
-    views.save(draw(), out)
+    figure = draw()
+    with whole(out) as aside:
+        views.save(figure, aside)
     print(out)
 
 

@@ -63,8 +63,8 @@ def _evaluate_run(run: RunFolder, pipe: Pipeline, given: Evaluate) -> dict[str, 
     data = build.dataset(pipe.config if given.data is None else pipe.config.replaced({"data.source": given.data}))
     names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1)
     n = evaluation.default_count(data) if given.n is None else given.n
-    if given.repeats < 1:
-        raise UsageError(f"--repeats must be at least 1, got {given.repeats}")
+    if n < 2 or given.repeats < 1:
+        raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {given.repeats}")
     seeds = range(given.seed, given.seed + given.repeats)
     total = len(seeds) * pipe.frame_count(n)
     sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total))

@@ -111,7 +111,7 @@ class Trainer:
         self.accelerator.backward(losses.mean())
         norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.plan.grad_clip or float("inf"))
         self._window.steps += 1
-        if bool(torch.isfinite(norm)):
+        if self._finite(losses, norm):
             self.optimizer.step()
             self.ema.update(self.network, self.step - self.skipped)
             self.streak = 0
@@ -120,6 +120,11 @@ class Trainer:
             self._skip()
         self.optimizer.zero_grad()
         self.step += 1
+
+    def _finite(self, losses: Tensor, norm: Tensor) -> bool:
+        """The same answer on every process: gradients are averaged already, losses are summed here."""
+        total = self.accelerator.reduce(losses.detach().sum(), reduction="sum")
+        return bool(torch.isfinite(norm) & torch.isfinite(total))
 
     def _losses(self) -> tuple[Tensor, Tensor]:
         """Algorithm 1, lines 2 to 5, for this process's share of the global batch."""
