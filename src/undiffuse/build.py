@@ -14,9 +14,10 @@ from undiffuse.diffusion.losses import LOSSES, Loss
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import SAMPLERS, Sampler
-from undiffuse.diffusion.schedule import SCHEDULES
+from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule
 from undiffuse.errors import UndiffuseError, UsageError, nearest
-from undiffuse.nn.unet import UNet, UNetSpec, spatial
+from undiffuse.nn.spec import UNetSpec
+from undiffuse.nn.unet import UNet, spatial
 from undiffuse.train.trainer import Plan
 
 Row = TypeVar("Row")
@@ -42,10 +43,19 @@ def resolved(config: Config, data: Dataset) -> Config:
 
 def process(config: Config) -> Process:
     diffusion = config.diffusion
-    schedule = _row(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
+    schedule = _schedule(config)
     noise = _row(NOISES, diffusion.noise, "diffusion.noise")()
     variance = _row({name: name for name in VARIANCES}, diffusion.variance, "diffusion.variance")
     return Process(schedule, noise, variance)  # type: ignore[arg-type]
+
+
+def _schedule(config: Config) -> NoiseSchedule:
+    diffusion = config.diffusion
+    if diffusion.schedule != "betas":
+        return _row(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
+    if diffusion.betas is None or len(diffusion.betas) != diffusion.T:
+        raise UsageError(f"diffusion.betas: the schedule 'betas' needs T = {diffusion.T} numbers here")
+    return NoiseSchedule.from_betas(diffusion.betas)
 
 
 def num_classes(config: Config) -> int:

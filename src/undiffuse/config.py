@@ -47,15 +47,24 @@ class Model(_Section):
     blocks: Positive = 2
     attention: list[Positive] = [4]
     heads: Positive = 1
+    head_channels: Count = 0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     norm_groups: Positive = 32
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
     scale_shift: bool = False
+    downsample_padding: Literal[0, 1] = 0
+    flip_sin_to_cos: bool = False
+    freq_shift: Literal[0, 1] = 1
+    time_offset: Count = 0
     conditional: bool = True
 
 
 class Diffusion(_Section):
+    """schedule: a name, or "betas" for the numbers in `betas`, beta_1..beta_T."""
+
     schedule: str = "cosine"
     T: Held = 1000
+    betas: list[float] | None = None
     prediction: str = "eps"
     noise: str = "gaussian"
     variance: str = "small"

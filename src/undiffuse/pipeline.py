@@ -17,6 +17,8 @@ from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame, trajectory
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.foreign import load_diffusers
+from undiffuse.interop.folder import is_diffusers
 from undiffuse.runs import RunFolder
 from undiffuse.shapes import Images, Tensor
 from undiffuse.train import checkpoint
@@ -47,10 +49,16 @@ class Pipeline:
         checkpoint: str = "last",
         device: str | None = None,
     ) -> "Pipeline":
-        """MODEL: a run folder. weights: "ema" (the moving average) or "raw"; checkpoint: a step or "last"."""
+        """MODEL: a run folder, or a diffusers folder with a UNet2DModel (which has one set of weights).
+
+        weights: "ema" (the moving average) or "raw"; checkpoint: a step or "last".
+        """
         if weights not in WEIGHTS:
             raise UsageError(f"weights are 'ema' or 'raw', not '{weights}'")
-        run = RunFolder.open(_located(model))
+        path = _located(model)
+        if is_diffusers(path):
+            return cls.of(*load_diffusers(path), device)
+        run = RunFolder.open(path)
         config = read(run.config)
         denoiser = build.denoiser(config)
         _load_weights(denoiser, run, WEIGHTS[weights], str(checkpoint))
@@ -201,7 +209,9 @@ class Pipeline:
 def _located(model: str | Path) -> Path:
     path = Path(model)
     if not path.is_dir():
-        raise UsageError(f"no model '{model}': give a run folder, as written by `undiffuse train`")
+        raise UsageError(
+            f"no model '{model}': give a run folder, as written by `undiffuse train`, or a diffusers folder"
+        )
     return path
 
 

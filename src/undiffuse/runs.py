@@ -5,6 +5,7 @@ config.yaml, metrics.jsonl, environment.json, checkpoints/, samples/, evaluation
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,13 +88,13 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file to write aside: it becomes `path` when all is written, and vanishes if anything fails."""
+    """A file or folder to write aside: it becomes `path` when all is written, and vanishes if anything fails."""
     aside = path.with_name(f".{path.stem}.writing{path.suffix}")
     try:
         yield aside
         aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

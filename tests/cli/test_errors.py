@@ -142,8 +142,8 @@ USAGE = [
     (["evaluate", "file", "--data", "digits"], "cannot read pictures"),
     (["evaluate", "good.npz", "--data", "digits", "--metrics", "fid"], "unknown metric 'fid'"),
     (["evaluate", "good.npz", "--data", "digits", "--metrics", ""], "an empty list of metrics"),
-    (["evaluate", "run", "--repeats", "0"], "--repeats must be at least 1"),
-    (["evaluate", "run", "-n", "-1"], "n must be at least 1"),
+    (["evaluate", "run", "--repeats", "0"], "--repeats at least 1"),
+    (["evaluate", "run", "-n", "-1"], "-n must be at least 2"),
     (["evaluate", "run", "--out", "x.txt"], "evaluate writes .json"),
     (["plot", "schedules", "--out", "x.gif"], "plots are written as .png"),
     (["plot", "schedules", "-T", "20"], "T = 20"),
@@ -155,7 +155,7 @@ USAGE = [
     (["sampel"], "sampel"),
     (["--nope"], "--nope"),
     *(([*name.split(), "run", "--some", "thing"], "is not in this version") for name in
-      ("edit", "check", "convert", "studio", "plot noise", "plot elbo")),
+      ("edit", "check", "studio", "plot noise", "plot elbo")),
 ]  # fmt: skip
 
 RUN_TIME = [

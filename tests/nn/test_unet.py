@@ -160,12 +160,13 @@ def test_times_are_told_apart_over_the_whole_range():
 
 
 def test_group_norm_takes_as_many_groups_as_divide_the_channels():
-    assert [norm(c, 32).num_groups for c in (64, 48, 6, 7)] == [32, 16, 2, 1]
-    assert norm(64, 32).eps == 1e-6
+    spec = UNetSpec(1, 1, norm_groups=32)
+    assert [norm(c, spec).num_groups for c in (64, 48, 6, 7)] == [32, 16, 2, 1]
+    assert norm(64, spec).eps == 1e-6
 
 
 def test_conditioning_has_one_more_vector_than_classes():
-    conditioning = Conditioning(8, 32, 10)
+    conditioning = Conditioning(UNetSpec(1, 1, 10, channels=8))
     assert conditioning.label is not None
     assert conditioning.label.weight.shape == (11, 32)
-    assert Conditioning(8, 32).label is None
+    assert Conditioning(UNetSpec(1, 1, channels=8)).label is None

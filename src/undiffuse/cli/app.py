@@ -66,6 +66,15 @@ def evaluate(given: options.Evaluate) -> None:
     work.evaluate(given)
 
 
+def convert(given: options.Convert) -> None:
+    """Write a model for another library."""
+    if given.to != "diffusers":
+        raise UsageError(f"--to {given.to}: this version writes for diffusers only")
+    from undiffuse.cli import work
+
+    work.convert(given)
+
+
 def plot_schedules(given: options.PlotSchedules) -> None:
     """beta_t, alpha_bar_t and the signal-to-noise ratio of every schedule."""
     from undiffuse.cli import drawing
@@ -91,6 +100,7 @@ options.register(app, "demo", options.Demo, demo)
 options.register(app, "train", options.Train, train)
 options.register(app, "sample", options.Sample, sample)
 options.register(app, "evaluate", options.Evaluate, evaluate)
+options.register(app, "convert", options.Convert, convert)
 options.register(plot_app, "schedules", options.PlotSchedules, plot_schedules)
 options.register(plot_app, "forward", options.PlotForward, plot_forward)
 options.register(plot_app, "reverse", options.PlotReverse, plot_reverse)
@@ -108,7 +118,6 @@ def _later(parent: typer.Typer, name: str, does: str) -> None:
 
 _later(app, "edit", "change pictures with a model")
 _later(app, "check", "read a data set as training would")
-_later(app, "convert", "write a model for diffusers or ONNX")
 _later(app, "studio", "the browser face")
 _later(plot_app, "plot noise", "noise families")
 _later(plot_app, "plot elbo", "the terms of the bound")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from typer import Argument, Option, Typer
 
-Model = Annotated[str, Argument(metavar="MODEL", help="A run folder.")]
+Model = Annotated[str, Argument(metavar="MODEL", help="A run folder, or a diffusers folder.")]
 Out = Annotated[Path | None, Option("--out", help="Where to write.")]
 Png = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
 Label = Annotated[str | None, Option("--label", help="A class name or index, or several: a,b,c.")]
@@ -64,6 +64,15 @@ class Evaluate:
     weights: Weights = "ema"
     checkpoint: Checkpoint = "last"
     out: Annotated[Path | None, Option("--out", metavar="FILE.json", help="Also write the numbers here.")] = None
+
+
+@dataclass(frozen=True)
+class Convert:
+    model: Model
+    out: Annotated[Path, Argument(metavar="DEST", help="A new folder.")]
+    to: Annotated[str, Option("--to", metavar="diffusers", help="For which library.")]
+    weights: Weights = "ema"
+    checkpoint: Checkpoint = "last"
 
 
 @dataclass(frozen=True)

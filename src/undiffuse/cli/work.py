@@ -6,9 +6,10 @@ from typing import Any
 
 from undiffuse import build, config, evaluation
 from undiffuse.cli import show
-from undiffuse.cli.options import Demo, Evaluate, Train
+from undiffuse.cli.options import Convert, Demo, Evaluate, Train
 from undiffuse.data import sources
 from undiffuse.errors import UsageError
+from undiffuse.foreign import save_diffusers
 from undiffuse.jobs import Training
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, check_writable, write_text
@@ -56,6 +57,13 @@ def evaluate(given: Evaluate) -> None:
         result = _evaluate_files(what, given)
     if given.out is not None:
         write_text(given.out, json.dumps(result, indent=1))
+
+
+def convert(given: Convert) -> None:
+    check_writable(given.out.parent)
+    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, "cpu")
+    save_diffusers(pipe.config, pipe.denoiser, given.out)
+    print(given.out)
 
 
 def _evaluate_run(run: RunFolder, pipe: Pipeline, given: Evaluate) -> dict[str, Any]:

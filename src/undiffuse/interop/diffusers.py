@@ -11,8 +11,8 @@ import torch
 
 from undiffuse.errors import UndiffuseError
 
-Json = dict[str, Any]
 Tensors = dict[str, torch.Tensor]
+TIME = "time_embedding.linear_1.weight"
 
 # Our name (left) and theirs (right), piece by piece; `\1` carries a level's or block's number.
 NAMES = (
@@ -57,6 +57,25 @@ def to_ours(theirs: Tensors, own_names: list[str]) -> Tensors:
     if extra := sorted(set(theirs) - taken):
         raise UndiffuseError(f"the weights hold a tensor that this network has no place for: '{extra[0]}'")
     return ours
+
+
+def shifted(weight: torch.Tensor, model: dict[str, Any]) -> torch.Tensor:
+    """The time embedding's first layer for a network that is asked at t - 1 where ours is asked at t.
+
+    sin(w (u + k)) and cos(w (u + k)) are a rotation by w k of sin(w u) and cos(w u), so the shift by
+    k = 1 - time_offset folds into the weights exactly. weight [e, c]; nothing changes for time_offset 1.
+    """
+    k, half = 1 - model["time_offset"], weight.shape[1] // 2
+    if k == 0:
+        return weight
+    exponent = torch.arange(half, dtype=torch.float64) / max(half - model["freq_shift"], 1)
+    angle = k * 10000.0**-exponent
+    parts = weight.double().chunk(2, dim=1)
+    sine, cosine = reversed(parts) if model["flip_sin_to_cos"] else parts
+    of_sine = sine * angle.cos() - cosine * angle.sin()
+    of_cosine = sine * angle.sin() + cosine * angle.cos()
+    turned = [of_cosine, of_sine] if model["flip_sin_to_cos"] else [of_sine, of_cosine]
+    return torch.cat(turned, dim=1).to(weight.dtype)
 
 
 def to_theirs(ours: Tensors) -> Tensors:

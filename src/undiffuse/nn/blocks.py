@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
 
 
@@ -16,9 +17,9 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
-def norm(channels: int, groups: int) -> nn.GroupNorm:
-    """Group norm with as many of `groups` as divide the channels; eps as in Ho et al. 2020's code."""
-    return nn.GroupNorm(math.gcd(groups, channels), channels, eps=1e-6)
+def norm(channels: int, spec: UNetSpec) -> nn.GroupNorm:
+    """Group norm with as many of spec.norm_groups as divide the channels."""
+    return nn.GroupNorm(math.gcd(spec.norm_groups, channels), channels, eps=spec.norm_eps)
 
 
 class ResBlock(nn.Module):
@@ -27,22 +28,14 @@ class ResBlock(nn.Module):
     Additive: Ho et al. 2020. Scale-shift: Nichol & Dhariwal 2021, section 3.
     """
 
-    def __init__(
-        self,
-        channels: tuple[int, int],
-        embedding: int,
-        groups: int = 32,
-        dropout: float = 0.0,
-        scale_shift: bool = False,
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, spec: UNetSpec) -> None:
         super().__init__()
-        c_in, c_out = channels
-        self.scale_shift = scale_shift
-        self.norm1 = norm(c_in, groups)
+        self.scale_shift = spec.scale_shift
+        self.norm1 = norm(c_in, spec)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.embedding = nn.Linear(embedding, 2 * c_out if scale_shift else c_out)
-        self.norm2 = norm(c_out, groups)
-        self.dropout = nn.Dropout(dropout)
+        self.embedding = nn.Linear(spec.embedding, 2 * c_out if spec.scale_shift else c_out)
+        self.norm2 = norm(c_out, spec)
+        self.dropout = nn.Dropout(spec.dropout)
         self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
@@ -61,10 +54,10 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """x + projection(softmax(q k^T / sqrt(d)) v) over all positions of the map."""
 
-    def __init__(self, channels: int, heads: int = 1, groups: int = 32) -> None:
+    def __init__(self, channels: int, spec: UNetSpec) -> None:
         super().__init__()
-        self.heads = heads
-        self.norm = norm(channels, groups)
+        self.heads = spec.heads_of(channels)
+        self.norm = norm(channels, spec)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.projection = zeroed(nn.Linear(channels, channels))
 
@@ -78,14 +71,14 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size by a 3x3 convolution of stride 2, padded on the right and bottom only (TensorFlow's SAME)."""
+    """Half the size by a 3x3 convolution of stride 2; see UNetSpec.downsample_padding."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, spec: UNetSpec) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=spec.downsample_padding)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(x if self.conv.padding[0] else F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):

@@ -1,49 +1,15 @@
 """The U-Net of Ho et al. 2020: (x, t, y) -> a tensor of x's size. It knows nothing of diffusion."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.errors import UsageError
 from undiffuse.nn.blocks import Attention, Downsample, ResBlock, Upsample, concat, norm, zeroed
 from undiffuse.nn.embeddings import Conditioning
+from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Int64, Tensor
-
-
-@dataclass(frozen=True)
-class UNetSpec:
-    """What a U-Net is made of.
-
-    channels: width at full size; multipliers: width of each level, relative to it, each level half the size of the one
-    above; blocks: residual blocks per level on the way down (one more on the way up).
-    attention: down-sampling factors (1, 2, 4, ...) of the levels that get self-attention; the middle always has it.
-    num_classes: 0 for none; otherwise labels 0..num_classes-1, and num_classes for "no label".
-    """
-
-    in_channels: int
-    out_channels: int
-    num_classes: int = 0
-    channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = 2
-    attention: tuple[int, ...] = (2,)
-    heads: int = 1
-    dropout: float = 0.0
-    norm_groups: int = 32
-    scale_shift: bool = False
-
-    def __post_init__(self) -> None:
-        factors = [2**level for level in range(len(self.multipliers))]
-        if not set(self.attention) <= set(factors):
-            raise UsageError(f"model.attention: {list(self.attention)} must be among this network's factors {factors}")
-        if self.channels % 2:
-            raise UsageError(f"model.channels: {self.channels} must be even: half are sines of the time, half cosines")
-        widths = [self.channels * multiplier for multiplier in self.multipliers]
-        if any(width % self.heads for width in widths):
-            raise UsageError(f"model.heads: {self.heads} must divide the widths {widths}")
 
 
 class _Level(nn.Module):
@@ -51,12 +17,8 @@ class _Level(nn.Module):
 
     def __init__(self, spec: UNetSpec, widths: list[tuple[int, int]], attention: bool) -> None:
         super().__init__()
-        self.residual = nn.ModuleList(
-            ResBlock(pair, 4 * spec.channels, spec.norm_groups, spec.dropout, spec.scale_shift) for pair in widths
-        )
-        self.attention = nn.ModuleList(
-            Attention(pair[1], spec.heads, spec.norm_groups) if attention else nn.Identity() for pair in widths
-        )
+        self.residual = nn.ModuleList(ResBlock(c_in, c_out, spec) for c_in, c_out in widths)
+        self.attention = nn.ModuleList(Attention(c_out, spec) if attention else nn.Identity() for _, c_out in widths)
 
     def forward(self, h: Tensor, e: Tensor, skips: Iterator[Tensor] | None = None) -> Iterator[Tensor]:
         """The map after each block; on the way up each block first takes in the next of `skips`."""
@@ -71,16 +33,16 @@ class UNet(nn.Module):
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
         self.spec = spec
-        widths = [spec.channels * multiplier for multiplier in spec.multipliers]
+        widths = spec.widths
         last = len(widths) - 1
         attends = [2**level in spec.attention for level in range(len(widths))]
-        self.conditioning = Conditioning(spec.channels, 4 * spec.channels, spec.num_classes)
+        self.conditioning = Conditioning(spec)
         self.stem = nn.Conv2d(spec.in_channels, spec.channels, 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         skips, width = [spec.channels], spec.channels
         for level, wide in enumerate(widths):
             self.down.append(_Level(spec, [(width, wide)] + [(wide, wide)] * (spec.blocks - 1), attends[level]))
-            self.shrink.append(Downsample(wide) if level < last else nn.Identity())
+            self.shrink.append(Downsample(wide, spec) if level < last else nn.Identity())
             skips += [wide] * (spec.blocks + (level < last))
             width = wide
         self.middle = _Level(spec, [(width, width)] * 2, True)
@@ -91,7 +53,7 @@ class UNet(nn.Module):
             self.up.append(_Level(spec, [(c_in, wide) for c_in in inputs], attends[level]))
             self.grow.append(Upsample(wide) if level else nn.Identity())
             width = wide
-        self.norm = norm(width, spec.norm_groups)
+        self.norm = norm(width, spec)
         self.head = zeroed(nn.Conv2d(width, spec.out_channels, 3, padding=1))
 
     def forward(

@@ -1,0 +1,69 @@
+"""What a U-Net is made of. Every choice where codebases differ has a name here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from undiffuse.errors import UsageError
+
+
+@dataclass(frozen=True)
+class UNetSpec:
+    """The defaults are Ho et al. 2020's network for CIFAR-10, but for in_channels and out_channels.
+
+    channels: width at full size, even; multipliers: width of each level relative to it, each level half the size of
+    the one above; blocks: residual blocks per level on the way down (one more on the way up).
+    attention: down-sampling factors (1, 2, 4, ...) of the levels that get self-attention; the middle always has it.
+    heads: attention heads; head_channels: width of a head instead (0: heads counts).
+    num_classes: 0 for none; otherwise labels 0..num_classes-1, and num_classes for "no label".
+    scale_shift: the embedding scales and shifts the second norm (Nichol & Dhariwal 2021) instead of being added.
+    downsample_padding: 0 pads right and bottom only (TensorFlow's SAME, Ho et al.), 1 all sides (torch's habit).
+    flip_sin_to_cos, freq_shift: cosines first; rates over half - freq_shift (Ho et al.: False, 1; ADM: True, 0).
+    time_offset: subtracted from t before it is embedded: 1 for networks trained with t = 0..T-1.
+    """
+
+    in_channels: int
+    out_channels: int
+    num_classes: int = 0
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks: int = 2
+    attention: tuple[int, ...] = (2,)
+    heads: int = 1
+    head_channels: int = 0
+    dropout: float = 0.0
+    norm_groups: int = 32
+    norm_eps: float = 1e-6
+    scale_shift: bool = False
+    downsample_padding: Literal[0, 1] = 0
+    flip_sin_to_cos: bool = False
+    freq_shift: Literal[0, 1] = 1
+    time_offset: int = 0
+
+    def __post_init__(self) -> None:
+        factors = [2**level for level in range(len(self.multipliers))]
+        if not set(self.attention) <= set(factors):
+            raise UsageError(f"model.attention: {list(self.attention)} must be among this network's factors {factors}")
+        if self.channels % 2:
+            raise UsageError(f"model.channels: {self.channels} must be even: half are sines of the time, half cosines")
+        attending = self._attending()
+        if any(width % self.heads for width in attending):
+            raise UsageError(f"model.heads: {self.heads} must divide the widths {attending}")
+        if self.head_channels and any(width % self.head_channels for width in attending):
+            raise UsageError(f"model.head_channels: {self.head_channels} must divide the widths {attending}")
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level, from the full size down."""
+        return [self.channels * multiplier for multiplier in self.multipliers]
+
+    @property
+    def embedding(self) -> int:
+        """Width of the conditioning vector."""
+        return 4 * self.channels
+
+    def heads_of(self, width: int) -> int:
+        return width // self.head_channels if self.head_channels else self.heads
+
+    def _attending(self) -> list[int]:
+        chosen = {width for level, width in enumerate(self.widths) if 2**level in self.attention}
+        return sorted(chosen | {self.widths[-1]})

@@ -1,0 +1,240 @@
+"""Parity with diffusers, an independent implementation: network, gradients, folders, pipelines."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from undiffuse import foreign
+from undiffuse.cli import main
+from undiffuse.config import Config
+from undiffuse.errors import UndiffuseError
+from undiffuse.pipeline import Pipeline
+from undiffuse.rng import fold
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    diffusers = pytest.importorskip("diffusers")
+
+PAPER = {  # google/ddpm-cifar10-32's fields, but for the widths
+    "sample_size": 16,
+    "block_out_channels": (32, 64, 64, 64),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": None,
+    "norm_eps": 1e-6,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+}
+HABIT = {  # what UNet2DModel does when nothing is said
+    "sample_size": (16, 8),
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (32, 64),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 16,
+}
+SHIFTED = HABIT | {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 16, "num_class_embeds": 4}
+KINDS = {"paper": PAPER, "habit": HABIT, "scale-shift, classes": SHIFTED}
+
+
+def theirs(fields: dict) -> torch.nn.Module:
+    model = diffusers.UNet2DModel(**fields)
+    for place, parameter in enumerate(model.parameters()):
+        parameter.data += 0.05 * fold(0, "weights", place).normal(tuple(parameter.shape))
+    return model.eval()
+
+
+def saved(path, model, **scheduler):
+    """A folder as diffusers itself writes it."""
+    diffusers.DDPMPipeline(model, diffusers.DDPMScheduler(**scheduler)).save_pretrained(path)
+    return path
+
+
+def inputs(model, dtype):
+    size = model.config.sample_size
+    height, width = (size, size) if isinstance(size, int) else size
+    x = fold(1, "x").normal((3, model.config.in_channels, height, width)).to(dtype)
+    y = torch.tensor([0, 3, 1]) if model.config.num_class_embeds else None
+    return x, torch.tensor([1.0, 40.0, 1000.0]), y
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_network_and_its_gradients_are_theirs_at_t_minus_1(tmp_path, kind, dtype):
+    model = theirs(KINDS[kind])
+    ours = Pipeline.load(saved(tmp_path / "m", model)).denoiser.backbone.to(dtype)
+    model = model.to(dtype)
+    x, t, y = inputs(model, dtype)
+    wanted, found = model(x, t - 1, class_labels=y).sample, ours(x, t, y)
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+    assert (found - wanted).norm() <= tolerance * wanted.norm()
+    gradients = []
+    for network, out in ((model, wanted), (ours, found)):
+        out.square().mean().backward()
+        gradients.append(sum(float(p.grad.double().square().sum()) for p in network.parameters() if p.grad is not None))
+    assert gradients[1] == pytest.approx(gradients[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_load_convert_load_is_exact(tmp_path, kind):
+    first = Pipeline.load(saved(tmp_path / "a", theirs(KINDS[kind])))
+    foreign.save_diffusers(first.config, first.denoiser, tmp_path / "b")
+    second = Pipeline.load(tmp_path / "b")
+    assert second.config == first.config
+    for a, b in zip(first.denoiser.backbone.parameters(), second.denoiser.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_model_trained_here_answers_alike_after_conversion(tiny_run, tmp_path):
+    native = Pipeline.load(tiny_run)
+    foreign.save_diffusers(native.config, native.denoiser, tmp_path / "out")
+    model = diffusers.UNet2DModel.from_pretrained(tmp_path / "out" / "unet").eval()
+    back = Pipeline.load(tmp_path / "out")
+    x = fold(1, "x").normal((4, *native.shape))
+    t, y = torch.tensor([1.0, 2.0, 17.0, float(native.process.T)]), torch.tensor([0, 1, 0, 1])
+    wanted = native.denoiser.backbone(x, t, y)
+    assert wanted.abs().max() > 0
+    torch.testing.assert_close(model(x, t - 1, class_labels=y).sample, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(back.denoiser.backbone(x, t, y), wanted, rtol=1e-4, atol=1e-5)
+    assert back.class_names == native.class_names
+
+
+@pytest.mark.parametrize("shape", ["linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2"])
+def test_their_schedules_are_read_as_they_are(tmp_path, shape):
+    scheduler = diffusers.DDPMScheduler(beta_schedule=shape)
+    pipe = Pipeline.load(saved(tmp_path / "m", theirs(HABIT), beta_schedule=shape))
+    np.testing.assert_allclose(pipe.process.schedule.beta[1:], scheduler.betas.numpy(), rtol=3e-5)
+
+
+def feed(monkeypatch, module: str, noises: list[torch.Tensor]) -> None:
+    """Their pipeline draws what ours drew."""
+    remaining = iter(noises)
+    monkeypatch.setattr(f"diffusers.{module}.randn_tensor", lambda shape, **_: next(remaining).reshape(shape))
+
+
+def drawn(pipe: Pipeline, n: int, count: int) -> list[torch.Tensor]:
+    """x_T and the following noises of images 0..n-1."""
+    from undiffuse.rng import per_row
+
+    rng = per_row(0, "sample", rows=range(n))
+    return [rng.normal((n, *pipe.shape)) for _ in range(count)]
+
+
+def pictures(output) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(output.images)).permute(0, 3, 1, 2) * 2 - 1
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_their_ancestral_pipeline_draws_our_images(tmp_path, monkeypatch, prediction):
+    saved(tmp_path / "m", theirs(HABIT), num_train_timesteps=1000, prediction_type=prediction)
+    pipe = Pipeline.load(tmp_path / "m")
+    ours = pipe.configured(spacing="trailing").sample(2, sampler="ancestral", steps=100)
+    noises = drawn(pipe, 2, 101)
+    feed(monkeypatch, "pipelines.ddpm.pipeline_ddpm", noises[:1])
+    feed(monkeypatch, "schedulers.scheduling_ddpm", noises[1:])
+    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "out")
+    their = diffusers.DDPMPipeline.from_pretrained(tmp_path / "out")
+    their.set_progress_bar_config(disable=True)
+    found = pictures(their(batch_size=2, num_inference_steps=100, output_type="np"))
+    assert (found - ours).abs().max() < 1e-4
+
+
+def test_their_ddim_pipeline_draws_our_images(tmp_path, monkeypatch):
+    pipe = Pipeline.load(saved(tmp_path / "m", theirs(HABIT)))
+    ours = pipe.configured(spacing="trailing").sample(2, sampler="ddim", steps=50)
+    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "out")
+    feed(monkeypatch, "pipelines.ddim.pipeline_ddim", drawn(pipe, 2, 1))
+    their = diffusers.DDIMPipeline.from_pretrained(tmp_path / "out")
+    their.set_progress_bar_config(disable=True)
+    out = their(batch_size=2, num_inference_steps=50, use_clipped_model_output=True, output_type="np")
+    assert (pictures(out) - ours).abs().max() < 1e-4
+
+
+UNMAPPABLE = {
+    "unet": [
+        ("act_fn", "gelu"),
+        ("down_block_types", ["DownBlock2D", "SkipDownBlock2D"]),
+        ("block_out_channels", [32, 48]),
+        ("downsample_type", "resnet"),
+        ("time_embedding_type", "fourier"),
+        ("class_embed_type", "timestep"),
+        ("resnet_time_scale_shift", "spatial"),
+    ],
+    "scheduler": [
+        ("variance_type", "learned_range"),
+        ("prediction_type", "flow"),
+        ("thresholding", True),
+        ("beta_schedule", "exotic"),
+        ("clip_sample_range", 3.0),
+    ],
+}
+
+
+@pytest.mark.parametrize(("part", "field", "value"), [(p, *row) for p, rows in UNMAPPABLE.items() for row in rows])
+def test_what_cannot_be_mapped_is_refused_by_name(tmp_path, part, field, value):
+    saved(tmp_path / "m", theirs(HABIT))
+    path = tmp_path / "m" / part / ("config.json" if part == "unet" else "scheduler_config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UndiffuseError, match=f"'{field}'"):
+        Pipeline.load(tmp_path / "m")
+
+
+def spoil_tensor(change):
+    from safetensors.torch import load_file, save_file
+
+    def spoil(folder):
+        path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+
+    return spoil
+
+
+def only_pickle(folder):
+    path = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    path.rename(path.with_suffix(".bin"))
+
+
+SPOILED = {
+    "a missing tensor": (spoil_tensor(lambda t: t.pop("conv_in.weight")), "'conv_in.weight'"),
+    "a foreign tensor": (spoil_tensor(lambda t: t.update(extra=torch.zeros(1))), "'extra'"),
+    "a wrong shape": (spoil_tensor(lambda t: t.update({"conv_in.bias": torch.zeros(3)})), "'stem.bias'"),
+    "a pickle only": (only_pickle, "pickle"),
+    "truncated weights": (lambda f: (f / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"1234"), "truncated"),
+    "no scheduler": (lambda f: (f / "scheduler/scheduler_config.json").unlink(), "scheduler_config.json"),
+    "junk for fields": (lambda f: (f / "unet/config.json").write_text("[1"), "config.json"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_a_spoiled_folder_is_refused_in_one_line(tmp_path, capsys, kind):
+    spoil, said = SPOILED[kind]
+    spoil(saved(tmp_path / "m", theirs(HABIT)))
+    capsys.readouterr()
+    assert main(["sample", str(tmp_path / "m"), "--out", str(tmp_path / "x.png")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_convert_on_the_command_line(tiny_run, tmp_path, capsys):
+    assert main(["convert", str(tiny_run), str(tmp_path / "out"), "--to", "diffusers"]) == 0
+    assert main(["sample", str(tmp_path / "out"), "--out", str(tmp_path / "x.png"), "-n", "2", "--steps", "3"]) == 0
+    capsys.readouterr()
+    assert main(["convert", str(tiny_run), str(tmp_path / "out"), "--to", "diffusers"]) == 2
+    assert main(["convert", str(tiny_run), str(tmp_path / "other"), "--to", "onnx"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("key", "value"), [("model.heads", 2), ("diffusion.noise", "laplace")])
+def test_what_diffusers_cannot_express_is_refused(tiny_pipe, tmp_path, key, value):
+    config = Config.replaced(tiny_pipe.config, {"model.multipliers": [1, 2], "model.attention": [1, 2], key: value})
+    with pytest.raises(UndiffuseError, match=key):
+        foreign.save_diffusers(config, tiny_pipe.denoiser, tmp_path / "out")
