@@ -16,25 +16,29 @@ def network(value: float) -> nn.Module:
 
 @pytest.mark.parametrize("decay", [0.0, 0.15, 0.5, 0.9, 0.9999])
 def test_the_warm_up_is_one_plus_n_over_ten_plus_n_capped_by_the_decay(decay):
-    average, shadow = EMA(network(1.0), decay), 1.0
+    module, shadow = network(1.0), 1.0
+    average = EMA(module, decay)
     for count, value in enumerate([3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, 6.0]):
-        average.update(network(value), count)
+        module[0].weight.data.fill_(value)
+        average.update(count)
         d = min(decay, (1 + count) / (10 + count))
         shadow = d * shadow + (1 - d) * value
         assert float(average.backbone[0].weight) == pytest.approx(shadow, rel=1e-5)
 
 
 def test_far_along_the_decay_is_the_decay():
-    average = EMA(network(1.0), 0.99)
-    average.update(network(2.0), 10**6)
+    module = network(1.0)
+    average = EMA(module, 0.99)
+    module[0].weight.data.fill_(2.0)
+    average.update(10**6)
     assert float(average.backbone[0].weight) == pytest.approx(1.01)
 
 
 def test_buffers_are_copied():
-    module, average = network(1.0), EMA(network(1.0), 0.9)
-    module.train()
+    module = network(1.0).train()
+    average = EMA(module, 0.9)
     module(torch.tensor([[1.0], [5.0]]))
-    average.update(module, 0)
+    average.update(0)
     for kept, now in zip(average.backbone.buffers(), module.buffers(), strict=True):
         assert torch.equal(kept, now)
 

@@ -16,13 +16,14 @@ class EMA:
     def __init__(self, backbone: nn.Module, decay: float) -> None:
         self.backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
         self.decay = decay
+        self._shadow: list[torch.Tensor] = list(self.backbone.parameters())  # listing them takes 1 ms a step
+        self._weights: list[torch.Tensor] = list(backbone.parameters())
+        self._buffers = list(zip(self.backbone.buffers(), backbone.buffers(), strict=True))
 
     @torch.no_grad()
-    def update(self, backbone: nn.Module, count: int) -> None:
-        """Take in the weights after `count` earlier updates. Buffers are copied."""
+    def update(self, count: int) -> None:
+        """Take in the weights as they are now, after `count` earlier updates. Buffers are copied."""
         decay = min(self.decay, (1 + count) / (10 + count))
-        shadow: list[torch.Tensor] = list(self.backbone.parameters())
-        now: list[torch.Tensor] = list(backbone.parameters())
-        torch._foreach_lerp_(shadow, now, 1 - decay)
-        for kept, buffer in zip(self.backbone.buffers(), backbone.buffers(), strict=True):
+        torch._foreach_lerp_(self._shadow, self._weights, 1 - decay)
+        for kept, buffer in self._buffers:
             kept.copy_(buffer)

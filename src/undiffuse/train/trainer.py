@@ -85,7 +85,8 @@ class Trainer:
         self.network: nn.Module = denoiser.backbone
         self.network.to(self.accelerator.device)
         self.ema = EMA(self.network, plan.ema)
-        adam = torch.optim.Adam(self.network.parameters(), lr=plan.lr, fused=True)
+        self.parameters = list(self.network.parameters())
+        adam = torch.optim.Adam(self.parameters, lr=plan.lr, fused=True)
         wrapped, self.optimizer = self.accelerator.prepare(self.network, adam)
         self.denoiser = replace(denoiser, backbone=wrapped)
         self.step = self.skipped = self.streak = 0
@@ -109,11 +110,11 @@ class Trainer:
             group["lr"] = lr
         losses, t = self._losses()
         self.accelerator.backward(losses.mean())
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.plan.grad_clip or float("inf"))
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.plan.grad_clip or float("inf"))
         self._window.steps += 1
         if self._finite(losses, norm):
             self.optimizer.step()
-            self.ema.update(self.network, self.step - self.skipped)
+            self.ema.update(self.step - self.skipped)
             self.streak = 0
             self._window.add(losses.detach().float().cpu().numpy(), t.numpy() / self.denoiser.process.T, float(norm))
         else:
