@@ -34,8 +34,13 @@ def frechet(sets: Sequence[Samples], data: Dataset) -> Estimate:
     measured = [frechet_with_error(FeatureSums.of(pixels(_on_grid(s.images, data))), held_out) for s in sets]
     floor, _ = frechet_with_error(FeatureSums.of(pixels(data.train.images())), held_out)
     values = np.array([value for value, _ in measured])
-    stderr = _spread(values) if len(values) > 1 else measured[0][1]
-    return Estimate(float(values.mean()), stderr, floor, "squared distance of pixels in [-1, 1]", _n(sets))
+    return Estimate(
+        float(values.mean()),
+        _combined([stderr for _, stderr in measured]),
+        floor,
+        "squared distance of pixels in [-1, 1]",
+        _n(sets),
+    )
 
 
 def train_on_generated(sets: Sequence[Samples], data: Dataset) -> Estimate:
@@ -131,6 +136,12 @@ def _on_grid(x: Images, data: Dataset) -> Tensor:
 
 def _pair(part: Part) -> tuple[Tensor, Tensor]:
     return part.images(), part.labels
+
+
+def _combined(stderrs: Sequence[float | None]) -> float | None:
+    """Of the mean of independent estimates; steadier than the spread of a few of them."""
+    known = [stderr for stderr in stderrs if stderr is not None]
+    return float(np.sqrt(np.square(known).sum()) / len(known)) if len(known) == len(stderrs) else None
 
 
 def _spread(values: np.ndarray) -> float:
