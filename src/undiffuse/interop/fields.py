@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from undiffuse.diffusion.schedule import NoiseSchedule
 from undiffuse.errors import UndiffuseError
 
 Json = dict[str, Any]
@@ -97,8 +98,7 @@ def betas(scheduler: Json) -> np.ndarray:
     if shape == "sigmoid":
         return first + (last - first) / (1 + np.exp(-np.linspace(-6, 6, T)))
     if shape == "squaredcos_cap_v2":
-        f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.minimum(1 - f[1:] / f[:-1], 0.999)
+        return NoiseSchedule.cosine(T).beta[1:]
     raise refused("beta_schedule", shape)
 
 
