@@ -81,6 +81,24 @@ def test_the_network_and_its_gradients_are_theirs_at_t_minus_1(tmp_path, kind, d
     assert gradients[1] == pytest.approx(gradients[0], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_the_published_cifar10_network_is_theirs_at_full_size(tmp_path):
+    """35.7 M parameters as in google/ddpm-cifar10-32: float64 to 1e-10, float32 to 1e-5, gradients to 1e-4."""
+    model = theirs(PAPER | {"sample_size": 32, "block_out_channels": (128, 256, 256, 256)})
+    ours = Pipeline.load(saved(tmp_path / "m", model)).denoiser.backbone
+    assert sum(p.numel() for p in ours.parameters()) == 35_746_307
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+        model, ours = model.to(dtype), ours.to(dtype)
+        x, t, _ = inputs(model, dtype)
+        wanted, found = model(x, t - 1).sample, ours(x, t)
+        assert (found - wanted).norm() <= tolerance * wanted.norm()
+    wanted.square().mean().backward()
+    found.square().mean().backward()
+    assert ours.stem.weight.grad.allclose(model.conv_in.weight.grad, rtol=1e-4, atol=1e-12)
+    key = model.mid_block.attentions[0].to_k.weight.grad
+    assert ours.middle.attention[0].qkv.weight.grad.chunk(3)[1].allclose(key, rtol=1e-4, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_load_convert_load_is_exact(tmp_path, kind):
     first = Pipeline.load(saved(tmp_path / "a", theirs(KINDS[kind])))
