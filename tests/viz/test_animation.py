@@ -70,3 +70,12 @@ def test_no_frames_is_an_error(tmp_path):
     with pytest.raises(UndiffuseError, match="no frames"):
         denoising_gif(tmp_path / "a.gif", [])
     assert not (tmp_path / "a.gif").exists()
+
+
+def test_many_frames_are_thinned_evenly_and_both_ends_are_kept():
+    from undiffuse.viz.animation import thinned
+
+    chosen = thinned(list(range(1001)), 60)
+    assert (len(chosen), chosen[0], chosen[-1]) == (60, 0, 1000)
+    assert {b - a for a, b in zip(chosen, chosen[1:], strict=False)} <= {16, 17}
+    assert thinned(list(range(60)), 60) == list(range(60))

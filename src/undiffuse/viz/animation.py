@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,8 +11,10 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.images import grid, write_gif
 from undiffuse.viz.style import time_text
 
+Item = TypeVar("Item")
 BAR, TEXT, EDGE = 30, 13, 6  # pixels: height of the caption, of its letters, space around
 DARK, DIM, LIGHT = 24, 84, 235  # grey levels
+MOST_FRAMES = 60  # five seconds; a thousand steps would be megabytes
 GREYS = 16  # enough for the eye; noise in 256 greys makes a GIF half as large again
 
 
@@ -25,11 +28,13 @@ def denoising_gif(
 ) -> None:
     """Write an endless animation of (t, uint8 [n, h, w, c]) frames, t falling; the last is held for `hold` seconds.
 
+    Of more than MOST_FRAMES frames an even choice is shown, the first and the last among them.
+
     T: where the progress bar starts (default: the first frame's t). columns: of the grid. seconds: per frame.
     Raises UndiffuseError if there are no frames.
     """
     pictures: list[np.ndarray] = []
-    for t, images in frames:
+    for t, images in thinned(list(frames)):
         T = T or t
         sheet = grid(images, columns)
         if sheet.shape[-1] == 1:
@@ -38,6 +43,13 @@ def denoising_gif(
     if not pictures:
         raise UndiffuseError(f"{path}: no frames to animate")
     write_gif(path, pictures, float(seconds), float(hold))
+
+
+def thinned(frames: list[Item], most: int = MOST_FRAMES) -> list[Item]:
+    """At most `most` of them, evenly spread, with both ends."""
+    if len(frames) <= most:
+        return frames
+    return [frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)]
 
 
 def _caption(t: float, T: float, width: int, channels: int) -> np.ndarray:
