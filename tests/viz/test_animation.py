@@ -1,5 +1,7 @@
 """Animations: the frames, their captions and their times are in the file."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,5 +79,5 @@ def test_many_frames_are_thinned_evenly_and_both_ends_are_kept():
 
     chosen = thinned(list(range(1001)), 60)
     assert (len(chosen), chosen[0], chosen[-1]) == (60, 0, 1000)
-    assert {b - a for a, b in zip(chosen, chosen[1:], strict=False)} <= {16, 17}
+    assert {b - a for a, b in pairwise(chosen)} <= {16, 17}
     assert thinned(list(range(60)), 60) == list(range(60))
