@@ -29,10 +29,11 @@ class Samples:
 
 
 def frechet(sets: Sequence[Samples], data: Dataset) -> Estimate:
-    """Frechet distance on pixels, samples against held-out images; floor: train images in the samples' place."""
+    """Frechet distance on pixels, samples against held-out images; floor: as many train images in their place."""
     held_out = FeatureSums.of(pixels(data.held_out.images()))
     measured = [frechet_with_error(FeatureSums.of(pixels(_on_grid(s.images, data))), held_out) for s in sets]
-    floor, _ = frechet_with_error(FeatureSums.of(pixels(data.train.images())), held_out)
+    real = data.train.images(slice(len(sets[0].images)))  # the distance depends on how many: compare like with like
+    floor, _ = frechet_with_error(FeatureSums.of(pixels(real)), held_out)
     values = np.array([value for value, _ in measured])
     return Estimate(
         float(values.mean()),

@@ -20,7 +20,8 @@ from accelerate.utils import broadcast_object_list
 
 from undiffuse import __version__, build, images
 from undiffuse.config import Config, read
-from undiffuse.errors import UndiffuseError
+from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.interop.folder import is_diffusers
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, write_text
 from undiffuse.train import checkpoint
@@ -55,6 +56,8 @@ class Training:
     def resume(cls, out: Path) -> "Training":
         """Go on with a run exactly where its last checkpoint stands."""
         run = RunFolder.open(out)
+        if is_diffusers(out):
+            raise UsageError(f"{out}: a diffusers folder has no training to resume; start a run with: undiffuse train")
         config = read(run.config)
         trainer = _trainer(config, build.dataset(config))
         run.samples.mkdir(exist_ok=True)

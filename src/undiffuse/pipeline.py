@@ -32,7 +32,8 @@ WEIGHTS = {"ema": "ema", "raw": "backbone"}
 class Pipeline:
     """A configuration and a denoiser with trained weights.
 
-    Image i of seed S depends on (S, i) alone: not on n, the batch size, the device or the label of its neighbours.
+    Image i of seed S draws its noise from (S, i) alone, whatever n, the batch size, the device and the labels. So it
+    is the same image up to float rounding, which differs between batch sizes and devices; equal blocks are equal.
     """
 
     config: Config
@@ -128,7 +129,7 @@ class Pipeline:
         """Images start..start+n-1 of this seed: float32 [n, c, h, w] in [-1, 1] on the CPU.
 
         label: a class name, an index, or a sequence of them (image i gets entry i modulo its length); None gives image
-        i the class i mod K. Blocks of `batch_size` are aligned to the index, so a part equals the whole.
+        i the class i mod K. Blocks of `batch_size` are aligned to the index, so equal blocks are equal bit for bit.
         """
         pipe = self.configured(guidance=guidance, sampler=sampler, steps=steps)
         done = [frame.x.float().cpu() for _, frame in pipe.stream(n, seed, start, label, batch_size) if frame.t == 0]

@@ -77,7 +77,9 @@ def whole(tmp_path_factory) -> Path:
     lines = [{"step": s, "loss": 1 / s, "loss_q1": None, "lr": 1e-3, "images_per_s": 512.0} for s in range(10, 900, 10)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))
-    (run / "environment.json").write_text(json.dumps({"seconds": 312.4, "cores": 2, "versions": {"torch": "2.9"}}))
+    (run / "environment.json").write_text(
+        json.dumps({"training_seconds": 312.4, "cores": 2, "versions": {"torch": "2.9"}})
+    )
     for name in ("samples", "classes", "reverse", "forward"):
         write_png(run / "samples" / f"{name}.png", PICTURE)
     write_gif(run / "samples" / "denoising.gif", [PICTURE, PICTURE[::-1]])

@@ -113,7 +113,7 @@ def _later(parent: typer.Typer, name: str, does: str) -> None:
         raise UsageError(f"'{name}' ({does}) is not in this version of undiffuse yet")
 
     anything = {"ignore_unknown_options": True, "allow_extra_args": True}
-    parent.command(name.split()[-1], help=f"Not in this version yet: {does}.", context_settings=anything)(refuse)
+    parent.command(name.split()[-1], hidden=True, context_settings=anything)(refuse)
 
 
 _later(app, "edit", "change pictures with a model")

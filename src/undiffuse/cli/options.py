@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from typer import Argument, Option, Typer
 
 Model = Annotated[str, Argument(metavar="MODEL", help="A run folder, or a diffusers folder.")]
-Out = Annotated[Path | None, Option("--out", help="Where to write.")]
+Out = Annotated[Path | None, Option("--out", help="A new folder (default: runs/NAME, then runs/NAME-2 ...).")]
 Png = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
-Label = Annotated[str | None, Option("--label", help="A class name or index, or several: a,b,c.")]
+Label = Annotated[str | None, Option("--label", help="A class name or index, or several, over and over: a,b,c.")]
 Seed = Annotated[int, Option("--seed", help="Image i of a seed is always the same.")]
 Device = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one).")]
 Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw.")]
@@ -26,10 +26,12 @@ class Demo:
 
 @dataclass(frozen=True)
 class Train:
-    recipe: Annotated[str | None, Argument(metavar="RECIPE|FILE.yaml")] = None
+    recipe: Annotated[str | None, Argument(metavar="RECIPE|FILE.yaml", help="digits, or a file.")] = None
     out: Out = None
     sets: Annotated[list[str] | None, Option("--set", metavar="a.b=c", help="Change a key of the recipe.")] = None
-    model: Annotated[str | None, Option("--from", metavar="MODEL", help="Start from its weights.")] = None
+    model: Annotated[
+        str | None, Option("--from", metavar="MODEL", help="Start from its weights (not in this version).")
+    ] = None
     resume: Annotated[bool, Option("--resume", help="Continue the run in --out.")] = False
 
 
@@ -42,8 +44,10 @@ class Sample:
     start: Annotated[int, Option("--start", help="Index of the first image.")] = 0
     label: Label = None
     guidance: Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")] = None
-    sampler: Annotated[str | None, Option("--sampler", help="ancestral or ddim.")] = None
-    steps: Annotated[int | None, Option("--steps", metavar="K", help="Steps from noise to picture.")] = None
+    sampler: Annotated[str | None, Option("--sampler", help="ancestral or ddim (default: the model's).")] = None
+    steps: Annotated[
+        int | None, Option("--steps", metavar="K", help="Steps from noise to picture (default: the model's).")
+    ] = None
     eta: Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")] = None
     spacing: Annotated[str | None, Option("--spacing", help="uniform, trailing or quadratic.")] = None
     batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
@@ -54,7 +58,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Evaluate:
-    what: Annotated[str, Argument(metavar="MODEL|IMAGES", help="A run folder, an .npz or a folder of PNG files.")]
+    what: Annotated[
+        str,
+        Argument(metavar="MODEL|IMAGES", help="A run folder, a diffusers folder, an .npz or a folder of PNG files."),
+    ]
     n: Annotated[int | None, Option("-n", help="Images per seed (default: as many as to train on).")] = None
     metrics: Annotated[str | None, Option("--metrics", help="frechet, train_on_generated; comma-separated.")] = None
     data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Real images to compare with.")] = None
@@ -63,7 +70,10 @@ class Evaluate:
     device: Device = None
     weights: Weights = "ema"
     checkpoint: Checkpoint = "last"
-    out: Annotated[Path | None, Option("--out", metavar="FILE.json", help="Also write the numbers here.")] = None
+    out: Annotated[
+        Path | None,
+        Option("--out", metavar="FILE.json", help="Write the numbers here, not into the run and its report."),
+    ] = None
 
 
 @dataclass(frozen=True)

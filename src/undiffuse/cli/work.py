@@ -10,6 +10,7 @@ from undiffuse.cli.options import Convert, Demo, Evaluate, Train
 from undiffuse.data import sources
 from undiffuse.errors import UsageError
 from undiffuse.foreign import save_diffusers
+from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, check_writable, write_text
@@ -21,7 +22,8 @@ def demo(given: Demo) -> None:
     training = Training.start(config.load("digits"), given.out, "demo")
     _train(training)
     run = training.run
-    _evaluate_run(run, training.pipeline(), Evaluate(str(run.path)))
+    print("measuring, on new samples", flush=True)
+    _keep(run, _evaluate_model(training.pipeline(), Evaluate(str(run.path))))
     print(f"\nopen {run.path / 'report.html'} in a browser, or look at {run.samples / 'samples.png'}")
 
 
@@ -33,8 +35,9 @@ def train(given: Train) -> None:
 
 
 def _train(training: Training) -> None:
-    print(f"training into {training.run.path}", flush=True)
-    with show.progress("step", training.config.train.steps, training.trainer.step) as tell:
+    done, total = training.trainer.step, training.config.train.steps
+    print(f"training into {training.run.path}" + (f", from step {done} of {total}" if done else ""), flush=True)
+    with show.progress("step", total, done) as tell:
         for report in training:
             loss = "not finite" if report.loss is None else f"{report.loss:.4f}"
             skipped = f"  {report.skipped} skipped" if report.skipped else ""
@@ -50,9 +53,11 @@ def evaluate(given: Evaluate) -> None:
     if given.out is not None:
         check_writable(given.out.parent)
     what = Path(given.what)
-    if (what / "config.yaml").is_file():
+    if (what / "config.yaml").is_file() or is_diffusers(what):
         pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)
-        result = _evaluate_run(RunFolder.open(what), pipe, given)
+        result = _evaluate_model(pipe, given)
+        if given.out is None:
+            _keep(RunFolder(what), result)
     else:
         result = _evaluate_files(what, given)
     if given.out is not None:
@@ -66,9 +71,15 @@ def convert(given: Convert) -> None:
     print(given.out)
 
 
-def _evaluate_run(run: RunFolder, pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
-    """Measure the model; keep the numbers in the run folder and renew its report."""
-    data = build.dataset(pipe.config if given.data is None else pipe.config.replaced({"data.source": given.data}))
+def _keep(run: RunFolder, result: dict[str, Any]) -> None:
+    """The run's own numbers: in its folder and in its report."""
+    write_text(run.evaluation, json.dumps(result, indent=1))
+    if not is_diffusers(run.path):
+        print(f"numbers: {run.evaluation}\nreport: {write_report(run.path)}", flush=True)
+
+
+def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
+    data = _real_images(pipe, given.data)
     names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1)
     n = evaluation.default_count(data) if given.n is None else given.n
     if n < 2 or given.repeats < 1:
@@ -78,10 +89,18 @@ def _evaluate_run(run: RunFolder, pipe: Pipeline, given: Evaluate) -> dict[str, 
     sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total))
     protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
     result = evaluation.measure(sets, data, names, protocol)
-    write_text(run.evaluation, json.dumps(result, indent=1))
-    write_report(run.path)
     print(show.table(result["metrics"]), flush=True)
     return result
+
+
+def _real_images(pipe: Pipeline, source: str | None) -> sources.Dataset:
+    """The model's own data set, or another of the same shape."""
+    if source is None and pipe.config.data.source == "imported":
+        raise UsageError("say which real images to compare this model with, for example: --data digits")
+    data = build.dataset(pipe.config) if source is None else sources.load(source)
+    if data.shape != pipe.shape:
+        raise UsageError(f"--data {source}: images of {list(data.shape)}, but the model draws {list(pipe.shape)}")
+    return data
 
 
 def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from undiffuse.shapes import Float64Array, Tensor
 
 
 class Noise(ABC):
-    """A family declares what is exact for it; whatever needs more refuses it by name.
+    """A family declares what is exact for it, so that whatever needs more can refuse it by name.
 
     exact is a subset of
       "chain"      single steps x_t = r x_s + eta compose to the jump (`increment` draws eta),

@@ -54,7 +54,7 @@ def read_json(path: Path) -> Json:
 
 
 def write(path: Path, unet: Json, scheduler: Json, tensors: Tensors) -> None:
-    """A folder that diffusers' DDPMPipeline and DDIMPipeline load. `path` must not exist."""
+    """A folder that diffusers' DDPMPipeline and DDIMPipeline load; with classes, call its UNet with class_labels."""
     for part in ("unet", "scheduler"):
         (path / part).mkdir(parents=True)
     save_file(tensors, path / "unet" / WEIGHTS, metadata={"format": "pt"})

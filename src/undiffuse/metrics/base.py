@@ -8,7 +8,7 @@ from typing import Any
 class Estimate:
     """value ± stderr in `unit`, from n generated images.
 
-    floor is the same measure of real images: what a perfect model of this data would score.
+    floor is the same measure of as many real train images (all, if there are fewer): what a perfect model would score.
     """
 
     value: float

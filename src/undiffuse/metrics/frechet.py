@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.rng import permutation
 from undiffuse.shapes import Images, Tensor
 
 Features = Callable[[Tensor], np.ndarray]  # images in [-1, 1] -> float64 [n, d]
@@ -31,9 +32,10 @@ class FeatureSums:
 
     @classmethod
     def of(cls, features: np.ndarray, groups: int = GROUPS) -> "FeatureSums":
-        """Sums over float64 [n, d]; image i goes to group i mod g."""
+        """Sums over float64 [n, d], dealt into groups at random: in order, a group can be a whole class."""
         if not np.isfinite(features).all():
             raise UndiffuseError("some features are not finite: the images hold NaN or infinity")
+        features = features[permutation(len(features), 0, "groups")]
         parts = [features[start::groups] for start in range(groups)]
         return cls(
             np.array([len(part) for part in parts], np.float64),

@@ -94,7 +94,7 @@ def _facts(folder: RunFolder) -> str:
         facts |= _tail_fact("Speed", columns["images_per_s"], "images/s", "")
     if isinstance(folder.config.get("train.batch_size"), int):
         facts["Batch"] = f"{folder.config['train.batch_size']:,} images"
-    seconds = folder.environment.get("seconds")
+    seconds = folder.environment.get("training_seconds")
     if isinstance(seconds, int | float) and math.isfinite(seconds):
         facts["Time"] = duration(seconds)
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())

@@ -48,7 +48,7 @@ PICTURES = {
     ),
     "forward.png": Picture(
         "From data to noise",
-        "What training shows the network: real pictures with more and more noise, by noise schedule.",
+        "A real picture with more and more noise under each schedule; which one this model uses stands at the top.",
         sheet=True,
     ),
 }
@@ -69,5 +69,5 @@ UNITS = {
     "train.sample_every": "updates",
     "sample.steps": "sampling steps",
     "sample.guidance": "(1 = off)",
-    "seconds": "s",
+    "training_seconds": "s",
 }
