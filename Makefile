@@ -50,8 +50,17 @@ format: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/test_docs.py
 
-bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/overhead.py
+# The peers live in an environment of their own.
+BENCH := $(VENV)-bench
+$(BENCH)/.peers: pyproject.toml constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
+	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --no-deps denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
+	@touch $@
+
+bench: $(BENCH)/.peers
+	$(BENCH)/bin/python benchmarks/overhead.py
+	$(BENCH)/bin/python benchmarks/unet.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

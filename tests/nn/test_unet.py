@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from undiffuse.errors import UsageError
-from undiffuse.nn.blocks import norm
 from undiffuse.nn.embeddings import Conditioning, sinusoids
+from undiffuse.nn.layers import GroupNorm
 from undiffuse.nn.unet import UNet, UNetSpec, parameter_count, spatial
 from undiffuse.rng import fold, seed_torch
 
@@ -161,8 +161,8 @@ def test_times_are_told_apart_over_the_whole_range():
 
 def test_group_norm_takes_as_many_groups_as_divide_the_channels():
     spec = UNetSpec(1, 1, norm_groups=32)
-    assert [norm(c, spec).num_groups for c in (64, 48, 6, 7)] == [32, 16, 2, 1]
-    assert norm(64, spec).eps == 1e-6
+    assert [GroupNorm(c, spec).groups for c in (64, 48, 6, 7)] == [32, 16, 2, 1]
+    assert GroupNorm(64, spec).eps == 1e-6
 
 
 def test_conditioning_has_one_more_vector_than_classes():

@@ -1,11 +1,10 @@
 """The U-Net's parts: residual block, self-attention, down- and up-sampling."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from undiffuse.nn.layers import Conv3x3, GroupNorm
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
 
@@ -17,11 +16,6 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
-def norm(channels: int, spec: UNetSpec) -> nn.GroupNorm:
-    """Group norm with as many of spec.norm_groups as divide the channels."""
-    return nn.GroupNorm(math.gcd(spec.norm_groups, channels), channels, eps=spec.norm_eps)
-
-
 class ResBlock(nn.Module):
     """x + conv(norm(conv(norm(x)) + embedding)); with scale_shift the embedding scales and shifts the norm instead.
 
@@ -31,24 +25,23 @@ class ResBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int, spec: UNetSpec) -> None:
         super().__init__()
         self.scale_shift = spec.scale_shift
-        self.norm1 = norm(c_in, spec)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm1 = GroupNorm(c_in, spec)
+        self.conv1 = Conv3x3(c_in, c_out)
         self.embedding = nn.Linear(spec.embedding, 2 * c_out if spec.scale_shift else c_out)
-        self.norm2 = norm(c_out, spec)
+        self.norm2 = GroupNorm(c_out, spec)
         self.dropout = nn.Dropout(spec.dropout)
-        self.conv2 = zeroed(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.conv2 = zeroed(Conv3x3(c_out, c_out))
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
     def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h w"]:
         """e is the conditioning vector after its activation."""
-        h = self.conv1(F.silu(self.norm1(x)))
-        shift = self.embedding(e)[:, :, None, None]  # [b, o or 2o, 1, 1]
+        h = self.conv1(self.norm1(x))
         if self.scale_shift:
-            scale, shift = shift.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            scale, shift = self.embedding(e).chunk(2, dim=1)
+            h = self.norm2(h, scale=scale, shift=shift)
         else:
-            h = self.norm2(h + shift)
-        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+            h = self.norm2(h, offset=self.embedding(e))
+        return self.skip(x) + self.conv2(self.dropout(h))
 
 
 class Attention(nn.Module):
@@ -57,7 +50,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int, spec: UNetSpec) -> None:
         super().__init__()
         self.heads = spec.heads_of(channels)
-        self.norm = norm(channels, spec)
+        self.norm = GroupNorm(channels, spec, silu=False)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.projection = zeroed(nn.Linear(channels, channels))
 
@@ -86,7 +79,7 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn.blocks import Attention, Downsample, ResBlock, Upsample, concat, norm, zeroed
+from undiffuse.nn.blocks import Attention, Downsample, ResBlock, Upsample, concat, zeroed
 from undiffuse.nn.embeddings import Conditioning
+from undiffuse.nn.layers import GroupNorm
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Int64, Tensor
 
@@ -53,7 +54,7 @@ class UNet(nn.Module):
             self.up.append(_Level(spec, [(c_in, wide) for c_in in inputs], attends[level]))
             self.grow.append(Upsample(wide) if level else nn.Identity())
             width = wide
-        self.norm = norm(width, spec)
+        self.norm = GroupNorm(width, spec)
         self.head = zeroed(nn.Conv2d(width, spec.out_channels, 3, padding=1))
 
     def forward(
@@ -80,7 +81,7 @@ class UNet(nn.Module):
         for level, grow in zip(self.up, self.grow, strict=True):
             *_, h = level(h, e, taken)
             h = grow(h)
-        out: Tensor = self.head(F.silu(self.norm(h)))
+        out: Tensor = self.head(self.norm(h))
         return out
 
 

@@ -1,0 +1,57 @@
+"""3x3 convolution and group norm: torch's parameters and results, on this library's CPU kernels where they can run."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from undiffuse.nn.native import operations
+from undiffuse.nn.spec import UNetSpec
+from undiffuse.shapes import Float, Tensor
+
+
+class Conv3x3(nn.Conv2d):
+    """nn.Conv2d(c_in, c_out, 3, padding=1); on the CPU by Winograd's F(4x4, 3x3), about twice as fast."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        if self.bias is not None and operations.conv_pays(x, self.out_channels):
+            return operations.conv3x3(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class GroupNorm(nn.Module):
+    """w (x - mean) / sqrt(var + eps) + b over a group's channels and all positions (Wu & He 2018); then SiLU if asked.
+
+    As many of spec.norm_groups as divide the channels.
+    """
+
+    def __init__(self, channels: int, spec: UNetSpec, silu: bool = True) -> None:
+        super().__init__()
+        self.groups, self.eps, self.silu = math.gcd(spec.norm_groups, channels), spec.norm_eps, silu
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        offset: Float[Tensor, "b c"] | None = None,
+        scale: Float[Tensor, "b c"] | None = None,
+        shift: Float[Tensor, "b c"] | None = None,
+    ) -> Float[Tensor, "b c h w"]:
+        """silu((1 + scale) norm(x + offset) + shift); each of offset, scale and shift may be left out."""
+        weight, bias = self.weight[None], self.bias[None]  # [1, c]
+        if scale is not None:
+            weight, bias = weight * (1 + scale), bias * (1 + scale)  # [b, c]
+        if shift is not None:
+            bias = bias + shift
+        if operations.suits(x):
+            return operations.group_norm(x, offset, weight, bias, (self.groups, self.eps, self.silu))
+        h = x if offset is None else x + offset[:, :, None, None]
+        if len(weight) == len(bias) == 1:
+            h = F.group_norm(h, self.groups, weight[0], bias[0], self.eps)
+        else:
+            h = F.group_norm(h, self.groups, eps=self.eps) * weight[:, :, None, None] + bias[:, :, None, None]
+        return F.silu(h) if self.silu else h

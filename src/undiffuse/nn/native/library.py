@@ -1,0 +1,145 @@
+"""The C kernels beside this file, compiled once for this machine with its own compiler and kept in the user's cache.
+
+Everything works without them, only slower: no compiler, no Linux, UNDIFFUSE_NATIVE=0, and torch's kernels are used.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+SOURCES = ("winograd.c", "groupnorm.c")
+HEADERS = ("vec.h", "transforms.h")
+FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
+TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
+
+_enabled = os.environ.get("UNDIFFUSE_NATIVE", "1") != "0"
+
+
+class SlowWarning(UserWarning):
+    """This library's fast CPU kernels cannot be had here; the message says why."""
+
+
+@contextmanager
+def switched(on: bool) -> Iterator[None]:
+    """The kernels on or off inside the block; off is how they are compared with torch's."""
+    global _enabled
+    before, _enabled = _enabled, on
+    try:
+        yield
+    finally:
+        _enabled = before
+
+
+def kernels() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where they are switched off or cannot be had (said once, as a SlowWarning)."""
+    return _loaded() if _enabled else None
+
+
+@cache
+def _loaded() -> ctypes.CDLL | None:
+    try:
+        return declared(ctypes.CDLL(str(compiled())))
+    except (OSError, RuntimeError) as trouble:
+        reason = (
+            f"{trouble}; networks run on torch's own kernels, about half as fast (UNDIFFUSE_NATIVE=0 hides this line)"
+        )
+        warnings.warn(f"the fast CPU kernels cannot be built: {reason}", SlowWarning, stacklevel=2)
+        return None
+
+
+def compiled(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
+    """The shared library's path, after compiling it if the cache has none for these sources, compiler, flags and CPU.
+
+    Raises RuntimeError with the reason if there is no compiler, no OpenMP runtime to share, or an error.
+    """
+    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+    if compiler is None:
+        raise RuntimeError("no C compiler was found (gcc or clang)")
+    runtime = openmp()
+    text = "".join((FOLDER / name).read_text() for name in (*SOURCES, *HEADERS))
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    key = hashlib.sha256("\0".join([text, version, str(runtime), str(tuning), cpu()]).encode()).hexdigest()[:16]
+    target = cache_folder() / f"kernels-{key}.so"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            made = Path(scratch) / "kernels.so"
+            _compile(compiler, runtime, tuning, made)
+            made.replace(target)  # at once: another process may be compiling the same
+    return target
+
+
+def _compile(compiler: str, runtime: Path, tuning: tuple[tuple[str, ...], ...], made: Path) -> None:
+    for tuned in tuning:
+        command = [compiler, *FLAGS, *tuned, *(str(FOLDER / name) for name in SOURCES), str(runtime), "-lm"]
+        done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return
+    line = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
+    raise RuntimeError(f"{Path(compiler).name} failed: {line.strip()}")
+
+
+def cache_folder() -> Path:
+    """The user's cache, made private: what lies there is run."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{folder} belongs to another user")
+    return folder
+
+
+def openmp() -> Path:
+    """torch's own OpenMP runtime, to be shared: two pools of threads would spin against each other."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        raise RuntimeError(f"they need Linux, and this is {platform.system()}") from None
+    found = sorted({Path(line.split(maxsplit=5)[5]) for line in lines if "libgomp" in line})
+    own = [path for path in found if any(part in ("torch", "torch.libs") for part in path.parts)] or found
+    if len(own) != 1:  # scikit-learn, for one, brings another
+        raise RuntimeError(f"torch's OpenMP runtime is not GCC's ({', '.join(map(str, own)) or 'no libgomp'})")
+    return own[0]
+
+
+def cpu() -> str:
+    """What -march=native depends on."""
+    wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))
+
+
+class NormShape(ctypes.Structure):
+    """groupnorm.c's Shape."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("batch", "positions", "channels", "groups", "step")),
+        ("silu", ctypes.c_int32),
+    ]
+
+
+def declared(library: ctypes.CDLL) -> ctypes.CDLL:
+    """The argument types of every function."""
+    n, p, i = ctypes.c_long, ctypes.c_void_p, ctypes.c_int
+    shape = ctypes.POINTER(NormShape)
+    signatures = {
+        "wino_vector": ([], i),
+        "wino_conv_floats": ([n] * 6, n),
+        "wino_wgrad_floats": ([n] * 5, n),
+        "wino_conv": ([p] * 4 + [n] * 5 + [i, p, n], None),
+        "wino_wgrad": ([p] * 3 + [n] * 5 + [p, n], None),
+        "norm_forward": ([shape, i] + [p] * 4 + [ctypes.c_float] + [p] * 3, None),
+        "norm_backward": ([shape, i] + [p] * 11, None),
+    }
+    for name, (arguments, result) in signatures.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, result
+    return library

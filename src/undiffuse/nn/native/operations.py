@@ -1,0 +1,159 @@
+"""The C kernels as differentiable operations on tensors; where they do not suit, callers use torch's."""
+
+import threading
+from ctypes import CDLL
+from functools import cache
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from undiffuse.nn.native.library import NormShape, kernels
+from undiffuse.shapes import Float, Tensor
+
+_local = threading.local()
+MOST_CHANNELS = 4096  # groupnorm.c's MOST, and more than any network has
+
+
+def suits(x: Tensor) -> bool:
+    """Whether the kernels can run on this map: CPU, float32, channels_last, whole vectors of channels, no tracing."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() or not x.numel():
+        return False
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return False
+    return kernels() is not None and x.shape[1] % _width() == 0 and x.shape[1] <= MOST_CHANNELS
+
+
+def conv_pays(x: Tensor, c_out: int) -> bool:
+    """Whether `conv3x3` can and should be used: it has to beat the direct convolution at the same peak rate.
+
+    Counts multiplications: direct, 9 per output and input channel; here, the transforms of filters (250), of input
+    tiles (400) and output tiles (250), 36 products per tile, and the call. The coefficients were measured on a Zen 4.
+    """
+    if not suits(x):
+        return False
+    width = _width()
+    if width < 8 or c_out % width:  # narrower vectors, without fused multiply-add, lose to torch's kernels
+        return False
+    b, k, h, w = x.shape
+    tiles = b * -(-h // 4) * -(-w // 4)
+    return 9 * x.numel() * c_out > 250 * k * c_out + tiles * (36 * k * c_out + 400 * k + 250 * c_out) + 1_000_000
+
+
+@cache
+def _width() -> int:
+    """Channels that the kernels take at a time; only where they can be had."""
+    library = kernels()
+    return int(library.wino_vector()) if library is not None else 1
+
+
+def conv3x3(
+    x: Float[Tensor, "b i h w"], weight: Float[Tensor, "o i 3 3"], bias: Float[Tensor, "o"]
+) -> Float[Tensor, "b o h w"]:
+    """F.conv2d(x, weight, bias, padding=1) by Winograd's F(4x4, 3x3) (Lavin & Gray 2015); i and o whole vectors."""
+    out: Tensor = _Conv3x3.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return out
+
+
+def group_norm(
+    x: Float[Tensor, "b c h w"],
+    offset: Float[Tensor, "b c"] | None,
+    weight: Float[Tensor, "k c"],
+    bias: Float[Tensor, "k c"],
+    norm: tuple[int, float, bool],
+) -> Float[Tensor, "b c h w"]:
+    """silu(weight * normed(x + offset) + bias); norm: groups, eps, whether SiLU follows; k is 1 or b."""
+    out: Tensor = _GroupNorm.apply(x, offset, weight, bias, norm)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _workspace(floats: int) -> Tensor:
+    """Scratch memory, kept per thread: fresh pages at each call would cost more than small maps' arithmetic."""
+    held: Tensor | None = getattr(_local, "memory", None)
+    if held is None or held.numel() < floats:
+        held = _local.memory = torch.empty(floats, dtype=torch.float32)
+    return held
+
+
+def _convolve(library: CDLL, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+    """The convolution, or (transposed) the gradient of its input from x, that of its output."""
+    (b, k, h, w), threads = x.shape, torch.get_num_threads()
+    c = weight.shape[1 if transposed else 0]
+    out = torch.empty((b, c, h, w), dtype=x.dtype, memory_format=torch.channels_last)
+    work = _workspace(library.wino_conv_floats(b, h, w, k, c, threads))
+    pointers = (_pointer(tensor) for tensor in (x, weight, bias, out))
+    library.wino_conv(*pointers, b, h, w, k, c, int(transposed), work.data_ptr(), threads)
+    return out
+
+
+def _weight_gradient(library: CDLL, x: Tensor, g: Tensor) -> Tensor:
+    (b, k, h, w), c = x.shape, g.shape[1]
+    out = torch.empty((c, k, 3, 3), dtype=x.dtype, memory_format=torch.channels_last)
+    work = _workspace(library.wino_wgrad_floats(b, h, w, k, c))
+    pointers = (_pointer(tensor) for tensor in (x, g, out))
+    library.wino_wgrad(*pointers, b, h, w, k, c, work.data_ptr(), torch.get_num_threads())
+    return out
+
+
+class _Conv3x3(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        weight = _last(weight)
+        ctx.save_for_backward(x, weight)
+        ctx.library = kernels()
+        return _convolve(ctx.library, x, weight, bias, False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        g = _last(gradients[0])
+        return (
+            _convolve(ctx.library, g, weight, None, True) if of_x else None,
+            _weight_gradient(ctx.library, x, g) if of_weight else None,
+            g.sum((0, 2, 3)) if of_bias else None,
+        )
+
+
+class _GroupNorm(torch.autograd.Function):
+    """Saves its input, and mean and 1 / std per group; the activation is computed again in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, offset: Tensor | None, weight: Tensor, bias: Tensor, norm: tuple[int, float, bool]
+    ) -> Tensor:
+        groups, eps, silu = norm
+        b, c, h, w = x.shape
+        ctx.library = kernels()
+        offset = None if offset is None else offset.contiguous()
+        weight, bias = weight.contiguous(), bias.contiguous()
+        shape = NormShape(b, h * w, c, groups, 0 if len(weight) == 1 else c, silu)
+        out, mean = torch.empty_like(x), x.new_empty(b, groups)
+        rstd = torch.empty_like(mean)
+        pointers = [_pointer(tensor) for tensor in (x, offset, weight, bias, out, mean, rstd)]
+        ctx.library.norm_forward(shape, torch.get_num_threads(), *pointers[:4], eps, *pointers[4:])
+        ctx.save_for_backward(x, offset, weight, bias, mean, rstd)
+        ctx.shape = shape
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, offset, weight, bias, mean, rstd = ctx.saved_tensors
+        g, dx = _last(gradients[0]), torch.empty_like(x)
+        d_weight = x.new_empty(x.shape[:2])
+        d_bias, d_offset = torch.empty_like(d_weight), None if offset is None else torch.empty_like(d_weight)
+        tensors = (x, offset, weight, bias, mean, rstd, g, dx, d_weight, d_bias, d_offset)
+        ctx.library.norm_backward(ctx.shape, torch.get_num_threads(), *map(_pointer, tensors))
+        return dx, d_offset, d_weight.sum_to_size(weight.shape), d_bias.sum_to_size(bias.shape), None

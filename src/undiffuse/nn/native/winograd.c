@@ -1,0 +1,366 @@
+/* 3x3 convolution, stride 1, padding 1, float32, NHWC ("channels_last"), by Winograd's minimal filtering.
+ *
+ * F(4x4, 3x3) of A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks" (2015), eq. (8) and (12):
+ *     Y = A^T [ (G g G^T) . (B^T d B) ] A                                                                        (1)
+ * where g is a 3x3 filter, d a 6x6 input tile, Y the 4x4 output tile and . the elementwise product. Summed over the
+ * input channels, the product is 36 independent matrix products (one per "frequency" f of the 6x6 tile), with 36/16
+ * = 2.25 multiplications per output instead of 9. Being linear in d and in g, (1) gives the gradients by transposition:
+ *     dL/dd:  the same convolution with the filters rotated by 180 degrees and input and output channels exchanged;
+ *     dL/dg = G^T [ sum over tiles of (A dY A^T) . (B^T d B) ] G.                                                (2)
+ *
+ * Vectors are GCC/Clang vector extensions, of the width of the target. Every number of channels must be a multiple of
+ * it. Tiles are numbered over the whole batch; parts of a tile outside the image read zeros and write to a sink. */
+#include <omp.h>
+#include <stdint.h>
+#include <string.h>
+#include "transforms.h"
+
+/* Registers of the micro-kernels: MR x NV and WR x NV vectors. */
+#if defined(__AVX512F__)
+enum { MR = 12, WR = 8, NV = 2 };
+#elif defined(__AVX__)
+enum { MR = 6, WR = 4, NV = 2 };
+#else
+enum { MR = 12, WR = 4, NV = 2 };
+#endif
+
+/* Sizes of blocks, tuned on a Zen 4 with 1 MB of L2 cache per core and 32 MB of L3. */
+enum { F = 36, T_MAX = 48, V_BYTES = 300 << 10, FUSED_T = 128, FUSED_K = 64, FUSED_BYTES = 2 << 20 };
+enum { W_TILES = 192, W_BYTES = 6 << 20, W_BIG = 4 << 20 };
+
+static long min(long x, long y) { return x < y ? x : y; }
+static long div_up(long x, long y) { return (x + y - 1) / y; }
+
+/* ---- geometry and workspace ---- */
+
+typedef struct {
+    long n, h, w, ty, tx, tiles;
+} Map;
+
+static Map make_map(long n, long h, long w) {
+    Map g = {n, h, w, div_up(h, 4), div_up(w, 4), 0};
+    g.tiles = n * g.ty * g.tx;
+    return g;
+}
+
+/* The addresses of the size x size pixels of a tile that begins at (4 i - off, 4 j - off); `outside` for those out of
+ * the map. */
+INLINE void tile_pixels(const Map *g, long tile, const float *x, long c, const float *outside, int size, int off,
+                        const float **p) {
+    long image = tile / (g->ty * g->tx), rest = tile % (g->ty * g->tx), y0 = rest / g->tx * 4 - off,
+         x0 = rest % g->tx * 4 - off;
+    for (int i = 0; i < size; i++)
+        for (int j = 0; j < size; j++) {
+            long yy = y0 + i, xx = x0 + j, inside = yy >= 0 && yy < g->h && xx >= 0 && xx < g->w;
+            p[i * size + j] = inside ? x + ((image * g->h + yy) * g->w + xx) * c : outside;
+        }
+}
+
+/* Strides between frequencies have an odd number of cache lines: powers of two would fall on the same sets of the
+ * caches. */
+static long odd_lines(long floats) { return (div_up(floats, 16) | 1) * 16; }
+
+/* How a forward call is divided. The threads form a grid: `parts` of the tiles times `cuts` of the blocks of NV vectors
+ * of output channels. The cuts of a part share its V, made `blocks` times of at most `t` tiles. Two ways: many tiles:
+ * all of U is made once, and V of a part stays in the L2 cache; fused, for few tiles and filters that would fill the L2
+ * cache: V is made once, and each block of U piece by piece of `kc` inputs where it is used, so that U as a whole is
+ * never written to memory and read again. */
+typedef struct {
+    long fused, parts, cuts, blocks, t, kc, nb, us, vs, ms, u, zero, thread, floats;
+} Plan;
+
+static Plan make_plan(const Map *g, long k, long c, long threads) {
+    Plan p = {.fused = F * 4 * k * c > FUSED_BYTES && g->tiles <= FUSED_T, .cuts = 1, .nb = div_up(c, NV * WIDTH)};
+    while (p.cuts * 2 <= p.nb && threads % (p.cuts * 2) == 0 && (p.fused || g->tiles * p.cuts / threads < 2 * MR))
+        p.cuts *= 2;
+    p.parts = threads / p.cuts;
+    long most = div_up(g->tiles, p.parts), t = V_BYTES / (F * 4 * k) / MR * MR;
+    t = p.fused ? FUSED_T : t < MR ? MR : t > T_MAX ? T_MAX : t;
+    p.blocks = div_up(most, t);
+    p.t = div_up(most, p.blocks);
+    p.kc = p.fused ? min(k, FUSED_K) : k;
+    p.us = odd_lines(p.kc * NV * WIDTH);
+    p.vs = odd_lines(k * p.t);
+    p.ms = odd_lines(NV * WIDTH * p.t);
+    p.u = p.fused ? 0 : p.nb * F * p.us;
+    p.zero = odd_lines(k > c ? k : c);
+    p.thread = F * (p.fused * p.us + p.ms) + p.zero; /* of each thread: block of U if fused, M, sink */
+    p.floats = p.zero + p.u + p.parts * F * p.vs + threads * p.thread + 16;
+    return p;
+}
+
+static float *align64(float *p) { return (float *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
+
+/* ---- filters: U[block of outputs][f][k][lanes of outputs] ---- */
+
+INLINE void filter(const vec *g, int s, float *u, long us) { /* G g G^T of one vector of filters, taps s apart */
+    vec t[18], o[6];
+    UNROLL for (int j = 0; j < 3; j++) mul_G(g + j * s, 3 * s, t + j, 3);
+    UNROLL for (int i = 0; i < 6; i++) {
+        mul_G(t + 3 * i, 1, o, 1);
+        UNROLL for (int j = 0; j < 6; j++) store(u + (6 * i + j) * us, o[j]);
+    }
+}
+
+/* The filters of inputs k0 .. k0 + WIDTH and outputs c0 .. c0 + WIDTH, to u[f][input][lanes]. Weights lie as
+ * [c][3][3][k]; transposed: as [k][3][3][c], and the taps in reverse order. */
+static void filters(const float *w, long k, long c, long k0, long c0, int transposed, float *u, long us, long lanes) {
+    vec g[9 * WIDTH];
+    if (transposed) {
+        for (long i = 0; i < WIDTH; i++) {
+            for (int tap = 0; tap < 9; tap++) g[tap] = load(w + ((k0 + i) * 9 + 8 - tap) * c + c0);
+            filter(g, 1, u + i * lanes, us);
+        }
+        return;
+    }
+    for (int tap = 0; tap < 9; tap++) {
+        for (int i = 0; i < WIDTH; i++) g[tap * WIDTH + i] = load(w + ((c0 + i) * 9 + tap) * k + k0);
+        transpose(g + tap * WIDTH);
+    }
+    for (int i = 0; i < WIDTH; i++) filter(g + i, WIDTH, u + i * lanes, us);
+}
+
+/* Those of inputs k0 .. k1 and block `block` of outputs. */
+static void filter_block(const float *w, long k, long c, long k0, long k1, long block, int transposed, float *u,
+                         long us) {
+    long c0 = block * NV * WIDTH, lanes = min(NV * WIDTH, c - c0);
+    for (long l = 0; l < lanes; l += WIDTH)
+        for (long i = k0; i < k1; i += WIDTH)
+            filters(w, k, c, i, c0 + l, transposed, u + (i - k0) * lanes + l, us, lanes);
+}
+
+/* ---- tiles: V[f][vector of inputs][tile][lane] ---- */
+
+/* B^T d B, or A d A^T where size is 4, of `count` tiles from `first` on, `stride` tiles being allotted in v. */
+INLINE void tiles_in(const Map *g, const float *x, long c, const float *zero, long first, long count, int size,
+                     float *v, long vs, long stride) {
+    for (long t = 0; t < count; t++) {
+        const float *p[36];
+        tile_pixels(g, first + t, x, c, zero, size, size == 6, p);
+        for (long k = 0; k < c; k += WIDTH) {
+            vec d[6], m[36], o[6];
+            UNROLL for (int j = 0; j < size; j++) {
+                UNROLL for (int i = 0; i < size; i++) d[i] = load(p[i * size + j] + k);
+                if (size == 6) mul_Bt(d, 1, m + j, 6);
+                else mul_A(d, 1, m + j, 6);
+            }
+            UNROLL for (int i = 0; i < 6; i++) {
+                if (size == 6) mul_Bt(m + 6 * i, 1, o, 1);
+                else mul_A(m + 6 * i, 1, o, 1);
+                UNROLL for (int j = 0; j < 6; j++) store(v + (6 * i + j) * vs + k * stride + t * WIDTH, o[j]);
+            }
+        }
+    }
+}
+
+/* Y = A^T m A + bias for `nv` vectors of output channels from c0 on; m lies as [f][tile][lanes]. */
+static void tiles_out(const Map *g, float *y, long c, long c0, int nv, const float *bias, float *sink, long first,
+                      long count, const float *m, long ms) {
+    for (long t = 0; t < count; t++) {
+        const float *p[16];
+        tile_pixels(g, first + t, y, c, sink, 4, 0, p);
+        for (int l = 0; l < nv; l++) {
+            const float *q = m + (t * nv + l) * WIDTH;
+            vec d[6], h[24], o[4], add = bias ? load(bias + c0 + l * WIDTH) : (vec){0};
+            UNROLL for (int j = 0; j < 6; j++) {
+                UNROLL for (int i = 0; i < 6; i++) d[i] = load(q + (6 * i + j) * ms);
+                mul_At(d, 1, h + j, 6);
+            }
+            UNROLL for (int i = 0; i < 4; i++) {
+                mul_At(h + 6 * i, 1, o, 1);
+                UNROLL for (int j = 0; j < 4; j++) store((float *)p[4 * i + j] + c0 + l * WIDTH, o[j] + add);
+            }
+        }
+    }
+}
+
+/* ---- matrix products ---- */
+
+/* m[rows][nv vectors] (+)= sum over k of v[k / WIDTH][row][k % WIDTH] * u[k][nv vectors] */
+INLINE void product(const int rows, const int nv, const float *v, long stride, const float *u, long k, float *m,
+                    int add) {
+    vec acc[MR][NV];
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int l = 0; l < nv; l++) acc[r][l] = (vec){0};
+    for (; k > 0; k -= WIDTH, v += stride * WIDTH)
+        for (int j = 0; j < WIDTH; j++, u += nv * WIDTH) {
+            vec ul[NV];
+            UNROLL for (int l = 0; l < nv; l++) ul[l] = load(u + l * WIDTH);
+            UNROLL for (int r = 0; r < rows; r++) UNROLL for (int l = 0; l < nv; l++) acc[r][l] +=
+                v[r * WIDTH + j] * ul[l];
+        }
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int l = 0; l < nv; l++) {
+        if (add) acc[r][l] += load(m + (r * nv + l) * WIDTH);
+        store(m + (r * nv + l) * WIDTH, acc[r][l]);
+    }
+}
+
+#define CASE(n)                                                                                                        \
+    case n:                                                                                                            \
+        if (nv == NV) product(n, NV, v, stride, u, k, m, add);                                                         \
+        else product(n, 1, v, stride, u, k, m, add);                                                                   \
+        break;
+static void products(int rows, int nv, const float *v, long stride, const float *u, long k, float *m, int add) {
+    switch (rows) {
+        CASE(1)
+        CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if __AVX512F__ || !__AVX__
+            CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+    }
+}
+
+/* du[WR rows of outputs][nv vectors of inputs] (+)= sum over tiles of d[tile][row] * v[vector][tile][lane] */
+INLINE void outer(const int nv, const float *d, const float *v, long stride, long count, float *du, long ci, int add) {
+    vec acc[WR][NV];
+    UNROLL for (int r = 0; r < WR; r++) UNROLL for (int l = 0; l < nv; l++) acc[r][l] = (vec){0};
+    for (long t = 0; t < count; t++, d += WIDTH, v += WIDTH) {
+        vec vl[NV];
+        UNROLL for (int l = 0; l < nv; l++) vl[l] = load(v + l * stride * WIDTH);
+        UNROLL for (int r = 0; r < WR; r++) UNROLL for (int l = 0; l < nv; l++) acc[r][l] += d[r] * vl[l];
+    }
+    UNROLL for (int r = 0; r < WR; r++) UNROLL for (int l = 0; l < nv; l++) {
+        if (add) acc[r][l] += load(du + r * ci + l * WIDTH);
+        store(du + r * ci + l * WIDTH, acc[r][l]);
+    }
+}
+
+/* ---- entry points ---- */
+
+int wino_vector(void) { return WIDTH; }
+
+long wino_conv_floats(long n, long h, long w, long k, long c, long threads) {
+    Map g = make_map(n, h, w);
+    long most = 0;
+    for (; threads > 0; threads--) {
+        long floats = make_plan(&g, k, c, threads).floats;
+        most = floats > most ? floats : most;
+    }
+    return most;
+}
+
+/* y[n][h][w][c] = x[n][h][w][k] * weight (+ bias, which may be null). transposed: weight is that of the opposite
+ * direction, and y the gradient of its input. The answer depends on nothing but the arguments (and, by rounding, the
+ * number of threads). work: wino_conv_floats(...) floats for at least as many threads. */
+void wino_conv(const float *x, const float *weight, const float *bias, float *y, long n, long h, long w, long k, long c,
+               int transposed, float *work, long threads) {
+    Map g = make_map(n, h, w);
+    long team = 1; /* may be fewer than asked for: inside another region, or by a limit */
+#pragma omp parallel num_threads(threads)
+#pragma omp single
+    team = omp_get_num_threads();
+    Plan p = make_plan(&g, k, c, team);
+    float *zero = align64(work), *all_u = zero + p.zero, *all_v = all_u + p.u, *rest = all_v + p.parts * F * p.vs;
+    memset(zero, 0, p.zero * sizeof *zero);
+#pragma omp parallel num_threads(team)
+    {
+        long me = omp_get_thread_num(), part = me / p.cuts, cut = me % p.cuts, kv = k / WIDTH;
+        long t0 = g.tiles * part / p.parts, tiles = g.tiles * (part + 1) / p.parts - t0;
+        float *v = all_v + part * F * p.vs, *m = rest + me * p.thread, *own_u = m + F * p.ms,
+              *sink = own_u + p.fused * F * p.us;
+        if (!p.fused) {
+#pragma omp for schedule(static)
+            for (long i = 0; i < p.nb * kv; i++) {
+                long block = i / kv, k0 = i % kv * WIDTH, lanes = min(NV * WIDTH, c - block * NV * WIDTH);
+                filter_block(weight, k, c, k0, k0 + WIDTH, block, transposed, all_u + block * F * p.us + k0 * lanes,
+                             p.us);
+            }
+        }
+        for (long i = 0; i < p.blocks; i++) {
+            long first = t0 + tiles * i / p.blocks, count = t0 + tiles * (i + 1) / p.blocks - first,
+                 groups = div_up(count, MR);
+            long from = count * cut / p.cuts, to = count * (cut + 1) / p.cuts;
+            if (p.cuts > 1 && i > 0) {
+#pragma omp barrier
+            }
+            tiles_in(&g, x, k, zero, first + from, to - from, 6, v + from * WIDTH, p.vs, p.t);
+            if (p.cuts > 1) {
+#pragma omp barrier
+            }
+            for (long block = p.nb * cut / p.cuts; block < p.nb * (cut + 1) / p.cuts; block++) {
+                int nv = (int)min(NV, c / WIDTH - block * NV);
+                for (long k0 = 0; k0 < k; k0 += p.kc) {
+                    long depth = min(p.kc, k - k0);
+                    const float *u = p.fused ? own_u : all_u + block * F * p.us;
+                    if (p.fused) filter_block(weight, k, c, k0, k0 + depth, block, transposed, own_u, p.us);
+                    for (int f = 0; f < F; f++)
+                        for (long j = 0; j < groups; j++) {
+                            long r0 = count * j / groups, r1 = count * (j + 1) / groups;
+                            products((int)(r1 - r0), nv, v + f * p.vs + k0 * p.t + r0 * WIDTH, p.t, u + f * p.us, depth,
+                                     m + f * p.ms + r0 * nv * WIDTH, k0 > 0);
+                        }
+                }
+                tiles_out(&g, y, c, block * NV * WIDTH, nv, bias, sink, first, count, m, p.ms);
+            }
+        }
+    }
+}
+
+typedef struct {
+    long t, chunks, vs, ds, us, zero, floats;
+} WPlan;
+
+static WPlan make_wplan(const Map *g, long ci, long co) {
+    WPlan p;
+    long more = F * 4 * ci * co > W_BIG ? 2 : 1; /* each chunk reads and writes all of dU */
+    long t = min(more * W_TILES, more * W_BYTES / (F * 4 * (ci + co)));
+    if (t < 32) t = 32;
+    p.chunks = div_up(g->tiles, t);
+    p.t = div_up(g->tiles, p.chunks);
+    p.vs = odd_lines(ci * p.t);
+    p.ds = odd_lines(co * p.t);
+    p.us = odd_lines(ci * co);
+    p.zero = odd_lines(ci > co ? ci : co);
+    p.floats = F * (p.vs + p.ds + p.us) + p.zero + 16;
+    return p;
+}
+
+long wino_wgrad_floats(long n, long h, long w, long ci, long co) {
+    Map g = make_map(n, h, w);
+    return make_wplan(&g, ci, co).floats;
+}
+
+/* dw[co][3][3][ci], the gradient (2) of the weight from x[n][h][w][ci] and dy[n][h][w][co]. Tiles are taken in chunks
+ * that fit in the L3 cache; frequencies and output channels are divided among the threads, so that sums do not depend
+ * on their number. */
+void wino_wgrad(const float *x, const float *dy, float *dw, long n, long h, long w, long ci, long co, float *work,
+                long threads) {
+    Map g = make_map(n, h, w);
+    WPlan p = make_wplan(&g, ci, co);
+    float *v = align64(work), *d = v + F * p.vs, *du = d + F * p.ds, *zero = du + F * p.us;
+    memset(zero, 0, p.zero * sizeof *zero);
+#pragma omp parallel num_threads(threads)
+    {
+        long cv = ci / WIDTH, ov = co / WIDTH;
+        for (long first = 0; first < g.tiles; first += p.t) {
+            long count = min(p.t, g.tiles - first), me = omp_get_thread_num(), team = omp_get_num_threads();
+            long t0 = count * me / team, t1 = count * (me + 1) / team;
+            tiles_in(&g, x, ci, zero, first + t0, t1 - t0, 6, v + t0 * WIDTH, p.vs, p.t);
+            tiles_in(&g, dy, co, zero, first + t0, t1 - t0, 4, d + t0 * WIDTH, p.ds, p.t);
+#pragma omp barrier
+#pragma omp for schedule(static)
+            for (long item = 0; item < F * ov; item++) {
+                long f = item / ov, o = item % ov;
+                for (long k = 0; k < cv; k += NV)
+                    for (int r = 0; r < WIDTH; r += WR) {
+                        const float *dd = d + f * p.ds + o * p.t * WIDTH + r, *vv = v + f * p.vs + k * p.t * WIDTH;
+                        float *out = du + f * p.us + (o * WIDTH + r) * ci + k * WIDTH;
+                        if (cv - k >= NV) outer(NV, dd, vv, p.t, count, out, ci, first > 0);
+                        else outer(1, dd, vv, p.t, count, out, ci, first > 0);
+                    }
+            }
+        }
+#pragma omp for schedule(static)
+        for (long o = 0; o < co; o++)
+            for (long k = 0; k < ci; k += WIDTH) {
+                vec q[6], t[18], r[3];
+                UNROLL for (int j = 0; j < 6; j++) {
+                    UNROLL for (int i = 0; i < 6; i++) q[i] = load(du + (6 * i + j) * p.us + o * ci + k);
+                    mul_Gt(q, 1, t + j, 6);
+                }
+                UNROLL for (int i = 0; i < 3; i++) {
+                    mul_Gt(t + 6 * i, 1, r, 1);
+                    UNROLL for (int j = 0; j < 3; j++) store(dw + (o * 9 + 3 * i + j) * ci + k, r[j]);
+                }
+            }
+    }
+}

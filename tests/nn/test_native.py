@@ -1,0 +1,190 @@
+"""The C kernels against torch's in float64, on whole and partial tiles; what happens where they cannot be had."""
+
+import ctypes
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from undiffuse.nn.layers import Conv3x3, GroupNorm
+from undiffuse.nn.native import library, operations
+from undiffuse.nn.spec import UNetSpec
+from undiffuse.nn.unet import UNet, spatial
+from undiffuse.rng import fold
+
+pytestmark = pytest.mark.skipif(library.kernels() is None, reason="no C compiler")
+
+LAST = torch.channels_last
+MAPS = [  # batch, in, out, height, width
+    (2, 32, 32, 8, 8),
+    (3, 48, 16, 7, 7),
+    (1, 96, 32, 33, 17),
+    (5, 16, 80, 1, 3),
+    (8, 256, 128, 4, 4),
+    (1, 16, 16, 2, 2),
+    (8, 128, 384, 8, 8),
+    (64, 32, 64, 14, 14),
+]
+
+
+def draw(*shape, at="x"):
+    return fold(0, at, *shape).normal(shape)
+
+
+def error(found, wanted):
+    return float((found.double() - wanted).norm() / wanted.norm())
+
+
+def gradients(out, inputs, g):
+    return (out, *torch.autograd.grad(out, inputs, g.to(out.dtype)))
+
+
+def conv_errors(b, c_in, c_out, h, w):
+    tensors = [
+        draw(b, c_in, h, w).contiguous(memory_format=LAST),
+        draw(c_out, c_in, 3, 3) / (9 * c_in) ** 0.5,
+        draw(c_out, at="bias"),
+    ]
+    ours = [tensor.clone().requires_grad_() for tensor in tensors]
+    exact = [tensor.double().requires_grad_() for tensor in tensors]
+    g = draw(b, c_out, h, w, at="g")
+    found = gradients(operations.conv3x3(*ours), ours, g)
+    wanted = gradients(F.conv2d(*exact, padding=1), exact, g)
+    assert found[0].is_contiguous(memory_format=LAST)
+    return [error(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True)]
+
+
+@pytest.mark.parametrize("shape", MAPS, ids=str)
+def test_convolution_and_its_gradients_are_torchs(shape):
+    assert max(conv_errors(*shape)) < 3e-6
+
+
+def test_partial_sums_of_the_weight_gradient_do_not_drift():
+    assert max(conv_errors(16, 32, 32, 64, 64)) < 3e-6
+
+
+@pytest.mark.parametrize("march", ["-march=x86-64-v3", "-march=x86-64-v2"])
+def test_narrower_vectors_give_the_same(march, monkeypatch):
+    if "avx2" not in library.cpu():
+        pytest.skip("another architecture")
+    built = library.declared(ctypes.CDLL(str(library.compiled(((march,),)))))
+    assert built.wino_vector() == {"-march=x86-64-v3": 8, "-march=x86-64-v2": 4}[march]
+    monkeypatch.setattr(operations, "kernels", lambda: built)
+    assert max(conv_errors(3, 48, 24, 7, 9)) < 3e-6
+    assert max(norm_errors(True, True, True)) < 2e-6
+
+
+def norm_errors(with_offset, per_image, silu):
+    b, c, groups = 3, 64, 16
+    tensors = [(2 + draw(b, c, 5, 7)).contiguous(memory_format=LAST)]
+    tensors += [draw(b if per_image else 1, c, at=name) for name in ("weight", "bias")]
+    tensors += [draw(b, c, at="offset")] if with_offset else []
+    ours = [tensor.clone().requires_grad_() for tensor in tensors]
+    exact = [tensor.double().requires_grad_() for tensor in tensors]
+
+    def wanted_of(x, weight, bias, offset=None):
+        h = x if offset is None else x + offset[..., None, None]
+        h = F.group_norm(h, groups, eps=1e-6) * weight[..., None, None] + bias[..., None, None]
+        return F.silu(h) if silu else h
+
+    g = draw(b, c, 5, 7, at="g")
+    offset = ours[3] if with_offset else None
+    found = gradients(operations.group_norm(ours[0], offset, *ours[1:3], (groups, 1e-6, silu)), ours, g)
+    wanted = gradients(wanted_of(*exact), exact, g)
+    return [error(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True)]
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("per_image", [True, False])
+@pytest.mark.parametrize("with_offset", [True, False])
+def test_group_norm_and_its_gradients_are_torchs(with_offset, per_image, silu):
+    assert max(norm_errors(with_offset, per_image, silu)) < 2e-6
+
+
+def test_silu_saturates_and_keeps_nan():
+    x = torch.tensor([-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e30, float("nan")]).repeat(8)
+    x = x.reshape(1, 64, 1, 1).contiguous(memory_format=LAST).expand(1, 64, 2, 2).contiguous(memory_format=LAST)
+    norm = (64, 1e30, True)  # eps makes the norm a multiplication by 1e-15
+    weight, bias = torch.full((1, 64), 1e15), x[:, :, 0, 0].clone()
+    found = operations.group_norm(torch.zeros_like(x), None, weight, bias, norm)
+    torch.testing.assert_close(found, F.silu(x), equal_nan=True, rtol=1e-5, atol=1e-8)
+
+
+def test_twice_the_same_bits():
+    x, w, b = draw(8, 64, 9, 9).contiguous(memory_format=LAST), draw(32, 64, 3, 3), draw(32)
+    w.requires_grad_()
+    first, again = (gradients(operations.conv3x3(x, w, b), [w], torch.ones(8, 32, 9, 9)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_a_network_is_the_same_with_and_without(scale_shift):
+    spec = UNetSpec(3, 3, channels=32, multipliers=(1, 2), blocks=1, scale_shift=scale_shift)
+    net = spatial(UNet(spec))
+    for place, parameter in enumerate(net.parameters()):
+        parameter.data += 0.05 * fold(0, place).normal(tuple(parameter.shape))
+    x, t = draw(16, 3, 33, 18).contiguous(memory_format=LAST), torch.linspace(1, 1000, 16)
+    results = []
+    for on in (True, False):
+        with library.switched(on):
+            net.zero_grad()
+            out = net(x, t)
+            out.square().mean().backward()
+            results.append((out.detach(), [parameter.grad.clone() for parameter in net.parameters()]))
+    assert error(results[0][0], results[1][0].double()) < 3e-6
+    total = sum(float(g.double().square().sum()) for g in results[1][1]) ** 0.5
+    apart = (
+        sum(float((a - b).double().square().sum()) for a, b in zip(results[0][1], results[1][1], strict=True)) ** 0.5
+    )
+    assert apart < 1e-5 * total
+
+
+def test_what_does_not_suit_goes_to_torch():
+    spec = replace(UNetSpec(3, 3), norm_groups=8)
+    fits = draw(8, 64, 16, 16).contiguous(memory_format=LAST)
+    assert operations.conv_pays(fits, 64)
+    assert not operations.conv_pays(fits, 3)
+    assert not operations.suits(fits.double())
+    assert not operations.suits(fits.contiguous())
+    assert not operations.suits(draw(8, 3, 16, 16).contiguous(memory_format=LAST))
+    assert not operations.conv_pays(draw(2, 64, 1, 1).contiguous(memory_format=LAST), 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not operations.suits(fits)
+    with library.switched(False):
+        assert not operations.suits(fits)
+        assert Conv3x3(64, 64)(fits).shape == fits.shape
+    assert GroupNorm(24, spec)(draw(1, 24, 3, 3)).shape == (1, 24, 3, 3)
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch):
+    monkeypatch.setattr(library.shutil, "which", lambda name: None)
+    library._loaded.cache_clear()
+    try:
+        with pytest.warns(library.SlowWarning, match="no C compiler was found"):
+            assert library.kernels() is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert library.kernels() is None  # said once
+    finally:
+        library._loaded.cache_clear()
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
+    bad = tmp_path / "gcc"
+    bad.write_text("#!/bin/sh\necho 'fatal error: omp.h: No such file' >&2\nexit 1\n")
+    bad.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(library.shutil, "which", lambda name: str(bad))
+    with pytest.raises(RuntimeError, match=r"gcc failed: fatal error: omp\.h"):
+        library.compiled()
+
+
+def test_one_openmp_runtime_serves_both():
+    """Two pools of threads would spin against each other; scikit-learn's own may be there, unused."""
+    operations.conv3x3(draw(1, 16, 4, 4).contiguous(memory_format=LAST), draw(16, 16, 3, 3), draw(16))
+    maps = Path("/proc/self/maps").read_text()
+    assert str(library.compiled()) in maps
+    assert sum("/torch" in path for path in {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}) == 1
