@@ -123,7 +123,7 @@ def test_the_configuration_of_ho_et_al_for_cifar10_has_their_number_of_parameter
 
 
 def test_attention_is_where_it_was_asked_for_and_in_the_middle():
-    from undiffuse.nn.blocks import Attention
+    from undiffuse.nn.attention import Attention
 
     network = small(multipliers=(1, 1, 1), attention=(2,), blocks=2)
     found = {n.split(".attention")[0] for n, m in network.named_modules() if isinstance(m, Attention)}

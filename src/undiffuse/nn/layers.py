@@ -55,3 +55,10 @@ class GroupNorm(nn.Module):
         else:
             h = F.group_norm(h, self.groups, eps=self.eps) * weight[:, :, None, None] + bias[:, :, None, None]
         return F.silu(h) if self.silu else h
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """Start at zero, so that a block begins as the identity and the network as zero (Ho et al. 2020's code)."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn.blocks import Attention, Downsample, ResBlock, Upsample, concat, zeroed
+from undiffuse.nn.attention import Attention
+from undiffuse.nn.blocks import Downsample, ResBlock, Upsample, concat
 from undiffuse.nn.embeddings import Conditioning
-from undiffuse.nn.layers import GroupNorm
+from undiffuse.nn.layers import GroupNorm, zeroed
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Int64, Tensor
 
