@@ -215,3 +215,26 @@ def test_a_configuration_cannot_be_changed_in_place():
 def test_reading_a_configuration_needs_no_torch():
     code = "import sys; from undiffuse.config import load; load('digits'); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_preset_stands_for_its_settings_and_keys_beside_it_change_them(tmp_path):
+    chosen = load("digits", ["model.preset=ddpm-cifar10", "model.blocks=3"]).model
+    assert (chosen.channels, chosen.multipliers, chosen.blocks, chosen.dropout) == (128, [1, 2, 2, 2], 3, 0.1)
+    file = tmp_path / "mine.yaml"
+    file.write_text("model: {preset: adm-imagenet64, channels: 32}\n")
+    assert (load(str(file)).model.channels, load(str(file)).model.resample) == (32, "residual")
+    assert "preset" not in load(str(file)).as_yaml()
+
+
+def test_setting_a_preset_forgets_the_recipes_own_network_whatever_the_order():
+    one = load("digits", ["model.preset=ddpm-cifar10", "model.heads=2"])
+    other = load("digits", ["model.heads=2", "model.preset=ddpm-cifar10"])
+    assert one == other
+    assert one.model.norm_groups == 32
+
+
+@pytest.mark.parametrize("value", ["ddpm-cifar", "3", "", "[1]", "{a: 1}"])
+def test_an_unknown_preset_is_one_clear_line(value):
+    with pytest.raises(UsageError, match=r"model\.preset: unknown name .*; (did you mean|known)") as caught:
+        load("digits", [f"model.preset={value}"])
+    assert "\n" not in str(caught.value)

@@ -74,7 +74,9 @@ def backbone(config: Config) -> nn.Module:
     }
     out = channels * (2 if config.diffusion.variance == "learned" else 1)
     rng.seed_torch(config.seed, "init")
-    return spatial(UNet(UNetSpec(channels, out, num_classes(config), **shared)))
+    network = UNet(UNetSpec(channels, out, num_classes(config), **shared))
+    network.checkpointed = config.train.gradient_checkpointing
+    return spatial(network)
 
 
 def denoiser(config: Config) -> Denoiser:

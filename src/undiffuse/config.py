@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from undiffuse.errors import UsageError, nearest
+from undiffuse.nn.presets import PRESETS
 
 FORMAT_VERSION = 1
 
@@ -40,11 +42,16 @@ class Data(_Section):
 
 
 class Model(_Section):
-    """The U-Net: see undiffuse.nn.unet.UNetSpec. conditional: learn the class labels too."""
+    """The U-Net: see undiffuse.nn.spec.UNetSpec. conditional: learn the class labels too.
+
+    Written with the key `preset`, a published network's name, the section starts from that network's settings.
+    """
 
     channels: Positive = 64
     multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 2]
     blocks: Positive = 2
+    block: Literal["residual", "convnext"] = "residual"
+    resample: Literal["conv", "residual"] = "conv"
     attention: list[Positive] = [4]
     heads: Positive = 1
     head_channels: Count = 0
@@ -57,6 +64,21 @@ class Model(_Section):
     freq_shift: Literal[0, 1] = 1
     time_offset: Count = 0
     conditional: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, raw: Any) -> Any:
+        """A preset's settings in place of its name, so that a run's configuration says all by itself."""
+        if not isinstance(raw, dict) or "preset" not in raw:
+            return raw
+        name, own = str(raw["preset"]), {key: value for key, value in raw.items() if key != "preset"}
+        if name not in PRESETS:
+            hint = nearest(name, [*PRESETS])
+            raise PydanticCustomError(
+                "preset", "model.preset: unknown name '{name}'; {hint}", {"name": name, "hint": hint}
+            )
+        settings = PRESETS[name].settings
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()} | own
 
 
 class Diffusion(_Section):
@@ -72,7 +94,10 @@ class Diffusion(_Section):
 
 
 class Train(_Section):
-    """steps updates of batch_size images. *_every count steps; 0 means only at the end."""
+    """steps updates of batch_size images. *_every count steps; 0 means only at the end.
+
+    gradient_checkpointing: less memory, more time, the same weights. compile: torch.compile the network (GPUs).
+    """
 
     steps: Positive = 10_000
     batch_size: Held = 128
@@ -87,6 +112,8 @@ class Train(_Section):
     checkpoint_every: Count = 1000
     sample_every: Count = 1000
     precision: Literal["float32", "bf16"] = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
 
 
 class Sample(_Section):
@@ -110,8 +137,10 @@ class Config(_Section):
     sample: Sample = Sample()
 
     def replaced(self, changes: dict[str, Any]) -> "Config":
-        """With other values for some dotted keys, checked as a file would be."""
+        """With other values for some dotted keys, checked as a file would be. model.preset starts that section anew."""
         raw = self.model_dump()
+        if "model.preset" in changes:
+            raw["model"] = {"conditional": self.model.conditional}
         for key, value in changes.items():
             _put(raw, key, value)
         return _checked(raw, "configuration")
@@ -208,6 +237,8 @@ def _checked(raw: dict[Any, Any], origin: str) -> Config:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise UsageError(f"{origin}: unknown key '{key}'; {nearest(key, list(_keys(Config)))}") from error
+        if first["type"] == "preset":
+            raise UsageError(f"{origin}: {first['msg']}") from error
         raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {repr(first['input'])[:80]}") from error
 
 

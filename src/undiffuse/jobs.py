@@ -22,6 +22,7 @@ from undiffuse import __version__, build, images
 from undiffuse.config import Config, read
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.interop.folder import is_diffusers
+from undiffuse.nn.compiling import compiled
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, write_text
 from undiffuse.train import checkpoint
@@ -131,7 +132,10 @@ def _trainer(config: Config, data: Any) -> Trainer:
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
     denoiser = build.denoiser(config)
     Pipeline(config, denoiser).check()
-    return Trainer(denoiser, build.loss(config), build.batches(config, data), build.plan(config), accelerator)
+    trainer = Trainer(denoiser, build.loss(config), build.batches(config, data), build.plan(config), accelerator)
+    if config.train.compile:
+        compiled(trainer.network)
+    return trainer
 
 
 def _due(step: int, every: int) -> bool:

@@ -19,6 +19,7 @@ from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.foreign import load_diffusers
 from undiffuse.interop.folder import is_diffusers
+from undiffuse.nn.compiling import compiled
 from undiffuse.runs import RunFolder
 from undiffuse.shapes import Images, Tensor
 from undiffuse.train import checkpoint
@@ -114,6 +115,11 @@ class Pipeline:
         """With other defaults: sampler, steps, spacing, guidance, eta, clip. None keeps the present one."""
         wanted = {f"sample.{key}": value for key, value in changes.items() if value is not None}
         return replace(self, config=self.config.replaced(wanted)) if wanted else self
+
+    def compiled(self) -> "Pipeline":
+        """With its network compiled by torch.compile at the next call (see nn.compiling); pays on GPUs."""
+        compiled(self._network())
+        return self
 
     def sample(
         self,

@@ -40,7 +40,15 @@ HABIT = {  # what UNet2DModel does when nothing is said
     "norm_num_groups": 16,
 }
 SHIFTED = HABIT | {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 16, "num_class_embeds": 4}
-KINDS = {"paper": PAPER, "habit": HABIT, "scale-shift, classes": SHIFTED}
+ADM = SHIFTED | {  # Dhariwal & Nichol 2021: sizes change in residual blocks
+    "block_out_channels": (32, 64, 64),
+    "down_block_types": ("ResnetDownsampleBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
+    "up_block_types": ("ResnetUpsampleBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "attention_head_dim": 16,
+}
+KINDS = {"paper": PAPER, "habit": HABIT, "scale-shift, classes": SHIFTED, "ADM": ADM}
 
 
 def theirs(fields: dict) -> torch.nn.Module:
@@ -179,7 +187,8 @@ UNMAPPABLE = {
         ("act_fn", "gelu"),
         ("down_block_types", ["DownBlock2D", "SkipDownBlock2D"]),
         ("block_out_channels", [32, 48]),
-        ("downsample_type", "resnet"),
+        ("downsample_type", "fir"),
+        ("upsample_type", "resnet"),  # but down by convolution
         ("time_embedding_type", "fourier"),
         ("class_embed_type", "timestep"),
         ("resnet_time_scale_shift", "spatial"),
@@ -251,7 +260,9 @@ def test_convert_on_the_command_line(tiny_run, tmp_path, capsys):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(("key", "value"), [("model.heads", 2), ("diffusion.noise", "laplace")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("model.heads", 2), ("model.block", "convnext"), ("diffusion.noise", "laplace")]
+)
 def test_what_diffusers_cannot_express_is_refused(tiny_pipe, tmp_path, key, value):
     config = Config.replaced(tiny_pipe.config, {"model.multipliers": [1, 2], "model.attention": [1, 2], key: value})
     with pytest.raises(UndiffuseError, match=key):

@@ -4,8 +4,10 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from undiffuse.errors import UsageError
+from undiffuse.nn.blocks import ConvNeXtBlock
 from undiffuse.nn.embeddings import Conditioning, sinusoids
 from undiffuse.nn.layers import GroupNorm
 from undiffuse.nn.unet import UNet, UNetSpec, parameter_count, spatial
@@ -42,8 +44,9 @@ def test_the_network_begins_as_zero():
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 46), (1, 8, 8), (3, 33, 17), (2, 1, 1), (1, 5, 1)])
 @pytest.mark.parametrize("multipliers", [(1,), (1, 1, 2, 2)])
-def test_any_size_gives_its_own_size(shape, multipliers):
-    network = awake(small(shape[0], multipliers=multipliers, attention=()))
+@pytest.mark.parametrize("changes", [{}, {"resample": "residual"}, {"block": "convnext"}])
+def test_any_size_gives_its_own_size(shape, multipliers, changes):
+    network = awake(small(shape[0], multipliers=multipliers, attention=(), **changes))
     out = network(noise(2, *shape), at(1, 7))
     assert out.shape == (2, *shape)
     assert out.isfinite().all()
@@ -99,7 +102,17 @@ def test_labels_are_refused_by_a_network_without_classes():
         small()(noise(1, 1, 8, 8), at(1), torch.tensor([0]))
 
 
-@pytest.mark.parametrize("changes", [{}, {"scale_shift": True, "heads": 2}, {"dropout": 0.1, "attention": (1, 2)}])
+CHANGES = [
+    {},
+    {"scale_shift": True, "heads": 2},
+    {"dropout": 0.1, "attention": (1, 2)},
+    {"resample": "residual", "scale_shift": True, "head_channels": 8},
+    {"block": "convnext"},
+    {"block": "convnext", "resample": "residual", "scale_shift": True, "dropout": 0.1},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES)
 def test_the_gradient_reaches_every_parameter_after_a_few_steps(changes):
     """Not at once: behind a layer that starts at zero nothing moves before that layer has."""
     network = small(num_classes=2, **changes).train()
@@ -135,6 +148,46 @@ def test_dropout_works_in_training_only():
     assert torch.equal(network(x, t), network(x, t))
     network.train()
     assert not torch.equal(network(x, t), network(x, t))
+
+
+def test_a_convnext_block_is_its_formula():
+    """x + conv(norm(gelu(conv(norm(depthwise(x) + embedding))))), one group, from torch's own pieces."""
+    spec = UNetSpec(1, 1, channels=8, block="convnext")
+    seed_torch(0, "block")
+    block, x, e = ConvNeXtBlock(6, 10, spec), noise(2, 6, 7, 5), noise(2, spec.embedding)
+    for parameter in block.parameters():
+        parameter.data += 0.1
+    h = F.conv2d(x, block.depthwise.weight, block.depthwise.bias, padding=3, groups=6)
+    h = F.group_norm(h + block.embedding(e)[:, :, None, None], 1, block.norm1.weight, block.norm1.bias, 1e-6)
+    h = F.gelu(F.conv2d(h, block.conv1.weight, block.conv1.bias, padding=1))
+    h = F.group_norm(h, 1, block.norm2.weight, block.norm2.bias, 1e-6)
+    wanted = block.skip(x) + F.conv2d(h, block.conv2.weight, block.conv2.bias, padding=1)
+    assert block.conv1.weight.shape[0] == 20
+    torch.testing.assert_close(block(x, e), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_gradient_checkpointing_changes_no_number(changes):
+    """Less is kept and more is computed, dropout included: gradients are the same bits."""
+    gradients = []
+    for checkpointed in (False, True):
+        network = awake(small(num_classes=2, **changes)).train()
+        network.checkpointed = checkpointed
+        seed_torch(0, "dropout")
+        network(noise(3, 1, 8, 8), at(1, 2, 3), torch.tensor([0, 1, 2])).square().mean().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_gradient_checkpointing_keeps_less_for_the_backward_pass():
+    kept = []
+    for checkpointed in (False, True):
+        network, sizes = small(blocks=3), []
+        network.checkpointed = checkpointed
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            network(noise(4, 1, 16, 16), at(1, 2, 3, 4)).sum()
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
 
 
 def test_the_layout_in_memory_changes_no_number_by_much():

@@ -27,6 +27,7 @@ NAMES = (
     (r"^middle", "mid_block"),
     (r"^norm\.", "conv_norm_out."),
     (r"^head\.", "conv_out."),
+    (r"samplers\.0\.embedding", "samplers.0.time_emb_proj"),
     (r"\.residual\.(\d+)\.embedding", r".resnets.\1.time_emb_proj"),
     (r"\.residual\.(\d+)\.skip", r".resnets.\1.conv_shortcut"),
     (r"\.residual\.", ".resnets."),

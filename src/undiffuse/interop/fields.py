@@ -16,8 +16,6 @@ UNET_ONLY: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
     ("time_embedding_dim", (None,), None),
     ("mid_block_type", ("UNetMidBlock2D",), "UNetMidBlock2D"),
     ("mid_block_scale_factor", (1,), 1),
-    ("downsample_type", ("conv",), "conv"),
-    ("upsample_type", ("conv",), "conv"),
     ("act_fn", ("silu", "swish"), "silu"),
     ("add_attention", (True,), True),
     ("class_embed_type", (None,), None),
@@ -34,7 +32,14 @@ VARIANCES = {
     "fixed_large": "large",
     "fixed_large_log": "large",
 }
-DOWN, UP = {"DownBlock2D": False, "AttnDownBlock2D": True}, {"UpBlock2D": False, "AttnUpBlock2D": True}
+RESAMPLES = {"conv": "conv", "resnet": "residual"}
+# Their blocks: whether they attend, and how they change sizes; None: as downsample_type or upsample_type says.
+DOWN = {
+    "DownBlock2D": (False, "conv"),
+    "ResnetDownsampleBlock2D": (False, "residual"),
+    "AttnDownBlock2D": (True, None),
+}
+UP = {"UpBlock2D": (False, "conv"), "ResnetUpsampleBlock2D": (False, "residual"), "AttnUpBlock2D": (True, None)}
 
 
 def from_unet(unet: Json) -> Json:
@@ -58,6 +63,7 @@ def from_unet(unet: Json) -> Json:
         "model.multipliers": [width // widths[0] for width in widths],
         "model.blocks": unet.get("layers_per_block", 2),
         "model.attention": _attention(unet, len(widths)),
+        "model.resample": _resample(unet),
         "model.head_channels": _head_channels(unet),
         "model.dropout": float(unet.get("dropout", 0.0)),
         "model.norm_groups": unet.get("norm_num_groups", 32),
@@ -107,6 +113,10 @@ def to_unet(model: Json, shape: list[int], num_classes: int) -> Json:
     widths = [model["channels"] * multiplier for multiplier in model["multipliers"]]
     attends = [2**level in model["attention"] for level in range(len(widths))]
     _groups_fit(model, widths)
+    if model["block"] != "residual":
+        raise refused("model.block", model["block"])
+    plain = "Resnet{}sampleBlock2D" if model["resample"] == "residual" else "{}Block2D"
+    way = "resnet" if model["resample"] == "residual" else "conv"
     head = model["head_channels"] or _common_head(model["heads"], {*widths[-1:], *_chosen(widths, attends)})
     return {
         "_class_name": "UNet2DModel",
@@ -115,8 +125,10 @@ def to_unet(model: Json, shape: list[int], num_classes: int) -> Json:
         "out_channels": shape[0],
         "block_out_channels": widths,
         "layers_per_block": model["blocks"],
-        "down_block_types": ["AttnDownBlock2D" if attend else "DownBlock2D" for attend in attends],
-        "up_block_types": ["AttnUpBlock2D" if attend else "UpBlock2D" for attend in reversed(attends)],
+        "down_block_types": ["AttnDownBlock2D" if attend else plain.format("Down") for attend in attends],
+        "up_block_types": ["AttnUpBlock2D" if attend else plain.format("Up") for attend in reversed(attends)],
+        "downsample_type": way,
+        "upsample_type": way,
         "attention_head_dim": head,
         "dropout": model["dropout"],
         "norm_num_groups": model["norm_groups"],
@@ -169,16 +181,31 @@ def _known(config: Json, name: str, table: Json, default: str) -> Any:
 
 def _attention(unet: Json, levels: int) -> list[int]:
     """Down-sampling factors of the levels with attention; up must mirror down."""
-    down = unet.get("down_block_types", ("DownBlock2D",) + ("AttnDownBlock2D",) * 3)
-    up = unet.get("up_block_types", ("AttnUpBlock2D",) * 3 + ("UpBlock2D",))
+    down, up = _block_types(unet)
     for field, names, table in (("down_block_types", down, DOWN), ("up_block_types", up, UP)):
         unknown = [name for name in names if name not in table]
         if unknown or len(names) != levels:
             raise refused(field, unknown[0] if unknown else list(names))
-    attends = [DOWN[name] for name in down]
-    if [UP[name] for name in up] != attends[::-1]:
+    attends = [DOWN[name][0] for name in down]
+    if [UP[name][0] for name in up] != attends[::-1]:
         raise refused("up_block_types", list(up))
     return [2**level for level, attend in enumerate(attends) if attend]
+
+
+def _resample(unet: Json) -> str:
+    """How sizes change: the same way everywhere. The last block of each list changes none."""
+    down, up = _block_types(unet)
+    downs, ups = (_known(unet, f"{way}sample_type", RESAMPLES, "conv") for way in ("down", "up"))
+    ways = {DOWN[name][1] or downs for name in down[:-1]} | {UP[name][1] or ups for name in up[:-1]}
+    if len(ways) > 1:
+        raise refused("upsample_type", unet.get("upsample_type", "conv"))
+    return str(ways.pop()) if ways else "conv"
+
+
+def _block_types(unet: Json) -> tuple[list[str], list[str]]:
+    """Down and up, with their defaults."""
+    down = unet.get("down_block_types", ("DownBlock2D",) + ("AttnDownBlock2D",) * 3)
+    return list(down), list(unet.get("up_block_types", ("AttnUpBlock2D",) * 3 + ("UpBlock2D",)))
 
 
 def _attention_is_normed(unet: Json, scale_shift: bool) -> None:

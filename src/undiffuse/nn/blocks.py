@@ -1,4 +1,8 @@
-"""The U-Net's parts: residual block, down- and up-sampling."""
+"""The U-Net's parts: residual and ConvNeXt block, down- and up-sampling."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,29 +16,83 @@ from undiffuse.shapes import Float, Tensor
 class ResBlock(nn.Module):
     """x + conv(norm(conv(norm(x)) + embedding)); with scale_shift the embedding scales and shifts the norm instead.
 
-    Additive: Ho et al. 2020. Scale-shift: Nichol & Dhariwal 2021, section 3.
+    Additive: Ho et al. 2020. Scale-shift: Nichol & Dhariwal 2021, section 3. With a direction, x and the first norm's
+    output are halved (mean of 2x2) or doubled (nearest neighbour) in size: Dhariwal & Nichol 2021, after BigGAN.
     """
 
-    def __init__(self, c_in: int, c_out: int, spec: UNetSpec) -> None:
+    def __init__(self, c_in: int, c_out: int, spec: UNetSpec, direction: Literal["down", "up"] | None = None) -> None:
         super().__init__()
-        self.scale_shift = spec.scale_shift
+        self.direction = direction
         self.norm1 = GroupNorm(c_in, spec)
         self.conv1 = Conv3x3(c_in, c_out)
-        self.embedding = nn.Linear(spec.embedding, 2 * c_out if spec.scale_shift else c_out)
+        self.embedding = _embedding(c_out, spec)
         self.norm2 = GroupNorm(c_out, spec)
         self.dropout = nn.Dropout(spec.dropout)
         self.conv2 = zeroed(Conv3x3(c_out, c_out))
         self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
+    def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h2 w2"]:
+        """e is the conditioning vector after its activation."""
+        h = self.norm1(x)
+        if self.direction is not None:
+            x, h = (RESIZE[self.direction](z) for z in (x, h))
+        h = _conditioned(self.norm2, self.conv1(h), self.embedding(e))
+        return self.skip(x) + self.conv2(self.dropout(h))
+
+
+class ConvNeXtBlock(nn.Module):
+    """x + conv(norm(gelu(conv(norm(depthwise(x) + embedding))))), twice as wide inside (Liu et al. 2022).
+
+    As The Annotated Diffusion Model has it: 7x7 depthwise, 3x3 inside, one group per norm; but the last convolution
+    starts at zero, and scale_shift is possible.
+    """
+
+    def __init__(self, c_in: int, c_out: int, spec: UNetSpec) -> None:
+        super().__init__()
+        whole = replace(spec, norm_groups=1)
+        self.depthwise = nn.Conv2d(c_in, c_in, 7, padding=3, groups=c_in)
+        self.embedding = _embedding(c_in, spec)
+        self.norm1 = GroupNorm(c_in, whole, silu=False)
+        self.conv1 = Conv3x3(c_in, 2 * c_out)
+        self.norm2 = GroupNorm(2 * c_out, whole, silu=False)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.conv2 = zeroed(Conv3x3(2 * c_out, c_out))
+        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+
     def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h w"]:
         """e is the conditioning vector after its activation."""
-        h = self.conv1(self.norm1(x))
-        if self.scale_shift:
-            scale, shift = self.embedding(e).chunk(2, dim=1)
-            h = self.norm2(h, scale=scale, shift=shift)
-        else:
-            h = self.norm2(h, offset=self.embedding(e))
+        h = _conditioned(self.norm1, self.depthwise(x), self.embedding(e))
+        h = self.norm2(F.gelu(self.conv1(h)))
         return self.skip(x) + self.conv2(self.dropout(h))
+
+
+BLOCKS: dict[str, Callable[[int, int, UNetSpec], nn.Module]] = {"residual": ResBlock, "convnext": ConvNeXtBlock}
+
+
+def _embedding(channels: int, spec: UNetSpec) -> nn.Linear:
+    """Added to each channel; or, for scale_shift, two numbers per channel."""
+    return nn.Linear(spec.embedding, 2 * channels if spec.scale_shift else channels)
+
+
+def _conditioned(norm: GroupNorm, h: Float[Tensor, "b c h w"], e: Float[Tensor, "b k"]) -> Float[Tensor, "b c h w"]:
+    """norm(h + e), or norm(h) scaled and shifted by e's two halves where e is twice as wide as h."""
+    if e.shape[1] == h.shape[1]:
+        out: Tensor = norm(h, offset=e)
+    else:
+        scale, shift = e.chunk(2, dim=1)
+        out = norm(h, scale=scale, shift=shift)
+    return out
+
+
+def halved(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    return F.avg_pool2d(x, 2)
+
+
+def doubled(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+RESIZE = {"down": halved, "up": doubled}
 
 
 class Downsample(nn.Module):
@@ -44,7 +102,8 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=spec.downsample_padding)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    def forward(self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b c h2 w2"]:
+        """e is not used."""
         return self.conv(x if self.conv.padding[0] else F.pad(x, (0, 1, 0, 1)))
 
 
@@ -55,8 +114,9 @@ class Upsample(nn.Module):
         super().__init__()
         self.conv = Conv3x3(channels, channels)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def forward(self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b c h2 w2"]:
+        """e is not used."""
+        return self.conv(doubled(x))
 
 
 def concat(x: Float[Tensor, "b i h w"], skip: Float[Tensor, "b j h w"]) -> Float[Tensor, "b k h w"]:

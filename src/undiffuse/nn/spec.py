@@ -14,6 +14,8 @@ class UNetSpec:
     the one above; blocks: residual blocks per level on the way down (one more on the way up).
     attention: down-sampling factors (1, 2, 4, ...) of the levels that get self-attention; the middle always has it.
     heads: attention heads; head_channels: width of a head instead (0: heads counts).
+    block: "residual" (Ho et al.) or "convnext" (Liu et al. 2022, as in The Annotated Diffusion Model).
+    resample: sizes change by a "conv" (Ho et al.) or in a "residual" block (Dhariwal & Nichol 2021, after BigGAN).
     num_classes: 0 for none; otherwise labels 0..num_classes-1, and num_classes for "no label".
     scale_shift: the embedding scales and shifts the second norm (Nichol & Dhariwal 2021) instead of being added.
     downsample_padding: 0 pads right and bottom only (TensorFlow's SAME, Ho et al.), 1 all sides (torch's habit).
@@ -27,6 +29,8 @@ class UNetSpec:
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2
+    block: Literal["residual", "convnext"] = "residual"
+    resample: Literal["conv", "residual"] = "conv"
     attention: tuple[int, ...] = (2,)
     heads: int = 1
     head_channels: int = 0

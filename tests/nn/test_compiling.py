@@ -1,0 +1,76 @@
+"""torch.compile in place: the same network, or one clear warning and the network as it was."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from undiffuse.nn.compiling import compiled
+from undiffuse.nn.native.library import SlowWarning
+from undiffuse.nn.unet import UNet, UNetSpec
+from undiffuse.rng import fold, seed_torch
+
+
+def network() -> UNet:
+    seed_torch(0, "compiling")
+    made = UNet(UNetSpec(1, 1, channels=16, multipliers=(1, 2), attention=(2,), norm_groups=4))
+    made.head.weight.data += 0.1
+    return made
+
+
+X, T = fold(0, "x").normal((3, 1, 8, 8)), torch.tensor([1.0, 5.0, 9.0])
+
+
+def test_a_compiler_that_fails_is_named_once_and_left_out(monkeypatch):
+    def broken(self, **_):
+        def call(*args):
+            raise torch._dynamo.exc.InternalTorchDynamoError("no working C++ compiler\nand a long story")
+
+        self._compiled_call_impl = call
+
+    monkeypatch.setattr(nn.Module, "compile", broken)
+    made, plain = network(), network()
+    names = list(made.state_dict())
+    compiled(made)
+    with pytest.warns(SlowWarning, match="torch.compile failed, going on without it: no working C.. compiler$"):
+        found = made(X, T)
+    assert torch.equal(found, plain(X, T))
+    assert torch.equal(made(X, T), found)
+    assert list(made.state_dict()) == names
+
+
+def test_an_error_that_is_not_the_compilers_stays_an_error(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: setattr(self, "_compiled_call_impl", self.forward))
+    made = network()
+    compiled(made)
+    with pytest.raises(ValueError, match="without classes"):
+        made(X, T, torch.tensor([0, 0, 0]))
+
+
+SCRIPT = """
+import torch
+from undiffuse.nn.compiling import compiled
+from undiffuse.nn.unet import UNet, UNetSpec
+torch.manual_seed(0)
+plain, made = (UNet(UNetSpec(1, 1, channels=16, multipliers=(1, 2), attention=(2,), norm_groups=4)) for _ in "ab")
+plain.head.weight.data += 0.1
+made.load_state_dict(plain.state_dict())
+compiled(made)
+x, t = torch.linspace(-1, 1, 192).reshape(3, 1, 8, 8).sin(), torch.tensor([1.0, 5.0, 9.0])
+outs = [network(x, t) for network in (made, plain)]
+torch.testing.assert_close(*outs, rtol=1e-4, atol=1e-5)
+for out in outs:
+    out.square().mean().backward()
+for a, b in zip(made.parameters(), plain.parameters(), strict=True):
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-5)
+assert made._compiled_call_impl is not None
+"""
+
+
+@pytest.mark.slow
+def test_the_compiled_network_gives_the_same_numbers_and_gradients():
+    """In a process of its own: the type checks of the tests cannot be compiled."""
+    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", SCRIPT], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
