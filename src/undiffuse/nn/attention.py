@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from undiffuse.nn.layers import GroupNorm, zeroed
+from undiffuse.nn.native import operations
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
 
@@ -21,7 +22,14 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         b, c, h, w = x.shape
         tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)  # [b, n, c], free in channels_last
-        qkv = self.qkv(tokens).reshape(b, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])  # [b, heads, n, d]
-        out = self.projection(mixed.transpose(1, 2).reshape(b, h * w, c))
+        qkv = self.qkv(tokens).reshape(b, h * w, 3, self.heads, c // self.heads)
+        out = self.projection(attention(qkv).reshape(b, h * w, c))
         return x + out.reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def attention(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:
+    """softmax(q k^T / sqrt(d)) v for each of k heads (Vaswani et al. 2017, eq. 1)."""
+    if operations.attention_suits(qkv):
+        return operations.attention(qkv)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [b, k, n, d] each
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = ("winograd.c", "groupnorm.c")
-HEADERS = ("vec.h", "transforms.h")
+SOURCES = ("winograd.c", "groupnorm.c", "attention.c")
+HEADERS = ("vec.h", "transforms.h", "product.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 
@@ -126,10 +126,16 @@ class NormShape(ctypes.Structure):
     ]
 
 
+class Heads(ctypes.Structure):
+    """attention.c's Heads."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("batch", "n", "heads", "d")]
+
+
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The argument types of every function."""
     n, p, i = ctypes.c_long, ctypes.c_void_p, ctypes.c_int
-    shape = ctypes.POINTER(NormShape)
+    shape, heads = ctypes.POINTER(NormShape), ctypes.POINTER(Heads)
     signatures = {
         "wino_vector": ([], i),
         "wino_conv_floats": ([n] * 6, n),
@@ -138,6 +144,9 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "wino_wgrad": ([p] * 3 + [n] * 5 + [p, n], None),
         "norm_forward": ([shape, i] + [p] * 4 + [ctypes.c_float] + [p] * 3, None),
         "norm_backward": ([shape, i] + [p] * 11, None),
+        "attention_floats": ([heads, i], n),
+        "attention_forward": ([heads, i] + [p] * 4, None),
+        "attention_backward": ([heads, i] + [p] * 6, None),
     }
     for name, (arguments, result) in signatures.items():
         function = getattr(library, name)

@@ -8,22 +8,31 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from undiffuse.nn.native.library import NormShape, kernels
+from undiffuse.nn.native.library import Heads, NormShape, kernels
 from undiffuse.shapes import Float, Tensor
 
 _local = threading.local()
 MOST_CHANNELS = 4096  # groupnorm.c's MOST, and more than any network has
 
 
-def suits(x: Tensor) -> bool:
-    """Whether the kernels can run on this map: CPU, float32, channels_last, whole vectors of channels, no tracing."""
+def _ours(x: Tensor) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
     if torch.compiler.is_compiling() or torch._C._get_tracing_state() or not x.numel():
         return False
-    if not x.is_contiguous(memory_format=torch.channels_last):
+    return kernels() is not None
+
+
+def attention_suits(qkv: Tensor) -> bool:
+    """Whether `attention` can run on this tensor: CPU, float32, contiguous, no tracing."""
+    return qkv.is_contiguous() and _ours(qkv)
+
+
+def suits(x: Tensor) -> bool:
+    """Whether the kernels can run on this map: CPU, float32, channels_last, whole vectors of channels, no tracing."""
+    if not (_ours(x) and x.is_contiguous(memory_format=torch.channels_last)):
         return False
-    return kernels() is not None and x.shape[1] % _width() == 0 and x.shape[1] <= MOST_CHANNELS
+    return x.shape[1] % _width() == 0 and x.shape[1] <= MOST_CHANNELS
 
 
 def conv_pays(x: Tensor, c_out: int) -> bool:
@@ -66,6 +75,12 @@ def group_norm(
 ) -> Float[Tensor, "b c h w"]:
     """silu(weight * normed(x + offset) + bias); norm: groups, eps, whether SiLU follows; k is 1 or b."""
     out: Tensor = _GroupNorm.apply(x, offset, weight, bias, norm)  # type: ignore[no-untyped-call]
+    return out
+
+
+def attention(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:
+    """softmax(q k^T / sqrt(d)) v for each of k heads (Vaswani et al. 2017, eq. 1)."""
+    out: Tensor = _Attention.apply(qkv)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -157,3 +172,29 @@ class _GroupNorm(torch.autograd.Function):
         tensors = (x, offset, weight, bias, mean, rstd, g, dx, d_weight, d_bias, d_offset)
         ctx.library.norm_backward(ctx.shape, torch.get_num_threads(), *map(_pointer, tensors))
         return dx, d_offset, d_weight.sum_to_size(weight.shape), d_bias.sum_to_size(bias.shape), None
+
+
+class _Attention(torch.autograd.Function):
+    """Saves its input, its output and the log-sum-exp of every query's scores."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor) -> Tensor:
+        ctx.library = kernels()
+        b, n, _, k, d = qkv.shape
+        ctx.shape = Heads(b, n, k, d)
+        out, lse = qkv.new_empty(b, n, k, d), qkv.new_empty(b, k, n)
+        threads = torch.get_num_threads()
+        work = _workspace(threads * ctx.library.attention_floats(ctx.shape, 0))
+        ctx.library.attention_forward(ctx.shape, threads, *map(_pointer, (qkv, out, lse, work)))
+        ctx.save_for_backward(qkv, out, lse)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        qkv, out, lse = ctx.saved_tensors
+        g, dqkv = gradients[0].contiguous(), torch.empty_like(qkv)
+        threads = torch.get_num_threads()
+        work = _workspace(threads * ctx.library.attention_floats(ctx.shape, 1))
+        ctx.library.attention_backward(ctx.shape, threads, *map(_pointer, (qkv, g, out, lse, dqkv, work)))
+        return dqkv
