@@ -37,7 +37,8 @@ class ResBlock(nn.Module):
         if self.direction is not None:
             x, h = (RESIZE[self.direction](z) for z in (x, h))
         h = _conditioned(self.norm2, self.conv1(h), self.embedding(e))
-        return self.skip(x) + self.conv2(self.dropout(h))
+        out: Tensor = self.conv2(self.dropout(h), self.skip(x))
+        return out
 
 
 class ConvNeXtBlock(nn.Module):
@@ -63,7 +64,8 @@ class ConvNeXtBlock(nn.Module):
         """e is the conditioning vector after its activation."""
         h = _conditioned(self.norm1, self.depthwise(x), self.embedding(e))
         h = self.norm2(F.gelu(self.conv1(h)))
-        return self.skip(x) + self.conv2(self.dropout(h))
+        out: Tensor = self.conv2(self.dropout(h), self.skip(x))
+        return out
 
 
 BLOCKS: dict[str, Callable[[int, int, UNetSpec], nn.Module]] = {"residual": ResBlock, "convnext": ConvNeXtBlock}

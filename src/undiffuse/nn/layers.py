@@ -17,10 +17,14 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+    def forward(
+        self, x: Float[Tensor, "b i h w"], plus: Float[Tensor, "b o h w"] | None = None
+    ) -> Float[Tensor, "b o h w"]:
+        """The convolution, plus another map if one is given."""
         if self.bias is not None and operations.conv_pays(x, self.out_channels):
-            return operations.conv3x3(x, self.weight, self.bias)
-        return super().forward(x)
+            return operations.conv3x3(x, self.weight, self.bias, plus)
+        out = super().forward(x)
+        return out if plus is None else plus + out
 
 
 class GroupNorm(nn.Module):

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = ("winograd.c", "groupnorm.c", "attention.c")
-HEADERS = ("vec.h", "transforms.h", "product.h")
+SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c")
+HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 
@@ -140,7 +140,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "wino_vector": ([], i),
         "wino_conv_floats": ([n] * 6, n),
         "wino_wgrad_floats": ([n] * 5, n),
-        "wino_conv": ([p] * 4 + [n] * 5 + [i, p, n], None),
+        "wino_conv": ([p] * 5 + [n] * 5 + [i, p, n], None),
         "wino_wgrad": ([p] * 3 + [n] * 5 + [p, n], None),
         "norm_forward": ([shape, i] + [p] * 4 + [ctypes.c_float] + [p] * 3, None),
         "norm_backward": ([shape, i] + [p] * 11, None),

@@ -59,10 +59,13 @@ def _width() -> int:
 
 
 def conv3x3(
-    x: Float[Tensor, "b i h w"], weight: Float[Tensor, "o i 3 3"], bias: Float[Tensor, "o"]
+    x: Float[Tensor, "b i h w"],
+    weight: Float[Tensor, "o i 3 3"],
+    bias: Float[Tensor, "o"],
+    plus: Float[Tensor, "b o h w"] | None = None,
 ) -> Float[Tensor, "b o h w"]:
-    """F.conv2d(x, weight, bias, padding=1) by Winograd's F(4x4, 3x3) (Lavin & Gray 2015); i and o whole vectors."""
-    out: Tensor = _Conv3x3.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    """F.conv2d(x, weight, bias, padding=1) + plus by Winograd's F(4x4, 3x3) (Lavin & Gray 2015); i, o whole vectors."""
+    out: Tensor = _Conv3x3.apply(x, weight, bias, plus)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -100,13 +103,15 @@ def _workspace(floats: int) -> Tensor:
     return held
 
 
-def _convolve(library: CDLL, x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+def _convolve(
+    library: CDLL, x: Tensor, weight: Tensor, transposed: bool, bias: Tensor | None = None, plus: Tensor | None = None
+) -> Tensor:
     """The convolution, or (transposed) the gradient of its input from x, that of its output."""
     (b, k, h, w), threads = x.shape, torch.get_num_threads()
     c = weight.shape[1 if transposed else 0]
     out = torch.empty((b, c, h, w), dtype=x.dtype, memory_format=torch.channels_last)
     work = _workspace(library.wino_conv_floats(b, h, w, k, c, threads))
-    pointers = (_pointer(tensor) for tensor in (x, weight, bias, out))
+    pointers = (_pointer(tensor) for tensor in (x, weight, bias, plus, out))
     library.wino_conv(*pointers, b, h, w, k, c, int(transposed), work.data_ptr(), threads)
     return out
 
@@ -122,22 +127,23 @@ def _weight_gradient(library: CDLL, x: Tensor, g: Tensor) -> Tensor:
 
 class _Conv3x3(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        weight = _last(weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None) -> Tensor:
+        weight, plus = _last(weight), None if plus is None else _last(plus)
         ctx.save_for_backward(x, weight)
         ctx.library = kernels()
-        return _convolve(ctx.library, x, weight, bias, False)
+        return _convolve(ctx.library, x, weight, False, bias, plus)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
+        of_x, of_weight, of_bias, of_plus = ctx.needs_input_grad
         g = _last(gradients[0])
         return (
-            _convolve(ctx.library, g, weight, None, True) if of_x else None,
+            _convolve(ctx.library, g, weight, True) if of_x else None,
             _weight_gradient(ctx.library, x, g) if of_weight else None,
             g.sum((0, 2, 3)) if of_bias else None,
+            g if of_plus else None,
         )
 
 

@@ -6,59 +6,22 @@
  * input channels, the product is 36 independent matrix products (one per "frequency" f of the 6x6 tile), with 36/16
  * = 2.25 multiplications per output instead of 9. Being linear in d and in g, (1) gives the gradients by transposition:
  *     dL/dd:  the same convolution with the filters rotated by 180 degrees and input and output channels exchanged;
- *     dL/dg = G^T [ sum over tiles of (A dY A^T) . (B^T d B) ] G.                                                (2)
+ *     dL/dg = G^T [ sum over tiles of (A dY A^T) . (B^T d B) ] G.                        (2), winograd_weight.c
  *
  * Vectors are GCC/Clang vector extensions, of the width of the target. Every number of channels must be a multiple of
  * it. Tiles are numbered over the whole batch; parts of a tile outside the image read zeros and write to a sink. */
 #include <omp.h>
-#include <stdint.h>
-#include <string.h>
-#include "transforms.h"
+#include "tiles.h"
 
-/* Registers of the micro-kernels: MR x NV and WR x NV vectors. */
-#if defined(__AVX512F__)
-enum { MR = 12, WR = 8, NV = 2 };
-#elif defined(__AVX__)
-enum { MR = 6, WR = 4, NV = 2 };
+/* Registers of the micro-kernel: MR x NV vectors. */
+#if defined(__AVX__) && !defined(__AVX512F__)
+enum { MR = 6 };
 #else
-enum { MR = 12, WR = 4, NV = 2 };
+enum { MR = 12 };
 #endif
 
 /* Sizes of blocks, tuned on a Zen 4 with 1 MB of L2 cache per core and 32 MB of L3. */
-enum { F = 36, T_MAX = 48, V_BYTES = 300 << 10, FUSED_T = 128, FUSED_K = 64, FUSED_BYTES = 2 << 20 };
-enum { W_TILES = 192, W_BYTES = 6 << 20, W_BIG = 4 << 20 };
-
-static long min(long x, long y) { return x < y ? x : y; }
-static long div_up(long x, long y) { return (x + y - 1) / y; }
-
-/* ---- geometry and workspace ---- */
-
-typedef struct {
-    long n, h, w, ty, tx, tiles;
-} Map;
-
-static Map make_map(long n, long h, long w) {
-    Map g = {n, h, w, div_up(h, 4), div_up(w, 4), 0};
-    g.tiles = n * g.ty * g.tx;
-    return g;
-}
-
-/* The addresses of the size x size pixels of a tile that begins at (4 i - off, 4 j - off); `outside` for those out of
- * the map. */
-INLINE void tile_pixels(const Map *g, long tile, const float *x, long c, const float *outside, int size, int off,
-                        const float **p) {
-    long image = tile / (g->ty * g->tx), rest = tile % (g->ty * g->tx), y0 = rest / g->tx * 4 - off,
-         x0 = rest % g->tx * 4 - off;
-    for (int i = 0; i < size; i++)
-        for (int j = 0; j < size; j++) {
-            long yy = y0 + i, xx = x0 + j, inside = yy >= 0 && yy < g->h && xx >= 0 && xx < g->w;
-            p[i * size + j] = inside ? x + ((image * g->h + yy) * g->w + xx) * c : outside;
-        }
-}
-
-/* Strides between frequencies have an odd number of cache lines: powers of two would fall on the same sets of the
- * caches. */
-static long odd_lines(long floats) { return (div_up(floats, 16) | 1) * 16; }
+enum { T_MAX = 48, V_BYTES = 300 << 10, FUSED_T = 128, FUSED_K = 64, FUSED_BYTES = 2 << 20 };
 
 /* How a forward call is divided. The threads form a grid: `parts` of the tiles times `cuts` of the blocks of NV vectors
  * of output channels. The cuts of a part share its V, made `blocks` times of at most `t` tiles. Two ways: many tiles:
@@ -88,8 +51,6 @@ static Plan make_plan(const Map *g, long k, long c, long threads) {
     p.floats = p.zero + p.u + p.parts * F * p.vs + threads * p.thread + 16;
     return p;
 }
-
-static float *align64(float *p) { return (float *)(((uintptr_t)p + 63) & ~(uintptr_t)63); }
 
 /* ---- filters: U[block of outputs][f][k][lanes of outputs] ---- */
 
@@ -129,46 +90,29 @@ static void filter_block(const float *w, long k, long c, long k0, long k1, long 
             filters(w, k, c, i, c0 + l, transposed, u + (i - k0) * lanes + l, us, lanes);
 }
 
-/* ---- tiles: V[f][vector of inputs][tile][lane] ---- */
-
-/* B^T d B, or A d A^T where size is 4, of `count` tiles from `first` on, `stride` tiles being allotted in v. */
-INLINE void tiles_in(const Map *g, const float *x, long c, const float *zero, long first, long count, int size,
-                     float *v, long vs, long stride) {
+/* Y = A^T m A + bias + plus for `nv` vectors of output channels from c0 on; m lies as [f][tile][lanes], plus as y. What
+ * falls outside the map is read from the sink and written there. */
+INLINE void tiles_out(const Map *g, float *y, long c, long c0, int nv, const float *bias, const float *plus,
+                      float *sink, long first, long count, const float *m, long ms) {
     for (long t = 0; t < count; t++) {
-        const float *p[36];
-        tile_pixels(g, first + t, x, c, zero, size, size == 6, p);
-        for (long k = 0; k < c; k += WIDTH) {
-            vec d[6], m[36], o[6];
-            UNROLL for (int j = 0; j < size; j++) {
-                UNROLL for (int i = 0; i < size; i++) d[i] = load(p[i * size + j] + k);
-                if (size == 6) mul_Bt(d, 1, m + j, 6);
-                else mul_A(d, 1, m + j, 6);
-            }
-            UNROLL for (int i = 0; i < 6; i++) {
-                if (size == 6) mul_Bt(m + 6 * i, 1, o, 1);
-                else mul_A(m + 6 * i, 1, o, 1);
-                UNROLL for (int j = 0; j < 6; j++) store(v + (6 * i + j) * vs + k * stride + t * WIDTH, o[j]);
-            }
-        }
-    }
-}
-
-/* Y = A^T m A + bias for `nv` vectors of output channels from c0 on; m lies as [f][tile][lanes]. */
-static void tiles_out(const Map *g, float *y, long c, long c0, int nv, const float *bias, float *sink, long first,
-                      long count, const float *m, long ms) {
-    for (long t = 0; t < count; t++) {
-        const float *p[16];
+        const float *p[16], *r[16];
         tile_pixels(g, first + t, y, c, sink, 4, 0, p);
+        if (plus) tile_pixels(g, first + t, plus, c, sink, 4, 0, r);
         for (int l = 0; l < nv; l++) {
             const float *q = m + (t * nv + l) * WIDTH;
-            vec d[6], h[24], o[4], add = bias ? load(bias + c0 + l * WIDTH) : (vec){0};
+            long at = c0 + l * WIDTH;
+            vec d[6], h[24], o[4], add = bias ? load(bias + at) : (vec){0};
             UNROLL for (int j = 0; j < 6; j++) {
                 UNROLL for (int i = 0; i < 6; i++) d[i] = load(q + (6 * i + j) * ms);
                 mul_At(d, 1, h + j, 6);
             }
             UNROLL for (int i = 0; i < 4; i++) {
                 mul_At(h + 6 * i, 1, o, 1);
-                UNROLL for (int j = 0; j < 4; j++) store((float *)p[4 * i + j] + c0 + l * WIDTH, o[j] + add);
+                UNROLL for (int j = 0; j < 4; j++) {
+                    o[j] += add;
+                    if (plus) o[j] += load(r[4 * i + j] + at);
+                    store((float *)p[4 * i + j] + at, o[j]);
+                }
             }
         }
     }
@@ -209,21 +153,6 @@ static void products(int rows, int nv, const float *v, long stride, const float 
     }
 }
 
-/* du[WR rows of outputs][nv vectors of inputs] (+)= sum over tiles of d[tile][row] * v[vector][tile][lane] */
-INLINE void outer(const int nv, const float *d, const float *v, long stride, long count, float *du, long ci, int add) {
-    vec acc[WR][NV];
-    UNROLL for (int r = 0; r < WR; r++) UNROLL for (int l = 0; l < nv; l++) acc[r][l] = (vec){0};
-    for (long t = 0; t < count; t++, d += WIDTH, v += WIDTH) {
-        vec vl[NV];
-        UNROLL for (int l = 0; l < nv; l++) vl[l] = load(v + l * stride * WIDTH);
-        UNROLL for (int r = 0; r < WR; r++) UNROLL for (int l = 0; l < nv; l++) acc[r][l] += d[r] * vl[l];
-    }
-    UNROLL for (int r = 0; r < WR; r++) UNROLL for (int l = 0; l < nv; l++) {
-        if (add) acc[r][l] += load(du + r * ci + l * WIDTH);
-        store(du + r * ci + l * WIDTH, acc[r][l]);
-    }
-}
-
 /* ---- entry points ---- */
 
 int wino_vector(void) { return WIDTH; }
@@ -238,11 +167,11 @@ long wino_conv_floats(long n, long h, long w, long k, long c, long threads) {
     return most;
 }
 
-/* y[n][h][w][c] = x[n][h][w][k] * weight (+ bias, which may be null). transposed: weight is that of the opposite
+/* y[n][h][w][c] = x[n][h][w][k] * weight (+ bias + plus, which may be null). transposed: weight is that of the opposite
  * direction, and y the gradient of its input. The answer depends on nothing but the arguments (and, by rounding, the
  * number of threads). work: wino_conv_floats(...) floats for at least as many threads. */
-void wino_conv(const float *x, const float *weight, const float *bias, float *y, long n, long h, long w, long k, long c,
-               int transposed, float *work, long threads) {
+void wino_conv(const float *x, const float *weight, const float *bias, const float *plus, float *y, long n, long h,
+               long w, long k, long c, int transposed, float *work, long threads) {
     Map g = make_map(n, h, w);
     long team = 1; /* may be fewer than asked for: inside another region, or by a limit */
 #pragma omp parallel num_threads(threads)
@@ -289,78 +218,10 @@ void wino_conv(const float *x, const float *weight, const float *bias, float *y,
                                      m + f * p.ms + r0 * nv * WIDTH, k0 > 0);
                         }
                 }
-                tiles_out(&g, y, c, block * NV * WIDTH, nv, bias, sink, first, count, m, p.ms);
+                long c0 = block * NV * WIDTH;
+                if (plus) tiles_out(&g, y, c, c0, nv, bias, plus, sink, first, count, m, p.ms);
+                else tiles_out(&g, y, c, c0, nv, bias, 0, sink, first, count, m, p.ms);
             }
         }
-    }
-}
-
-typedef struct {
-    long t, chunks, vs, ds, us, zero, floats;
-} WPlan;
-
-static WPlan make_wplan(const Map *g, long ci, long co) {
-    WPlan p;
-    long more = F * 4 * ci * co > W_BIG ? 2 : 1; /* each chunk reads and writes all of dU */
-    long t = min(more * W_TILES, more * W_BYTES / (F * 4 * (ci + co)));
-    if (t < 32) t = 32;
-    p.chunks = div_up(g->tiles, t);
-    p.t = div_up(g->tiles, p.chunks);
-    p.vs = odd_lines(ci * p.t);
-    p.ds = odd_lines(co * p.t);
-    p.us = odd_lines(ci * co);
-    p.zero = odd_lines(ci > co ? ci : co);
-    p.floats = F * (p.vs + p.ds + p.us) + p.zero + 16;
-    return p;
-}
-
-long wino_wgrad_floats(long n, long h, long w, long ci, long co) {
-    Map g = make_map(n, h, w);
-    return make_wplan(&g, ci, co).floats;
-}
-
-/* dw[co][3][3][ci], the gradient (2) of the weight from x[n][h][w][ci] and dy[n][h][w][co]. Tiles are taken in chunks
- * that fit in the L3 cache; frequencies and output channels are divided among the threads, so that sums do not depend
- * on their number. */
-void wino_wgrad(const float *x, const float *dy, float *dw, long n, long h, long w, long ci, long co, float *work,
-                long threads) {
-    Map g = make_map(n, h, w);
-    WPlan p = make_wplan(&g, ci, co);
-    float *v = align64(work), *d = v + F * p.vs, *du = d + F * p.ds, *zero = du + F * p.us;
-    memset(zero, 0, p.zero * sizeof *zero);
-#pragma omp parallel num_threads(threads)
-    {
-        long cv = ci / WIDTH, ov = co / WIDTH;
-        for (long first = 0; first < g.tiles; first += p.t) {
-            long count = min(p.t, g.tiles - first), me = omp_get_thread_num(), team = omp_get_num_threads();
-            long t0 = count * me / team, t1 = count * (me + 1) / team;
-            tiles_in(&g, x, ci, zero, first + t0, t1 - t0, 6, v + t0 * WIDTH, p.vs, p.t);
-            tiles_in(&g, dy, co, zero, first + t0, t1 - t0, 4, d + t0 * WIDTH, p.ds, p.t);
-#pragma omp barrier
-#pragma omp for schedule(static)
-            for (long item = 0; item < F * ov; item++) {
-                long f = item / ov, o = item % ov;
-                for (long k = 0; k < cv; k += NV)
-                    for (int r = 0; r < WIDTH; r += WR) {
-                        const float *dd = d + f * p.ds + o * p.t * WIDTH + r, *vv = v + f * p.vs + k * p.t * WIDTH;
-                        float *out = du + f * p.us + (o * WIDTH + r) * ci + k * WIDTH;
-                        if (cv - k >= NV) outer(NV, dd, vv, p.t, count, out, ci, first > 0);
-                        else outer(1, dd, vv, p.t, count, out, ci, first > 0);
-                    }
-            }
-        }
-#pragma omp for schedule(static)
-        for (long o = 0; o < co; o++)
-            for (long k = 0; k < ci; k += WIDTH) {
-                vec q[6], t[18], r[3];
-                UNROLL for (int j = 0; j < 6; j++) {
-                    UNROLL for (int i = 0; i < 6; i++) q[i] = load(du + (6 * i + j) * p.us + o * ci + k);
-                    mul_Gt(q, 1, t + j, 6);
-                }
-                UNROLL for (int i = 0; i < 3; i++) {
-                    mul_Gt(t + 6 * i, 1, r, 1);
-                    UNROLL for (int j = 0; j < 3; j++) store(dw + (o * 9 + 3 * i + j) * ci + k, r[j]);
-                }
-            }
     }
 }
