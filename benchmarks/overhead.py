@@ -59,15 +59,13 @@ def training_pair(recipe: str) -> tuple[Callable[[], object], Callable[[], objec
     return lambda: next(steps), alone
 
 
-def sampling_pair(recipe: str) -> tuple[Callable[[], object], Callable[[], object]]:
+def sampling_pair(chosen: config.Config, batch: int) -> tuple[Callable[[], object], Callable[[], object]]:
     """A step of DDIM(eta = 1) with per-image noise and clipping, and the network alone."""
-    chosen = config.load(recipe)
-    chosen = build.resolved(chosen, build.dataset(chosen))
     denoiser = build.denoiser(chosen)
     denoiser.backbone.eval()
-    process, shape = denoiser.process, (BATCH, *chosen.data.shape)
-    y, t = torch.zeros(BATCH, dtype=torch.int64), torch.full((BATCH,), 500.0)
-    draws = rng.per_row(0, "bench", rows=range(BATCH))
+    process, shape = denoiser.process, (batch, *chosen.data.shape)
+    y, t = torch.zeros(batch, dtype=torch.int64), torch.full((batch,), 500.0)
+    draws = rng.per_row(0, "bench", rows=range(batch))
     x = process.prior(shape, draws).contiguous(memory_format=torch.channels_last)
     sampler = build.sampler(chosen.replaced({"sample.eta": 1.0, "sample.sampler": "ddim"}))
     denoise = clipped(bind(replace(denoiser), y))
@@ -85,11 +83,18 @@ def sampling_pair(recipe: str) -> tuple[Callable[[], object], Callable[[], objec
 
 def main() -> None:
     recipe = sys.argv[1] if len(sys.argv) > 1 else "digits"
-    print(f"{recipe}: batch {BATCH}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for name, pair in (("training", training_pair), ("sampling", sampling_pair)):
-        whole, alone, share = interleaved(*pair(recipe))
-        steps = f"step {whole * 1e3:.1f} ms, network {alone * 1e3:.1f} ms"
-        print(f"{name}: {steps}, outside the network {share:.1%}, {BATCH / whole:.0f} images/s")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+    digits = config.load(recipe)
+    digits = build.resolved(digits, build.dataset(digits))
+    cifar10 = digits.replaced({"model.preset": "ddpm-cifar10", "data.shape": [3, 32, 32]})
+    for name, batch, pair in (
+        (f"{recipe}, training", BATCH, training_pair(recipe)),
+        (f"{recipe}, sampling", BATCH, sampling_pair(digits, BATCH)),
+        ("ddpm-cifar10, sampling", 8, sampling_pair(cifar10, 8)),
+    ):
+        whole, alone, share = interleaved(*pair)
+        steps = f"batch {batch}, step {whole * 1e3:.1f} ms, network {alone * 1e3:.1f} ms"
+        print(f"{name}: {steps}, outside the network {share:.1%}, {batch / whole:.0f} images/s")
 
 
 if __name__ == "__main__":

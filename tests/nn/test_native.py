@@ -42,24 +42,32 @@ def gradients(out, inputs, g):
     return (out, *torch.autograd.grad(out, inputs, g.to(out.dtype)))
 
 
-def conv_errors(b, c_in, c_out, h, w):
+def conv_errors(b, c_in, c_out, h, w, plus=False):
     tensors = [
         draw(b, c_in, h, w).contiguous(memory_format=LAST),
         draw(c_out, c_in, 3, 3) / (9 * c_in) ** 0.5,
         draw(c_out, at="bias"),
+        *([draw(b, c_out, h, w, at="plus").contiguous(memory_format=LAST)] if plus else []),
     ]
     ours = [tensor.clone().requires_grad_() for tensor in tensors]
     exact = [tensor.double().requires_grad_() for tensor in tensors]
     g = draw(b, c_out, h, w, at="g")
     found = gradients(operations.conv3x3(*ours), ours, g)
-    wanted = gradients(F.conv2d(*exact, padding=1), exact, g)
+    wanted = gradients(F.conv2d(*exact[:3], padding=1) + (exact[3] if plus else 0), exact, g)
     assert found[0].is_contiguous(memory_format=LAST)
     return [error(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True)]
 
 
 @pytest.mark.parametrize("shape", MAPS, ids=str)
-def test_convolution_and_its_gradients_are_torchs(shape):
-    assert max(conv_errors(*shape)) < 3e-6
+@pytest.mark.parametrize("plus", [False, True])
+def test_convolution_and_its_gradients_are_torchs(shape, plus):
+    assert max(conv_errors(*shape, plus)) < 3e-6
+
+
+def test_what_is_added_may_lie_in_any_order_in_memory():
+    x, w, plus = draw(2, 32, 6, 5).contiguous(memory_format=LAST), draw(16, 32, 3, 3), draw(2, 16, 6, 5)
+    wanted = operations.conv3x3(x, w, draw(16)) + plus
+    assert torch.equal(operations.conv3x3(x, w, draw(16), plus), wanted)
 
 
 def test_partial_sums_of_the_weight_gradient_do_not_drift():
@@ -75,6 +83,7 @@ def test_narrower_vectors_give_the_same(march, monkeypatch):
     monkeypatch.setattr(operations, "kernels", lambda: built)
     assert max(conv_errors(3, 48, 24, 7, 9)) < 3e-6
     assert max(norm_errors(True, True, True)) < 2e-6
+    assert max(attention_errors(2, 37, 3, 12)) < 2e-6
 
 
 def norm_errors(with_offset, per_image, silu):
@@ -113,7 +122,53 @@ def test_silu_saturates_and_keeps_nan():
     torch.testing.assert_close(found, F.silu(x), equal_nan=True, rtol=1e-5, atol=1e-8)
 
 
+def attention_errors(b, n, heads, d, scale=1.0):
+    qkv, g = draw(b, n, 3, heads, d), draw(b, n, heads, d, at="g")
+    qkv[:, :, 0] *= scale
+    found, wanted = [], []
+    for x, results in ((qkv.clone(), found), (qkv.double(), wanted)):
+        x.requires_grad_()
+        if x.dtype == torch.float32:
+            out = operations.attention(x)
+        else:
+            q, k, v = x.permute(2, 0, 3, 1, 4)
+            out = ((q @ k.mT / d**0.5).softmax(-1) @ v).transpose(1, 2)  # Vaswani et al. 2017, eq. 1
+        results += gradients(out, x, g)
+    return [error(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True) if b.any()]
+
+
+ROWS = [(2, 196, 8, 8), (3, 49, 1, 64), (1, 1, 2, 3), (2, 33, 3, 1), (1, 16, 2, 40), (2, 65, 1, 128), (1, 1000, 1, 20)]
+
+
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_attention_and_its_gradients_are_the_formulas(shape):
+    assert max(attention_errors(*shape)) < 2e-6
+
+
+def test_attention_withstands_scores_far_apart():
+    """exp(scores) would overflow; float32 scores of 1e3 leave 1e-4 of the weights' digits."""
+    errors = attention_errors(2, 50, 2, 16, scale=300.0)
+    assert max(errors) < 2e-4
+
+
+def test_attention_passes_on_nan_and_gradients_in_any_layout():
+    x = draw(2, 20, 3, 2, 8).requires_grad_()
+    g = draw(2, 2, 20, 8).transpose(1, 2)
+    (strided,) = torch.autograd.grad(operations.attention(x), x, g)
+    (plain,) = torch.autograd.grad(operations.attention(x), x, g.contiguous())
+    assert torch.equal(strided, plain)
+    spoilt = x.detach().clone()
+    spoilt[1, 3, 1, 0, 2] = float("nan")
+    found = operations.attention(spoilt)
+    assert found[1, :, 0].isnan().all()
+    assert found[0].isfinite().all()
+    assert found[1, :, 1].isfinite().all()
+
+
 def test_twice_the_same_bits():
+    qkv = draw(3, 70, 3, 2, 8).requires_grad_()
+    once, more = (gradients(operations.attention(qkv), qkv, torch.ones(3, 70, 2, 8)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, more, strict=True))
     x, w, b = draw(8, 64, 9, 9).contiguous(memory_format=LAST), draw(32, 64, 3, 3), draw(32)
     w.requires_grad_()
     first, again = (gradients(operations.conv3x3(x, w, b), [w], torch.ones(8, 32, 9, 9)) for _ in range(2))
@@ -151,8 +206,11 @@ def test_what_does_not_suit_goes_to_torch():
     assert not operations.suits(fits.contiguous())
     assert not operations.suits(draw(8, 3, 16, 16).contiguous(memory_format=LAST))
     assert not operations.conv_pays(draw(2, 64, 1, 1).contiguous(memory_format=LAST), 64)
+    assert not operations.attention_suits(draw(2, 6, 3, 1, 4).double())
+    assert not operations.attention_suits(draw(2, 3, 6, 1, 4).transpose(1, 2))
     with torch.autocast("cpu", torch.bfloat16):
         assert not operations.suits(fits)
+        assert not operations.attention_suits(draw(2, 6, 3, 1, 4))
     with library.switched(False):
         assert not operations.suits(fits)
         assert Conv3x3(64, 64)(fits).shape == fits.shape

@@ -41,10 +41,8 @@ static void block_turned(long rows, long d, const float *from, long ld, float *t
 static void softmax(long n, long rows, float *S, float *total, float *lse) {
     for (int v = 0; v < rows; v += WIDTH) {
         vec most = load(S + v), sum = splat(0.f);
-        for (long j = 1; j < n; j++) {
-            vec s = load(S + j * BLOCK + v);
-            most = choose(s > most, s, most);
-        }
+        for (long j = 1; j < n; j++)
+            most = larger(most, load(S + j * BLOCK + v));
         for (long j = 0; j < n; j++) {
             vec p = vexp(load(S + j * BLOCK + v) - most);
             sum += p;
@@ -58,7 +56,7 @@ static void softmax(long n, long rows, float *S, float *total, float *lse) {
 static void forward_block(const Heads *s, const float *qkv, long first, float *out, float *lse, float *work) {
     long n = s->n, d = s->d, C = s->heads * d, R = 3 * C, rows = n - first < BLOCK ? n - first : BLOCK;
     long wide = padded(rows); /* the last block may be half empty */
-    float *S = work, *Q = S + n * BLOCK, *O = Q + d * BLOCK, total[BLOCK];
+    float *S = work, *Q = S + n * BLOCK, *O = Q + d * BLOCK, total[BLOCK] ALIGNED;
     block_turned(rows, d, qkv + first * R, R, Q, 1.f / sqrtf((float)d));
     product(n, wide, d, (Strided){qkv + C, R, 1}, Q, BLOCK, S, BLOCK, 0);
     softmax(n, rows, S, total, lse + first);
@@ -112,7 +110,7 @@ static void backward_block(const Heads *s, const Scratch *m, long first, const f
                            const float *out, const float *lse, float *dqkv) {
     long n = s->n, d = s->d, C = s->heads * d, R = 3 * C, P = padded(d);
     long rows = n - first < BLOCK ? n - first : BLOCK, wide = padded(rows);
-    float scale = 1.f / sqrtf((float)d), D[BLOCK] = {0}, level[BLOCK] = {0};
+    float scale = 1.f / sqrtf((float)d), D[BLOCK] ALIGNED = {0}, level[BLOCK] ALIGNED = {0};
     for (long i = 0; i < rows; i++) {
         level[i] = lse[first + i];
         for (long e = 0; e < d; e++) D[i] += g[(first + i) * C + e] * out[(first + i) * C + e];

@@ -39,23 +39,41 @@ static void zero(float *values, int64_t n) {
     for (int64_t i = 0; i < n; i++) values[i] = 0.f;
 }
 
+/* total[c] = sum over positions of x, or of (x - centre)^2, for `vectors` vectors of channels, held in registers. */
+INLINE void column_sums(int vectors, int squares, int64_t n, int64_t C, const float *x, const float *centre,
+                        float *total) {
+    vec sum[4], middle[4];
+    UNROLL for (int v = 0; v < vectors; v++) {
+        sum[v] = splat(0.f);
+        middle[v] = splat(0.f);
+        if (squares) middle[v] = load(centre + v * WIDTH);
+    }
+    for (int64_t i = 0; i < n; i++)
+        UNROLL for (int v = 0; v < vectors; v++) {
+            vec h = load(x + i * C + v * WIDTH) - middle[v];
+            if (squares) h *= h;
+            sum[v] += h;
+        }
+    UNROLL for (int v = 0; v < vectors; v++) store(total + v * WIDTH, sum[v]);
+}
+
+INLINE void sums(int squares, int64_t n, int64_t C, const float *x, const float *centre, float *total) {
+    int64_t c = 0;
+    for (; c + 4 * WIDTH <= C; c += 4 * WIDTH) column_sums(4, squares, n, C, x + c, centre + c, total + c);
+    for (; c + 2 * WIDTH <= C; c += 2 * WIDTH) column_sums(2, squares, n, C, x + c, centre + c, total + c);
+    for (; c < C; c += WIDTH) column_sums(1, squares, n, C, x + c, centre + c, total + c);
+}
+
 static void forward_one(const Shape *s, const float *x, const float *offset, const float *weight, const float *bias,
                         float eps, float *out, float *mean, float *rstd) {
     int64_t n = s->positions, C = s->channels;
-    float total[MOST], centre[MOST], scale[MOST];
-    zero(total, C);
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t c = 0; c < C; c += WIDTH) store(total + c, load(total + c) + load(x + i * C + c));
+    float total[MOST] ALIGNED, centre[MOST] ALIGNED, scale[MOST] ALIGNED;
+    sums(0, n, C, x, centre, total);
     if (offset)
         for (int64_t c = 0; c < C; c++) total[c] += (float)n * offset[c];
     average(s, total, mean);
     spread(s, offset, mean, rstd, centre, scale);
-    zero(total, C);
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t c = 0; c < C; c += WIDTH) {
-            vec h = load(x + i * C + c) - load(centre + c);
-            store(total + c, load(total + c) + h * h);
-        }
+    sums(1, n, C, x, centre, total);
     average(s, total, rstd);
     for (int64_t g = 0; g < s->groups; g++) rstd[g] = 1.f / sqrtf(rstd[g] + eps);
     spread(s, offset, mean, rstd, centre, scale);
@@ -73,7 +91,8 @@ static void backward_one(const Shape *s, const float *x, const float *offset, co
                          const float *mean, const float *rstd, const float *g, float *dx, float *d_weight,
                          float *d_bias, float *d_offset) {
     int64_t n = s->positions, C = s->channels, d = C / s->groups;
-    float centre[MOST], wide[MOST], scale[MOST], drift[MOST], slope[MOST], level[MOST], mean_g[MOST], mean_gh[MOST];
+    float centre[MOST] ALIGNED, wide[MOST] ALIGNED, scale[MOST] ALIGNED, drift[MOST] ALIGNED, slope[MOST] ALIGNED,
+        level[MOST] ALIGNED, mean_g[MOST], mean_gh[MOST];
     spread(s, offset, mean, rstd, centre, wide);
     for (int64_t c = 0; c < C; c++) scale[c] = weight[c] * wide[c];
     zero(d_weight, C), zero(d_bias, C), zero(drift, C);

@@ -22,6 +22,9 @@ HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h's
+KEPT, LARGEST = 512 << 20, 32 << 20  # bytes; above the second glibc never keeps a block
+
 _enabled = os.environ.get("UNDIFFUSE_NATIVE", "1") != "0"
 
 
@@ -48,13 +51,26 @@ def kernels() -> ctypes.CDLL | None:
 @cache
 def _loaded() -> ctypes.CDLL | None:
     try:
-        return declared(ctypes.CDLL(str(compiled())))
+        library = declared(ctypes.CDLL(str(compiled())))
     except (OSError, RuntimeError) as trouble:
         reason = (
             f"{trouble}; networks run on torch's own kernels, about half as fast (UNDIFFUSE_NATIVE=0 hides this line)"
         )
         warnings.warn(f"the fast CPU kernels cannot be built: {reason}", SlowWarning, stacklevel=2)
         return None
+    keep_memory()
+    return library
+
+
+def keep_memory() -> None:
+    """Have glibc keep up to half a GiB of freed memory for the next maps: getting new pages costs more than a norm.
+
+    Its own limits, if set in the environment (MALLOC_TRIM_THRESHOLD_, MALLOC_MMAP_THRESHOLD_), stand.
+    """
+    if hasattr(ctypes.CDLL(None), "mallopt") and not any(name.startswith("MALLOC_") for name in os.environ):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_TRIM_THRESHOLD, KEPT)
+        mallopt(M_MMAP_THRESHOLD, LARGEST)
 
 
 def compiled(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:

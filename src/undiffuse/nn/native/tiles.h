@@ -27,12 +27,13 @@ static Map make_map(long n, long h, long w) {
 INLINE void tile_pixels(const Map *g, long tile, const float *x, long c, const float *outside, int size, int off,
                         const float **p) {
     long image = tile / (g->ty * g->tx), rest = tile % (g->ty * g->tx), y0 = rest / g->tx * 4 - off,
-         x0 = rest % g->tx * 4 - off;
-    for (int i = 0; i < size; i++)
-        for (int j = 0; j < size; j++) {
-            long yy = y0 + i, xx = x0 + j, inside = yy >= 0 && yy < g->h && xx >= 0 && xx < g->w;
-            p[i * size + j] = inside ? x + ((image * g->h + yy) * g->w + xx) * c : outside;
-        }
+         x0 = rest % g->tx * 4 - off, column[6];
+    for (int j = 0; j < size; j++) column[j] = x0 + j >= 0 && x0 + j < g->w ? (x0 + j) * c : -1;
+    UNROLL for (int i = 0; i < size; i++) {
+        long yy = y0 + i, inside = yy >= 0 && yy < g->h;
+        const float *row = x + (image * g->h + yy) * g->w * c;
+        UNROLL for (int j = 0; j < size; j++) p[i * size + j] = inside && column[j] >= 0 ? row + column[j] : outside;
+    }
 }
 
 /* Strides between frequencies have an odd number of cache lines: powers of two would fall on the same sets of the
