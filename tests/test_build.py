@@ -49,11 +49,33 @@ def test_every_sampler(config, name):
     assert type(build.sampler(config.replaced({"sample.sampler": name}))).__name__.lower() == name
 
 
-@pytest.mark.parametrize("name", list(LOSSES))
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("name", ["l2", "l1", "huber"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "score", "mean"])
 def test_every_loss_compares_what_the_network_predicts(config, name, prediction):
     loss = build.loss(config.replaced({"diffusion.loss": name, "diffusion.prediction": prediction}))
     assert (loss.distance, loss.field) == (name, prediction)
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+def test_every_loss_can_be_built(config, name):
+    variance = "learned" if name == "hybrid" else "small"
+    made = config.replaced({"diffusion.loss": name, "diffusion.variance": variance})
+    assert callable(build.loss(made))
+    if name in ("vlb", "hybrid"):
+        assert build.loss(made).levels == 17
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"diffusion.loss": "vlb", "diffusion.weighting": "snr"}, "'vlb' has its own weights"),
+        ({"diffusion.loss": "l1", "diffusion.weighting": "snr"}, "weighting 'snr' is defined for the l2 loss"),
+        ({"diffusion.prediction": "mean", "diffusion.weighting": "p2"}, "weighting 'p2' is defined for"),
+    ],
+)
+def test_combinations_without_a_meaning_are_refused(config, changes, words):
+    with pytest.raises(UsageError, match=words):
+        build.loss(config.replaced(changes))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +86,9 @@ def test_every_loss_compares_what_the_network_predicts(config, name, prediction)
         ("diffusion.loss", "mse", "diffusion.loss: unknown name 'mse'; known: l2"),
         ("diffusion.prediction", "epss", "unknown prediction 'epss'; did you mean 'eps'"),
         ("diffusion.variance", "tiny", "diffusion.variance: unknown name 'tiny'; known: small"),
-        ("diffusion.variance", "learned", "'learned' needs the hybrid loss"),
+        ("diffusion.variance", "learned", "'l2' does not teach a learned variance; take 'hybrid' or 'vlb'"),
+        ("diffusion.loss", "hybrid", "'hybrid' is for diffusion.variance=learned"),
+        ("diffusion.weighting", "minsnr", "diffusion.weighting: unknown name 'minsnr'; did you mean 'min_snr'"),
         ("sample.sampler", "dim", "sample.sampler: unknown name 'dim'; did you mean 'ddim'"),
     ],
 )

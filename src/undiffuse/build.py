@@ -10,7 +10,8 @@ from undiffuse.config import Config
 from undiffuse.data.loader import Batches
 from undiffuse.data.sources import Dataset, load
 from undiffuse.diffusion.denoiser import Denoiser
-from undiffuse.diffusion.losses import LOSSES, Loss
+from undiffuse.diffusion.likelihood import check_gaussian
+from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import SAMPLERS, Sampler
@@ -21,6 +22,7 @@ from undiffuse.nn.unet import UNet, spatial
 from undiffuse.train.trainer import Plan
 
 Row = TypeVar("Row")
+BOUNDS = ("vlb", "hybrid")  # the losses that hold the variational bound
 
 
 def dataset(config: Config) -> Dataset:
@@ -80,13 +82,24 @@ def backbone(config: Config) -> nn.Module:
 
 
 def denoiser(config: Config) -> Denoiser:
-    if config.diffusion.variance == "learned":
-        raise UsageError("diffusion.variance: 'learned' needs the hybrid loss, which this version does not have yet")
     return Denoiser(backbone(config), process(config), config.diffusion.prediction)
 
 
 def loss(config: Config) -> Loss:
-    return _row(LOSSES, config.diffusion.loss, "diffusion.loss")(config.diffusion.prediction)
+    """What is minimised. A learned variance and a loss that does not teach it, or the reverse, are refused."""
+    said = config.diffusion
+    chosen = _row(LOSSES, said.loss, "diffusion.loss")
+    learned = said.variance == "learned"
+    if learned and said.loss not in BOUNDS:
+        raise UsageError(f"diffusion.loss: '{said.loss}' does not teach a learned variance; take 'hybrid' or 'vlb'")
+    if said.loss == "hybrid" and not learned:
+        raise UsageError("diffusion.loss: 'hybrid' is for diffusion.variance=learned; with a fixed one take 'l2'")
+    if said.weighting != "none" and said.loss in ("vlb", "score_matching"):
+        raise UsageError(f"diffusion.weighting: '{said.loss}' has its own weights; leave it at 'none'")
+    if said.loss in BOUNDS:
+        check_gaussian(process(config))
+    _row(WEIGHTS, said.weighting, "diffusion.weighting")
+    return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
 
 
 def sampler(config: Config) -> Sampler:

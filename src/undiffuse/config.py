@@ -91,6 +91,7 @@ class Diffusion(_Section):
     noise: str = "gaussian"
     variance: str = "small"
     loss: str = "l2"
+    weighting: str = "none"
 
 
 class Train(_Section):

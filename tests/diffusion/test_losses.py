@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import NAMES, refused, schedule
 
-from undiffuse.diffusion.losses import DISTANCES, LOSSES, Simple
+from undiffuse.diffusion.losses import DISTANCES, LOSSES, Choice, Simple
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.split import Split
 from undiffuse.errors import UsageError
@@ -56,7 +56,7 @@ def test_a_loss_is_the_mean_over_each_datum(distance, by_hand, field):
     difference = (getattr(guess, field) - getattr(truth, field)).reshape(5, -1).tolist()
     assert max(abs(d) for row in difference for d in row) > 1 > min(abs(d) for row in difference for d in row)
     expected = [sum(by_hand(d) for d in row) / len(row) for row in difference]
-    assert LOSSES[distance](field)(PROCESS, truth, guess, 300).tolist() == pytest.approx(expected, rel=1e-12)
+    assert LOSSES[distance](Choice(field))(PROCESS, truth, guess, 300).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize(("distance", "theirs"), [("l2", "mse_loss"), ("l1", "l1_loss"), ("huber", "huber_loss")])

@@ -1,16 +1,19 @@
 """A network that guesses the split. The network knows nothing of diffusion: (x, t, y) -> tensor."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from undiffuse.diffusion.process import Process, as_times
 from undiffuse.diffusion.split import PREDICTIONS, Split
 from undiffuse.errors import UndiffuseError, UsageError, nearest
-from undiffuse.shapes import Data, Labels, Tensor, Times
+from undiffuse.shapes import Data, Float64Array, Labels, Tensor, Times
 
+PREDICTED = (*PREDICTIONS, "mean")  # what a network may say
+SOLVES_FOR_X0 = ("eps", "score")  # by dividing by signal_t
 Denoise = Callable[[Data, Times], Split]  # what samplers take; wrappers map Denoise -> Denoise
 
 
@@ -23,7 +26,7 @@ class Backbone(Protocol):
 
 @dataclass(frozen=True)
 class Denoiser:
-    """(x_t, t, y) -> Split, from a backbone that predicts eps, x0 or v.
+    """(x_t, t, y) -> Split, from a backbone that predicts eps, x0, v, the score, or the posterior's mean at t - 1.
 
     With learned variance the output's second half of channels is the variance: var_fraction = (output + 1) / 2
     (as Nichol & Dhariwal 2021's code maps it; their section 3.1 leaves it unconstrained).
@@ -34,12 +37,15 @@ class Denoiser:
     prediction: str = "eps"
 
     def __post_init__(self) -> None:
-        if self.prediction not in PREDICTIONS:
-            raise UsageError(f"unknown prediction '{self.prediction}'; {nearest(self.prediction, list(PREDICTIONS))}")
-        if self.prediction == "eps" and self.process.schedule.beta[-1] == 1:
+        if self.prediction not in PREDICTED:
+            raise UsageError(f"unknown prediction '{self.prediction}'; {nearest(self.prediction, PREDICTED)}")
+        if self.prediction in SOLVES_FOR_X0 and self.process.schedule.beta[-1] == 1:
             raise UsageError(
-                "prediction 'eps' cannot work with beta_T = 1: x_T holds nothing of x0 to solve for; take 'v' or 'x0'"
+                f"prediction '{self.prediction}' cannot work with beta_T = 1: x_T holds nothing of x0 to solve for; "
+                "take 'v' or 'x0'"
             )
+        if self.prediction == "score" and "score" not in self.process.noise.exact:
+            raise UsageError(f"prediction 'score' needs Gaussian noise, not '{self.process.noise.name}'; take 'eps'")
 
     def __call__(self, x_t: Data, t: Times, y: Labels | None = None) -> Split:
         times = as_times(t)
@@ -55,8 +61,12 @@ class Denoiser:
         if learned:
             output, raw = output.chunk(2, dim=1)
             fraction = (raw + 1) / 2
-        split = PREDICTIONS[self.prediction](x_t, output, *self.process.schedule.scales(times))
-        return Split(split.x0, split.eps, split.signal, split.sigma, fraction)
+        return replace(self._read(x_t, output, times), var_fraction=fraction)
+
+    def _read(self, x_t: Data, output: Data, times: Float64Array) -> Split:
+        if self.prediction == "mean":
+            return self.process.from_mean(x_t, output, times, np.maximum(times - 1, 0))
+        return PREDICTIONS[self.prediction](x_t, output, *self.process.schedule.scales(times))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from undiffuse.shapes import Data, Float64Array, Tensor, Times
 
 VARIANCES = ("small", "large", "learned")
 DECODERS = ("posterior", "beta")
+EXTREME = 40.0  # a learned log variance beyond this is held here: squares over such variances stay finite in float32
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Normal:
 
     mean: Data
     var: Tensor
+    learned_log_var: Tensor | None = None  # kept where the variance came from its log: gradients stay finite
+
+    @property
+    def log_var(self) -> Tensor:
+        return self.var.log() if self.learned_log_var is None else self.learned_log_var
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,16 @@ class Process:
 
     # -- backwards ------------------------------------------------------------------------------------------------
 
+    def from_mean(self, x_t: Data, mean: Data, t: Times, s: Times) -> Split:
+        """The split whose posterior q(x_s | x_t, x0) has this mean: x0 = (mean - a x_t) / b, with the posterior's a, b.
+
+        What a network that predicts the posterior mean itself says (Ho et al. 2020, section 3.2), s = t - 1.
+        """
+        t, s = as_times(t), as_times(s)
+        of_x_t, of_x0, _ = self._posterior_coefficients(t, s)
+        x0 = (mean - expand(of_x_t, mean) * x_t) / expand(of_x0, mean)
+        return Split.from_x0(x_t, x0, *self.schedule.scales(t))
+
     def posterior(self, split: Split, t: Times, s: Times) -> Normal:
         """q(x_s | x_t, x0), exact for any s < t and Gaussian noise.
 
@@ -109,7 +125,8 @@ class Process:
         mean = self.posterior(split, t, s).mean
         small, large = self._posterior_coefficients(t, s)[2], self._gap(t, s)[1]
         if self.variance == "learned":
-            return Normal(mean, self._interpolate(split, np.where(s == 0, self._first_var, small), large))
+            log_var = self._interpolate(split, np.where(s == 0, self._first_var, small), large)
+            return Normal(mean, log_var.exp(), log_var)
         fixed = large if self.variance == "large" else small
         return Normal(mean, expand(np.where(s == 0, self.decoder_var, fixed), mean))
 
@@ -147,7 +164,7 @@ class Process:
         if split.var_fraction is None:
             raise UndiffuseError("learned variance needs a model that predicts it; this one gives no var_fraction")
         low, high = (expand(np.log(var), split.x0) for var in (small, large))
-        return (split.var_fraction * (high - low) + low).exp()
+        return (split.var_fraction * (high - low) + low).clamp(-EXTREME, EXTREME)
 
 
 def _ordered(s: Float64Array, t: Float64Array, holds: np.ndarray | np.bool, rule: str) -> None:

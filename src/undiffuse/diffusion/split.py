@@ -34,6 +34,13 @@ class Split:
     sigma: Float64Array
     var_fraction: Data | None = None
 
+    def rows(self, chosen: np.ndarray) -> "Split":
+        """Some data of the batch; chosen: bool [b]."""
+        mask = torch.from_numpy(chosen).to(self.x0.device)
+        signal, sigma = (np.broadcast_to(scale, chosen.shape)[chosen] for scale in (self.signal, self.sigma))
+        fraction = None if self.var_fraction is None else self.var_fraction[mask]
+        return Split(self.x0[mask], self.eps[mask], signal, sigma, fraction)
+
     @property
     def x_t(self) -> Data:
         """signal * x0 + sigma * eps."""
@@ -72,4 +79,9 @@ class Split:
 
 
 Reader = Callable[[Tensor, Tensor, Float64Array, Float64Array], Split]
-PREDICTIONS: dict[str, Reader] = {"eps": Split.from_eps, "x0": Split.from_x0, "v": Split.from_v}
+PREDICTIONS: dict[str, Reader] = {
+    "eps": Split.from_eps,
+    "x0": Split.from_x0,
+    "v": Split.from_v,
+    "score": Split.from_score,
+}

@@ -148,6 +148,8 @@ def to_scheduler(diffusion: Json, sample: Json, beta: np.ndarray) -> Json:
     variances = {"small": "fixed_small", "large": "fixed_large"}
     if diffusion["noise"] != "gaussian":
         raise refused("diffusion.noise", diffusion["noise"])
+    if diffusion["prediction"] not in theirs:
+        raise refused("diffusion.prediction", diffusion["prediction"])
     if diffusion["variance"] not in variances:
         raise refused("diffusion.variance", diffusion["variance"])
     return {
