@@ -60,12 +60,12 @@ def test_several_sets_give_their_mean_and_its_error(data):
 
 
 def test_measures_are_chosen_by_name_or_by_what_the_samples_allow():
-    assert evaluation.chosen(None, labelled=True) == ["frechet", "train_on_generated"]
-    assert evaluation.chosen(None, labelled=False) == ["frechet"]
-    assert evaluation.chosen(" frechet ,", labelled=True) == ["frechet"]
+    assert evaluation.chosen(None, labelled=True, model=True) == ["frechet", "train_on_generated"]
+    assert evaluation.chosen(None, labelled=False, model=True) == ["frechet"]
+    assert evaluation.chosen(" frechet ,", labelled=True, model=True) == ["frechet"]
     for names, words in (("frechett", "did you mean 'frechet'"), ("", "an empty list"), (" , ", "an empty list")):
         with pytest.raises(UsageError, match=words):
-            evaluation.chosen(names, labelled=True)
+            evaluation.chosen(names, labelled=True, model=True)
 
 
 def test_unlabelled_samples_cannot_teach(data):

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from undiffuse import __version__, images
-from undiffuse.data.sources import Dataset, Part
+from undiffuse import __version__, build, images
+from undiffuse.data.sources import Dataset, Part, load
+from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.metrics.base import Estimate
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error, pixels
@@ -65,17 +66,58 @@ METRICS: dict[str, Callable[[Sequence[Samples], Dataset], Estimate]] = {
 }
 
 
-def chosen(names: str | None, labelled: bool) -> list[str]:
-    """The measures asked for (comma-separated), or all that these samples allow."""
+LIKELIHOOD = "bpd"  # a measure of the model itself, not of its samples
+
+
+def chosen(names: str | None, labelled: bool, model: bool) -> list[str]:
+    """The measures asked for (comma-separated), or all of the samples that these allow; `model`: there is one."""
     if names is None:
         return [name for name in METRICS if labelled or name != "train_on_generated"]
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    known = [*METRICS, LIKELIHOOD]
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
-        if name not in METRICS:
-            raise UsageError(f"unknown metric '{name}'; {nearest(name, list(METRICS))}")
+        if name not in known:
+            raise UsageError(f"unknown metric '{name}'; {nearest(name, known)}")
     if not wanted:
-        raise UsageError(f"an empty list of metrics; known: {', '.join(METRICS)}")
+        raise UsageError(f"an empty list of metrics; known: {', '.join(known)}")
+    if LIKELIHOOD in wanted and not model:
+        raise UsageError(f"{LIKELIHOOD} is a property of a model, not of its pictures; give the model's folder")
     return wanted
+
+
+def likelihood(
+    pipe: Pipeline, data: Dataset, times: int | None, seed: int, watch: Watch = iter
+) -> tuple[Estimate, dict[str, Any]]:
+    """Bits per dimension of the held-out images, and what it is made of, each with its standard error."""
+    images = data.held_out.images()
+    label = data.held_out.labels if pipe.class_names else None
+    bits = pipe.bound(images, label, times, seed, watch)
+    value, stderr = bits.mean()
+    return Estimate(value, stderr, None, "bits per dimension", len(images)), _parts(bits) | {
+        "labels": "given" if label is not None else "none",
+        "times_per_image": bits.terms.shape[1],
+        "T": bits.T,
+        "grid": f"{data.levels} levels",
+        "variance": pipe.process.variance,
+    }
+
+
+def _parts(bits: Bits) -> dict[str, Any]:
+    """L_T, and L_0 apart from the rest where every time was taken."""
+    parts = {"L_T": bits.prior}
+    if bits.terms.shape[1] == bits.T:
+        parts |= {"L_0": bits.terms[:, 0], "L_1..L_T-1": bits.terms[:, 1:].sum(1)}
+    return {name: dict(zip(("value", "stderr"), mean_and_error(x), strict=True)) for name, x in parts.items()}
+
+
+def real_images(pipe: Pipeline, source: str | None) -> Dataset:
+    """The model's own data set, or another of the same shape."""
+    if source is None and pipe.config.data.source == "imported":
+        raise UsageError("say which real images to compare this model with, for example: --data digits")
+    data = build.dataset(pipe.config) if source is None else load(source)
+    if data.shape != pipe.shape:
+        raise UsageError(f"--data {source}: images of {list(data.shape)}, but the model draws {list(pipe.shape)}")
+    return data
 
 
 def default_count(data: Dataset) -> int:

@@ -32,6 +32,9 @@ def load_diffusers(path: Path) -> tuple[Config, Denoiser]:
 
 def _imported(unet: folder.Json, scheduler: folder.Json) -> Config:
     changes = fields.from_unet(unet) | fields.from_scheduler(scheduler)
+    fields.agree(unet, scheduler)
+    if changes["diffusion.variance"] == "learned":
+        changes["diffusion.loss"] = "hybrid"  # what such models are trained by, Nichol & Dhariwal 2021
     names = [str(i) for i in range(unet.get("num_class_embeds") or 0)]
     facts = {"data.source": "imported", "data.levels": 256, "data.classes": names, "train.label_dropout": 0.0}
     return Config().replaced(changes | facts)
@@ -53,7 +56,8 @@ def save_diffusers(config: Config, denoiser: Denoiser, out: Path) -> None:
     if not isinstance(backbone, nn.Module) or config.data.shape is None:
         raise UndiffuseError("only a trained network with a known image shape can be converted")
     raw = config.model_dump()
-    unet = fields.to_unet(raw["model"], raw["data"]["shape"], build.num_classes(config))
+    learned = denoiser.process.variance == "learned"
+    unet = fields.to_unet(raw["model"], raw["data"]["shape"], build.num_classes(config), learned)
     scheduler = fields.to_scheduler(raw["diffusion"], raw["sample"], denoiser.process.schedule.beta)
     tensors = diffusers.to_theirs(backbone.state_dict())
     tensors[diffusers.TIME] = diffusers.shifted(tensors[diffusers.TIME], raw["model"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from undiffuse import build, rng
+from undiffuse.blocks import aligned, check_blocks, counted
 from undiffuse.config import Config, read
 from undiffuse.diffusion.bound import Bits, Slice, estimated
 from undiffuse.diffusion.denoiser import Denoise, Denoiser, bind
@@ -17,12 +17,13 @@ from undiffuse.diffusion.guidance import clipped, guided
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame, trajectory
 from undiffuse.diffusion.samplers.spacing import times
+from undiffuse.diffusion.split import Split
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.foreign import load_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.nn.compiling import compiled
 from undiffuse.runs import RunFolder
-from undiffuse.shapes import Images, Labels, Tensor
+from undiffuse.shapes import Images, Tensor
 from undiffuse.train import checkpoint
 
 Label = int | str | Sequence[int | str] | None
@@ -146,7 +147,7 @@ class Pipeline:
         self, n: int = 64, seed: int = 0, start: int = 0, label: Label = None, batch_size: int | None = None
     ) -> Iterator[tuple[range, Frame]]:
         """The same images block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
-        for rows in _blocks(start, n, BLOCK if batch_size is None else batch_size):
+        for rows in aligned(start, n, BLOCK if batch_size is None else batch_size):
             for frame in self._frames(rows, seed, label):
                 yield rows, frame
 
@@ -154,16 +155,16 @@ class Pipeline:
         """How many frames `stream` will yield."""
         visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
         size = BLOCK if batch_size is None else batch_size
-        _check_blocks(start, n, size)
+        check_blocks(start, n, size)
         return (len(visited) - 1) * ((start + n - 1) // size - start // size + 1)
 
     def frames(self, n: int = 4, seed: int = 0, start: int = 0, label: Label = None, **changes: Any) -> Iterator[Frame]:
         """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
-        yield from self.configured(**changes)._frames(range(start, start + _count(n)), seed, label)
+        yield from self.configured(**changes)._frames(range(start, start + counted(n)), seed, label)
 
     def noise(self, n: int = 4, seed: int = 0, start: int = 0) -> Images:
         """x_T of these images: where `sample` and `frames` start from. float32 [n, c, h, w] on the CPU."""
-        return self._prior(rng.per_row(seed, "sample", rows=range(start, start + _count(n))))
+        return self._prior(rng.per_row(seed, "sample", rows=range(start, start + counted(n))))
 
     def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
         """int64 class index of each image; None for an unconditional model."""
@@ -182,7 +183,7 @@ class Pipeline:
 
     # -- likelihood -----------------------------------------------------------------------------------------------
 
-    def bits_per_dim(self, images: Images, label: Labels | None = None, times: int | None = None) -> Tensor:
+    def bits_per_dim(self, images: Tensor, label: Tensor | None = None, times: int | None = None) -> Tensor:
         """The variational bound on -log2 p(x_0) per dimension of each image, [n]; see `bound` for its terms and error.
 
         images: float32 [n, c, h, w] in [-1, 1] on the data's own grid of levels; others are refused. times: of the T
@@ -193,21 +194,42 @@ class Pipeline:
 
     def bound(
         self,
-        images: Images,
-        label: Labels | None = None,
+        images: Tensor,
+        label: Tensor | None = None,
         times: int | None = None,
         seed: int = 0,
-        watch: Callable[[Iterable[Slice]], Iterable[Slice]] = iter,
+        watch: Callable[[Iterator[Slice]], Iterable[Slice]] = iter,
     ) -> Bits:
         """The bound's terms by t and the mean squared errors behind them. `watch` sees each network call's slice."""
-        if self.class_names and label is None:
-            label = torch.full((len(images),), len(self.class_names))
+        label = self._scored(images, label)
 
         def denoise(rows: slice) -> Denoise:
             return self._denoise(None if label is None else label[rows].to(self.device))
 
         levels = self.config.data.levels or 256
-        return estimated(self.process, denoise, images.to(self.device), levels, times or self.process.T, seed, watch)
+        count = self.process.T if times is None else times
+        return estimated(self.process, denoise, images.to(self.device), levels, count, seed, watch)
+
+    @torch.no_grad()
+    def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
+        """What the model makes of these images at time t: corrupted with noise (seed, index), then denoised."""
+        draws = rng.per_row(seed, "guess", rows=range(len(images)))
+        truth = self.process.corrupt(images.to(self.device), t, draws)
+        label = self._scored(images, label)
+        return self._denoise(None if label is None else label.to(self.device))(truth.x_t, t)
+
+    def _scored(self, images: Tensor, label: Tensor | None) -> Tensor | None:
+        """The labels of images to be scored (the null label for none), after checking both."""
+        if not images.is_floating_point() or tuple(images.shape[1:]) != self.shape or not len(images):
+            what = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            raise UsageError(f"give at least one image, float images of {list(self.shape)} in [-1, 1]; got {what}")
+        if not self.class_names:
+            return None
+        null = len(self.class_names)
+        label = torch.full((len(images),), null) if label is None else label
+        if len(label) != len(images) or int(label.min()) < 0 or int(label.max()) > null:
+            raise UsageError(f"give {len(images)} labels from 0 to {null} ({null} for none)")
+        return label
 
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
         visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
@@ -267,23 +289,3 @@ def _class_index(names: tuple[str, ...], entry: int | str) -> int:
     if not 0 <= index < len(names):
         raise UsageError(f"label {index} is out of range; this model has {len(names)} classes, 0 to {len(names) - 1}")
     return index
-
-
-def _blocks(start: int, n: int, size: int) -> Iterator[range]:
-    """start..start+n-1 cut at the multiples of size."""
-    _check_blocks(start, n, size)
-    end = start + n
-    inner = range((start // size + 1) * size, end, size)
-    yield from (range(a, b) for a, b in pairwise(chain([start], inner, [end])))
-
-
-def _check_blocks(start: int, n: int, size: int) -> None:
-    _count(n)
-    if start < 0 or size < 1:
-        raise UsageError(f"start must be at least 0 and the batch size at least 1, got {start} and {size}")
-
-
-def _count(n: int) -> int:
-    if n < 1:
-        raise UsageError(f"n must be at least 1, got {n}")
-    return n

@@ -49,6 +49,7 @@ ADM = SHIFTED | {  # Dhariwal & Nichol 2021: sizes change in residual blocks
     "attention_head_dim": 16,
 }
 KINDS = {"paper": PAPER, "habit": HABIT, "scale-shift, classes": SHIFTED, "ADM": ADM}
+DOUBLED = HABIT | {"out_channels": 2}  # a variance beside the channel
 
 
 def theirs(fields: dict) -> torch.nn.Module:
@@ -129,6 +130,29 @@ def test_a_model_trained_here_answers_alike_after_conversion(tiny_run, tmp_path)
     torch.testing.assert_close(model(x, t - 1, class_labels=y).sample, wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(back.denoiser.backbone(x, t, y), wanted, rtol=1e-4, atol=1e-5)
     assert back.class_names == native.class_names
+
+
+def test_a_learned_variance_is_read_and_written(tmp_path, monkeypatch):
+    """Means and variances of a step are those of their DDPMScheduler with variance_type learned_range."""
+    model = theirs(DOUBLED)
+    pipe = Pipeline.load(saved(tmp_path / "a", model, variance_type="learned_range", clip_sample=False))
+    assert pipe.process.variance == "learned"
+    x = fold(1, "x").normal((2, 1, 16, 8))
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda shape, **_: torch.zeros(shape))
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    for t in (2, 400, 1000):
+        split = pipe.denoiser(x, float(t))
+        ours = pipe.process.reverse(split, t, t - 1)
+        output = model(x, t - 1).sample
+        mean = scheduler.step(output, t - 1, x).prev_sample
+        log_var = scheduler._get_variance(t - 1, predicted_variance=output[:, 1:])
+        torch.testing.assert_close(ours.mean, mean, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.log_var, log_var, rtol=1e-4, atol=1e-4)
+    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "b")
+    assert json.loads((tmp_path / "b/scheduler/scheduler_config.json").read_text())["variance_type"] == "learned_range"
+    back = Pipeline.load(tmp_path / "b").denoiser.backbone
+    for a, b in zip(pipe.denoiser.backbone.parameters(), back.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("shape", ["linear", "scaled_linear", "sigmoid", "squaredcos_cap_v2"])

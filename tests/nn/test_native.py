@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from undiffuse.nn.layers import Conv3x3, GroupNorm
+from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, Linear
 from undiffuse.nn.native import library, operations
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
@@ -84,6 +84,7 @@ def test_narrower_vectors_give_the_same(march, monkeypatch):
     assert max(conv_errors(3, 48, 24, 7, 9)) < 3e-6
     assert max(norm_errors(True, True, True)) < 2e-6
     assert max(attention_errors(2, 37, 3, 12)) < 2e-6
+    assert max(linear_errors((3, 700), 24, 40, True)) < 2e-6
 
 
 def norm_errors(with_offset, per_image, silu):
@@ -165,10 +166,50 @@ def test_attention_passes_on_nan_and_gradients_in_any_layout():
     assert found[1, :, 1].isfinite().all()
 
 
+def linear_errors(shape, i, o, plus=False):
+    tensors = [
+        draw(*shape, i),
+        draw(o, i) / i**0.5,
+        draw(o, at="bias"),
+        *([draw(*shape, o, at="plus")] if plus else []),
+    ]
+    ours = [tensor.clone().requires_grad_() for tensor in tensors]
+    exact = [tensor.double().requires_grad_() for tensor in tensors]
+    g = draw(*shape, o, at="g")
+    found = gradients(operations.linear(*ours), ours, g)
+    wanted = gradients(F.linear(*exact[:3]) + (exact[3] if plus else 0), exact, g)
+    return [error(a.detach(), b.detach()) for a, b in zip(found, wanted, strict=True)]
+
+
+@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize(
+    "shape", [((64, 196), 64, 192), ((5, 7, 9), 48, 80), ((1,), 16, 16), ((3, 3001), 32, 16)], ids=str
+)
+def test_linear_and_its_gradients_are_torchs(shape, plus):
+    assert max(linear_errors(*shape, plus)) < 2e-6
+
+
+def test_a_1x1_convolution_is_torchs():
+    x, layer = draw(5, 32, 15, 15).contiguous(memory_format=LAST), Conv1x1(32, 48)
+    x.requires_grad_()
+    inputs, g, found = [x, layer.weight, layer.bias], draw(5, 48, 15, 15), []
+    for on in (True, False):
+        with library.switched(on):
+            out = layer(x)
+            assert out.is_contiguous(memory_format=LAST)
+            found.append(gradients(out, inputs, g))
+    assert max(error(a.detach(), b.detach().double()) for a, b in zip(*found, strict=True)) < 2e-6
+
+
 def test_twice_the_same_bits():
     qkv = draw(3, 70, 3, 2, 8).requires_grad_()
     once, more = (gradients(operations.attention(qkv), qkv, torch.ones(3, 70, 2, 8)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, more, strict=True))
+    w = draw(32, 64).requires_grad_()
+    first, again = (
+        gradients(operations.linear(draw(5000, 64), w, draw(32)), [w], torch.ones(5000, 32)) for _ in range(2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     x, w, b = draw(8, 64, 9, 9).contiguous(memory_format=LAST), draw(32, 64, 3, 3), draw(32)
     w.requires_grad_()
     first, again = (gradients(operations.conv3x3(x, w, b), [w], torch.ones(8, 32, 9, 9)) for _ in range(2))
@@ -206,6 +247,9 @@ def test_what_does_not_suit_goes_to_torch():
     assert not operations.suits(fits.contiguous())
     assert not operations.suits(draw(8, 3, 16, 16).contiguous(memory_format=LAST))
     assert not operations.conv_pays(draw(2, 64, 1, 1).contiguous(memory_format=LAST), 64)
+    assert operations.linear_pays(draw(4, 400, 64), 32)
+    assert not operations.linear_pays(draw(4, 4, 64), 32)
+    assert not operations.linear_pays(draw(4, 400, 60), 32)
     assert not operations.attention_suits(draw(2, 6, 3, 1, 4).double())
     assert not operations.attention_suits(draw(2, 3, 6, 1, 4).transpose(1, 2))
     with torch.autocast("cpu", torch.bfloat16):
@@ -214,6 +258,8 @@ def test_what_does_not_suit_goes_to_torch():
     with library.switched(False):
         assert not operations.suits(fits)
         assert Conv3x3(64, 64)(fits).shape == fits.shape
+        x, layer = draw(2, 700, 64), Linear(64, 64)
+        assert torch.equal(layer(x, x), layer(x) + x)
     assert GroupNorm(24, spec)(draw(1, 24, 3, 3)).shape == (1, 24, 3, 3)
 
 

@@ -11,7 +11,7 @@ from undiffuse.errors import UsageError
 NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=NAMES)
 plot_app = typer.Typer(no_args_is_help=True, context_settings=NAMES)
-app.add_typer(plot_app, name="plot", help="Draw schedules, the forward process, the reverse process.")
+app.add_typer(plot_app, name="plot", help="Draw schedules, the forward and reverse process, the bound.")
 
 
 def _version(wanted: bool) -> bool:
@@ -96,6 +96,13 @@ def plot_reverse(given: options.PlotReverse) -> None:
     drawing.plot_reverse(given)
 
 
+def plot_elbo(given: options.PlotElbo) -> None:
+    """The variational bound of a model: terms by t, rate against distortion, progressive decoding."""
+    from undiffuse.cli import drawing
+
+    drawing.plot_elbo(given)
+
+
 options.register(app, "demo", options.Demo, demo)
 options.register(app, "train", options.Train, train)
 options.register(app, "sample", options.Sample, sample)
@@ -104,6 +111,7 @@ options.register(app, "convert", options.Convert, convert)
 options.register(plot_app, "schedules", options.PlotSchedules, plot_schedules)
 options.register(plot_app, "forward", options.PlotForward, plot_forward)
 options.register(plot_app, "reverse", options.PlotReverse, plot_reverse)
+options.register(plot_app, "elbo", options.PlotElbo, plot_elbo)
 
 
 def _later(parent: typer.Typer, name: str, does: str) -> None:
@@ -120,4 +128,3 @@ _later(app, "edit", "change pictures with a model")
 _later(app, "check", "read a data set as training would")
 _later(app, "studio", "the browser face")
 _later(plot_app, "plot noise", "noise families")
-_later(plot_app, "plot elbo", "the terms of the bound")

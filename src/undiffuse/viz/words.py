@@ -35,6 +35,12 @@ METRICS = {
         "How well a classifier that saw only generated pictures reads real held-out ones.",
         "the same classifier trained on real pictures",
     ),
+    "bpd": Metric(
+        "Bits per dimension",
+        "lower",
+        "How many bits per pixel value the model needs at most to tell a real held-out picture exactly.",
+        "",
+    ),
 }
 
 PICTURES = {

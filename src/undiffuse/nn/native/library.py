@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c")
+SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c")
 HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
@@ -148,10 +148,16 @@ class Heads(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("batch", "n", "heads", "d")]
 
 
+class Linear(ctypes.Structure):
+    """linear.c's Linear."""
+
+    _fields_ = [(name, ctypes.c_int64) for name in ("rows", "inputs", "outputs")]
+
+
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The argument types of every function."""
     n, p, i = ctypes.c_long, ctypes.c_void_p, ctypes.c_int
-    shape, heads = ctypes.POINTER(NormShape), ctypes.POINTER(Heads)
+    shape, heads, linear = (ctypes.POINTER(structure) for structure in (NormShape, Heads, Linear))
     signatures = {
         "wino_vector": ([], i),
         "wino_conv_floats": ([n] * 6, n),
@@ -163,6 +169,10 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "attention_floats": ([heads, i], n),
         "attention_forward": ([heads, i] + [p] * 4, None),
         "attention_backward": ([heads, i] + [p] * 6, None),
+        "linear_floats": ([linear, i], n),
+        "linear_forward": ([linear, i] + [p] * 6, None),
+        "linear_backward_input": ([linear, i] + [p] * 4, None),
+        "linear_backward_weight": ([linear, i] + [p] * 5, None),
     }
     for name, (arguments, result) in signatures.items():
         function = getattr(library, name)

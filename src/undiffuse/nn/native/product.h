@@ -17,11 +17,23 @@ typedef struct {
     long i_step, j_step;
 } Strided;
 
+/* What a product is added to: rows `step` apart and one row for all; either may be null. */
+typedef struct {
+    const float *rows;
+    long step;
+    const float *bias;
+} Start;
+
 INLINE void product_tile(int rows, int vectors, long K, Strided a, const float *b, long ldb, float *c, long ldc,
-                         int add) {
+                         Start s) {
     vec sum[ROWS][2];
-    UNROLL for (int i = 0; i < rows; i++)
-        UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = add ? load(c + i * ldc + v * WIDTH) : splat(0.f);
+    UNROLL for (int v = 0; v < vectors; v++) {
+        vec bias = s.bias ? load(s.bias + v * WIDTH) : splat(0.f);
+        UNROLL for (int i = 0; i < rows; i++) sum[i][v] = bias;
+    }
+    if (s.rows)
+        UNROLL for (int i = 0; i < rows; i++)
+            UNROLL for (int v = 0; v < vectors; v++) sum[i][v] += load(s.rows + i * s.step + v * WIDTH);
     for (long k = 0; k < K; k++) {
         vec right[2];
         UNROLL for (int v = 0; v < vectors; v++) right[v] = load(b + k * ldb + v * WIDTH);
@@ -35,20 +47,29 @@ INLINE void product_tile(int rows, int vectors, long K, Strided a, const float *
 }
 
 INLINE void product_columns(int vectors, long M, long K, Strided a, const float *b, long ldb, float *c, long ldc,
-                            int add) {
-    long i = 0;
-    for (; i + ROWS <= M; i += ROWS, a.p += ROWS * a.i_step)
-        product_tile(ROWS, vectors, K, a, b, ldb, c + i * ldc, ldc, add);
-    for (; i + ROWS / 2 <= M; i += ROWS / 2, a.p += ROWS / 2 * a.i_step)
-        product_tile(ROWS / 2, vectors, K, a, b, ldb, c + i * ldc, ldc, add);
-    for (; i < M; i++, a.p += a.i_step) product_tile(1, vectors, K, a, b, ldb, c + i * ldc, ldc, add);
+                            Start s) {
+    for (long i = 0, rows; i < M; i += rows) {
+        rows = M - i >= ROWS ? ROWS : M - i >= ROWS / 2 ? ROWS / 2 : 1;
+        if (rows == ROWS) product_tile(ROWS, vectors, K, a, b, ldb, c, ldc, s);
+        else if (rows == ROWS / 2) product_tile(ROWS / 2, vectors, K, a, b, ldb, c, ldc, s);
+        else product_tile(1, vectors, K, a, b, ldb, c, ldc, s);
+        a.p += rows * a.i_step, c += rows * ldc;
+        if (s.rows) s.rows += rows * s.step;
+    }
+}
+
+/* c [M][N] = a [M][K] b [K][N] + s. N is a multiple of WIDTH. */
+static void product_from(long M, long N, long K, Strided a, const float *b, long ldb, float *c, long ldc, Start s) {
+    for (long j = 0; j < N; j += 2 * WIDTH) {
+        Start t = {s.rows ? s.rows + j : 0, s.step, s.bias ? s.bias + j : 0};
+        if (j + 2 * WIDTH <= N) product_columns(2, M, K, a, b + j, ldb, c + j, ldc, t);
+        else product_columns(1, M, K, a, b + j, ldb, c + j, ldc, t);
+    }
 }
 
 /* c [M][N] = a [M][K] b [K][N], added to c if `add`. N is a multiple of WIDTH. */
 static void product(long M, long N, long K, Strided a, const float *b, long ldb, float *c, long ldc, int add) {
-    long j = 0;
-    for (; j + 2 * WIDTH <= N; j += 2 * WIDTH) product_columns(2, M, K, a, b + j, ldb, c + j, ldc, add);
-    for (; j < N; j += WIDTH) product_columns(1, M, K, a, b + j, ldb, c + j, ldc, add);
+    product_from(M, N, K, a, b, ldb, c, ldc, (Start){add ? c : 0, ldc, 0});
 }
 
 /* to [columns][rows] = scale * from [rows][columns]^T */

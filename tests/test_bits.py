@@ -1,0 +1,132 @@
+"""Bits per dimension of a model: what goes in, what comes out, and on the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from undiffuse import Pipeline
+from undiffuse.cli import main
+from undiffuse.data.sources import digits
+from undiffuse.errors import UndiffuseError, UsageError
+
+DATA = digits()
+X, Y = DATA.held_out.images()[:12], DATA.held_out.labels[:12]
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    return Pipeline.load(tiny.trained(tmp_path_factory.mktemp("bits") / "run"))
+
+
+def test_the_terms_add_up(conditional):
+    bits = conditional.bound(X, Y)
+    assert bits.terms.shape == bits.mse_x0.shape == bits.mse_eps.shape == (12, 50)
+    assert torch.equal(bits.t, torch.arange(1.0, 51).double().expand(12, 50))
+    torch.testing.assert_close(bits.total, bits.prior + bits.terms.sum(1))
+    torch.testing.assert_close(conditional.bits_per_dim(X, Y), bits.total)
+    assert (bits.terms[:, 1:] >= 0).all()
+    value, error = bits.mean()
+    assert value == pytest.approx(float(bits.total.mean()), rel=1e-6)
+    assert error == pytest.approx(float(bits.total.std()) / 12**0.5, rel=1e-5)
+
+
+def test_an_images_bits_depend_on_its_index_and_not_on_its_company(conditional):
+    torch.testing.assert_close(conditional.bits_per_dim(X[:5], Y[:5]), conditional.bits_per_dim(X, Y)[:5])
+
+
+def test_labels_matter_and_none_is_the_null_label(conditional):
+    none, null = (conditional.bits_per_dim(X, y) for y in (None, torch.full((12,), 10)))
+    assert torch.equal(none, null)
+    assert not torch.equal(none, conditional.bits_per_dim(X, Y))
+
+
+def test_a_learned_variance_trains_and_is_scored(tmp_path):
+    changes = {"diffusion__variance": "learned", "diffusion__loss": "hybrid", "train__steps": 40, "train__lr": 2e-3}
+    pipe = Pipeline.load(tiny.trained(tmp_path / "run", **changes))
+    assert pipe.denoiser.backbone.head.weight.shape[0] == 2
+    assert pipe.sample(n=3).isfinite().all()
+    assert pipe.bits_per_dim(X, Y).isfinite().all()
+
+
+@pytest.mark.parametrize("prediction", ["score", "mean"])
+@pytest.mark.parametrize("loss", ["l2", "vlb", "score_matching"])
+def test_other_predictions_and_losses_train_and_sample(tmp_path, prediction, loss):
+    pipe = Pipeline.load(tiny.trained(tmp_path / "run", diffusion__prediction=prediction, diffusion__loss=loss))
+    assert pipe.sample(n=2).isfinite().all()
+    assert pipe.bits_per_dim(X[:2]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("images", "label", "times", "kind", "words"),
+    [
+        (X + 0.01, None, None, UndiffuseError, "grid of 17 levels"),
+        (X * float("nan"), None, None, UndiffuseError, "grid of 17 levels"),
+        (X[:, :, :5], None, None, UsageError, r"images of \[1, 8, 8\]"),
+        (X[0], None, None, UsageError, r"images of \[1, 8, 8\]"),
+        (X[:0], None, None, UsageError, "at least one image"),
+        ((8 * X + 8).to(torch.uint8), None, None, UsageError, "float"),
+        (X, Y[:5], None, UsageError, "12 labels"),
+        (X, Y + 5, None, UsageError, "0 to 10"),
+        (X, Y, 0, UsageError, "between 1 and T = 50"),
+        (X, Y, 51, UsageError, "between 1 and T = 50"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_clear_line(conditional, images, label, times, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        conditional.bits_per_dim(images, label, times)
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluate_measures_bits_and_says_what_they_are_made_of(conditional, tmp_path, capsys):
+    run = str(conditional.save(tmp_path / "run"))
+    out = tmp_path / "n.json"
+    assert main(["evaluate", run, "--metrics", "bpd", "--out", str(out)]) == 0
+    assert "bits per dimension" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    measured, parts = found["metrics"]["bpd"], found["protocol"]["bpd"]
+    assert list(found["metrics"]) == ["bpd"]
+    assert measured["n"] == 450
+    assert 0 < measured["stderr"] < 0.1 * measured["value"]
+    total = sum(parts[name]["value"] for name in ("L_T", "L_0", "L_1..L_T-1"))
+    assert total == pytest.approx(measured["value"], rel=1e-5)
+    assert main(["evaluate", run, "--metrics", "bpd", "--times", "10", "--out", str(out)]) == 0
+    fewer = json.loads(out.read_text())
+    assert fewer["protocol"]["bpd"]["times_per_image"] == 10
+    gap = abs(fewer["metrics"]["bpd"]["value"] - measured["value"])
+    assert gap < 4 * np.hypot(fewer["metrics"]["bpd"]["stderr"], measured["stderr"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--metrics", "bpd", "--times", "0"], "between 1 and T = 50"),
+        (["--metrics", "bpd", "--times", "51"], "between 1 and T = 50"),
+        (["--metrics", "bdp"], "did you mean 'bpd'"),
+    ],
+)
+def test_wrong_requests_are_one_line(conditional, tmp_path, capsys, options, words):
+    run = str(conditional.save(tmp_path / "run"))
+    capsys.readouterr()
+    assert main(["evaluate", run, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_pictures_have_no_likelihood(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", images=np.zeros((4, 8, 8, 1), np.uint8), labels=np.full(4, -1))
+    assert main(["evaluate", str(tmp_path / "x.npz"), "--data", "digits", "--metrics", "bpd"]) == 2
+    assert "bpd is a property of a model" in capsys.readouterr().err
+
+
+def test_plot_elbo_draws_the_bound(conditional, tmp_path, capsys):
+    run = str(conditional.save(tmp_path / "run"))
+    assert main(["plot", "elbo", run, "--out", str(tmp_path / "elbo.png"), "-n", "8"]) == 0
+    with Image.open(tmp_path / "elbo.png") as picture:
+        assert picture.width > 1500
+    for n in ("0", "1", "451", "-3"):
+        assert main(["plot", "elbo", run, "--out", str(tmp_path / "no.png"), "-n", n]) == 2
+    assert not (tmp_path / "no.png").exists()
