@@ -271,11 +271,6 @@ def test_a_device_that_cannot_be_used(tiny_run, device):
         Pipeline.load(tiny_run, device=device)
 
 
-def test_likelihoods_are_not_in_this_version(pipe):
-    with refused("no likelihoods yet", UndiffuseError):
-        pipe.bits_per_dim(torch.zeros(1, 1, 8, 8))
-
-
 # -- in and out -----------------------------------------------------------------------------------------------------
 
 

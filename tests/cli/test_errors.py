@@ -155,7 +155,7 @@ USAGE = [
     (["sampel"], "sampel"),
     (["--nope"], "--nope"),
     *(([*name.split(), "run", "--some", "thing"], "is not in this version") for name in
-      ("edit", "check", "studio", "plot noise", "plot elbo")),
+      ("edit", "check", "studio", "plot noise")),
 ]  # fmt: skip
 
 RUN_TIME = [
