@@ -64,13 +64,17 @@ def test_other_predictions_and_losses_train_and_sample(tmp_path, prediction, los
     ("images", "label", "times", "kind", "words"),
     [
         (X + 0.01, None, None, UndiffuseError, "grid of 17 levels"),
-        (X * float("nan"), None, None, UndiffuseError, "grid of 17 levels"),
-        (X[:, :, :5], None, None, UsageError, r"images of \[1, 8, 8\]"),
-        (X[0], None, None, UsageError, r"images of \[1, 8, 8\]"),
+        (X * float("nan"), None, None, UndiffuseError, "hold NaN"),
+        (X * 127.5 + 127.5, None, None, UndiffuseError, "reach from 0 to 255"),
+        (X[:, :, :5], None, None, UsageError, r"float32 tensor \[n, 1, 8, 8\]; got torch.float32 \[12, 1, 5, 8\]"),
+        (X[0], None, None, UsageError, r"float32 tensor \[n, 1, 8, 8\]"),
+        (X.bfloat16(), None, None, UsageError, r"got torch\.bfloat16"),
         (X[:0], None, None, UsageError, "at least one image"),
         ((8 * X + 8).to(torch.uint8), None, None, UsageError, "float"),
         (X, Y[:5], None, UsageError, "12 labels"),
         (X, Y + 5, None, UsageError, "0 to 10"),
+        (X, Y[:, None], None, UsageError, "12 labels"),
+        (X, Y.float(), None, UsageError, "int64"),
         (X, Y, 0, UsageError, "between 1 and T = 50"),
         (X, Y, 51, UsageError, "between 1 and T = 50"),
     ],
@@ -106,6 +110,7 @@ def test_evaluate_measures_bits_and_says_what_they_are_made_of(conditional, tmp_
         (["--metrics", "bpd", "--times", "0"], "between 1 and T = 50"),
         (["--metrics", "bpd", "--times", "51"], "between 1 and T = 50"),
         (["--metrics", "bdp"], "did you mean 'bpd'"),
+        (["--metrics", "frechet", "--times", "5"], "--times is for bpd"),
     ],
 )
 def test_wrong_requests_are_one_line(conditional, tmp_path, capsys, options, words):

@@ -237,7 +237,9 @@ def _checked(raw: dict[Any, Any], origin: str) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise UsageError(f"{origin}: unknown key '{key}'; {nearest(key, list(_keys(Config)))}") from error
+            raise UsageError(
+                f"{origin}: unknown key '{key}'; {nearest(key, [*_keys(Config), 'model.preset'])}"
+            ) from error
         if first["type"] == "preset":
             raise UsageError(f"{origin}: {first['msg']}") from error
         raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {repr(first['input'])[:80]}") from error

@@ -134,7 +134,10 @@ def _trainer(config: Config, data: Any) -> Trainer:
     Pipeline(config, denoiser).check()
     trainer = Trainer(denoiser, build.loss(config), build.batches(config, data), build.plan(config), accelerator)
     if config.train.compile:
-        compiled(trainer.network)
+        share = (config.train.batch_size // accelerator.num_processes, *(config.data.shape or ()))
+        x = torch.zeros(share, device=accelerator.device).contiguous(memory_format=torch.channels_last)
+        t = torch.ones(len(x), device=accelerator.device)
+        compiled(trainer.network.train(), x, t, t.long() * 0 if build.num_classes(config) else None)
     return trainer
 
 

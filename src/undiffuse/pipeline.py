@@ -119,8 +119,11 @@ class Pipeline:
         return replace(self, config=self.config.replaced(wanted)) if wanted else self
 
     def compiled(self) -> "Pipeline":
-        """With its network compiled by torch.compile at the next call (see nn.compiling); pays on GPUs."""
-        compiled(self._network())
+        """With its network compiled by torch.compile (see nn.compiling), for blocks of 128 images; pays on GPUs."""
+        x = self.noise(BLOCK).to(self.device).contiguous(memory_format=torch.channels_last)
+        y = self.labels(range(BLOCK))
+        with torch.no_grad():
+            compiled(self._network(), x, x.new_ones(BLOCK), None if y is None else y.to(self.device))
         return self
 
     def sample(
@@ -201,7 +204,7 @@ class Pipeline:
         watch: Callable[[Iterator[Slice]], Iterable[Slice]] = iter,
     ) -> Bits:
         """The bound's terms by t and the mean squared errors behind them. `watch` sees each network call's slice."""
-        label = self._scored(images, label)
+        label, images = self._scored(images, label), images.float()
 
         def denoise(rows: slice) -> Denoise:
             return self._denoise(None if label is None else label[rows].to(self.device))
@@ -220,15 +223,20 @@ class Pipeline:
 
     def _scored(self, images: Tensor, label: Tensor | None) -> Tensor | None:
         """The labels of images to be scored (the null label for none), after checking both."""
-        if not images.is_floating_point() or tuple(images.shape[1:]) != self.shape or not len(images):
-            what = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
-            raise UsageError(f"give at least one image, float images of {list(self.shape)} in [-1, 1]; got {what}")
+        sound = isinstance(images, Tensor) and images.dtype in (torch.float32, torch.float64)
+        if not sound or tuple(images.shape[1:]) != self.shape or not len(images):
+            what = f"{getattr(images, 'dtype', type(images).__name__)} {list(getattr(images, 'shape', ()))}"
+            raise UsageError(f"give at least one image, a float32 tensor [n, {str(list(self.shape))[1:]}; got {what}")
         if not self.class_names:
             return None
         null = len(self.class_names)
         label = torch.full((len(images),), null) if label is None else label
-        if len(label) != len(images) or int(label.min()) < 0 or int(label.max()) > null:
-            raise UsageError(f"give {len(images)} labels from 0 to {null} ({null} for none)")
+        if not isinstance(label, Tensor) or label.dtype != torch.int64 or label.shape != images.shape[:1]:
+            raise UsageError(f"give {len(images)} labels, an int64 tensor [n] from 0 to {null} ({null} for none)")
+        if int(label.min()) < 0 or int(label.max()) > null:
+            raise UsageError(
+                f"labels lie from 0 to {null} ({null} for none), not {int(label.min())} to {int(label.max())}"
+            )
         return label
 
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:

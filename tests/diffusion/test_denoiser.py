@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from laws import refused, schedule
+from laws import NAMES, refused, schedule
 
-from undiffuse.diffusion.denoiser import Denoiser, bind
+from undiffuse.diffusion.denoiser import PREDICTED, Denoiser, bind
+from undiffuse.diffusion.noise import Gaussian
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.schedule import NoiseSchedule
 from undiffuse.errors import UndiffuseError, UsageError
@@ -111,3 +112,91 @@ def test_eps_prediction_is_refused_where_no_signal_is_left_at_T():
 def test_an_unknown_prediction_is_refused_with_the_nearest_name():
     with refused(UsageError, "unknown prediction 'epsi'; did you mean 'eps'"):
         Denoiser(Recorder(TRUTH.eps), PROCESS, "epsi")
+
+
+# -- every prediction says the same split -----------------------------------------------------------------------------
+
+
+def field_of(truth, process, prediction, t):
+    """What a perfect network of this prediction gives, from alpha_bar and beta alone (float64)."""
+    ab, beta = (
+        table[t.astype(int)].reshape(-1, 1, 1, 1) for table in (process.schedule.alpha_bar, process.schedule.beta)
+    )
+    before = process.schedule.alpha_bar[t.astype(int) - 1].reshape(-1, 1, 1, 1)
+    x0, eps = truth.x0.numpy(), truth.eps.numpy()
+    x_t = ab**0.5 * x0 + (1 - ab) ** 0.5 * eps
+    given = {
+        "eps": eps,
+        "x0": x0,
+        "v": ab**0.5 * eps - (1 - ab) ** 0.5 * x0,
+        "score": -(x_t - ab**0.5 * x0) / (1 - ab),
+        "mean": before**0.5 * beta / (1 - ab) * x0 + (1 - beta) ** 0.5 * (1 - before) / (1 - ab) * x_t,
+    }
+    return torch.from_numpy(given[prediction])
+
+
+@pytest.mark.parametrize("variance", ["small", "learned"])
+@pytest.mark.parametrize("prediction", PREDICTED)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_prediction_of_a_perfect_network_is_the_true_split(name, prediction, variance):
+    process, t = Process(schedule(name), variance=variance), np.array([1.0, 2, 500, 999, 1000])
+    truth = process.corrupt(fold(0).normal((5, 2, 4, 4)).double(), t, fold(1))
+    output = field_of(truth, process, prediction, t)
+    if variance == "learned":
+        output = torch.cat([output, torch.full_like(output, 0.5)], 1)
+    guess = Denoiser(Recorder(output), process, prediction)(truth.x_t, t)
+    for field in ("x0", "eps", "v"):
+        torch.testing.assert_close(getattr(guess, field), getattr(truth, field), rtol=0, atol=1e-8)
+    torch.testing.assert_close(guess.x_t, truth.x_t, rtol=0, atol=1e-12)
+    assert (guess.var_fraction is None) == (variance != "learned")
+    if variance == "learned":
+        assert guess.var_fraction.eq(0.75).all()
+
+
+@pytest.mark.parametrize("t", [0.25, 1.0])
+def test_a_mean_predicted_before_the_first_step_is_x0(t):
+    """s = t - 1 stops at 0, where the posterior is x0 itself."""
+    output = fold(5).normal((3, 2, 4, 4)).double()
+    truth = PROCESS.corrupt(TRUTH.x0.double(), t, fold(1))
+    guess = Denoiser(Recorder(output), PROCESS, "mean")(truth.x_t, t)
+    torch.testing.assert_close(guess.x0, output, rtol=1e-14, atol=0)
+
+
+def test_a_mean_may_be_predicted_between_the_integers():
+    truth = PROCESS.corrupt(TRUTH.x0.double(), 7.5, fold(1))
+    mean = PROCESS.posterior(truth, 7.5, 6.5).mean
+    guess = Denoiser(Recorder(mean), PROCESS, "mean")(truth.x_t, 7.5)
+    torch.testing.assert_close(guess.x0, truth.x0, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("variance", ["small", "learned"])
+@pytest.mark.parametrize("prediction", PREDICTED)
+def test_zero_terminal_snr_refuses_what_divides_by_the_signal_and_serves_the_rest(prediction, variance):
+    empty = Process(NoiseSchedule.from_betas(np.append(np.linspace(1e-4, 0.02, 999), 1.0)), variance=variance)
+    t = np.array([1.0, 999, 1000])
+    truth = empty.corrupt(TRUTH.x0.double(), t, fold(1))
+    if prediction in ("eps", "score"):
+        with refused(UsageError, f"prediction '{prediction}' cannot work with beta_T = 1"):
+            Denoiser(Recorder(truth.eps), empty, prediction)
+        return
+    output = field_of(truth, empty, prediction, t)
+    output = torch.cat([output, output], 1) if variance == "learned" else output
+    guess = Denoiser(Recorder(output), empty, prediction)(truth.x_t, t)
+    torch.testing.assert_close(guess.x0, truth.x0, rtol=0, atol=1e-8)
+    torch.testing.assert_close(guess.eps, truth.eps, rtol=0, atol=1e-8)
+
+
+def test_score_prediction_is_refused_for_other_noise():
+    class Uniform(Gaussian):
+        name = "uniform"
+        exact = frozenset({"chain", "posterior"})
+
+    process = Process(schedule("linear"), Uniform())
+    with refused(UsageError, "prediction 'score' needs Gaussian noise, not 'uniform'; take 'eps'"):
+        Denoiser(Recorder(TRUTH.eps), process, "score")
+    assert Denoiser(Recorder(TRUTH.eps), process, "eps")(TRUTH.x_t, T).eps.equal(TRUTH.eps)
+
+
+def test_double_precision_is_kept():
+    guess = Denoiser(Recorder(TRUTH.eps.double()), PROCESS)(TRUTH.x_t.double(), T)
+    assert guess.x0.dtype == guess.eps.dtype == torch.float64

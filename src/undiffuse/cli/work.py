@@ -82,6 +82,8 @@ def _keep(run: RunFolder, result: dict[str, Any]) -> None:
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     data = evaluation.real_images(pipe, given.data)
     names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, model=True)
+    if given.times is not None and evaluation.LIKELIHOOD not in names:
+        raise UsageError("--times is for bpd: add --metrics bpd, or leave it out")
     n = evaluation.default_count(data) if given.n is None else given.n
     if n < 2 or given.repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {given.repeats}")

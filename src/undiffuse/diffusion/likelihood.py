@@ -78,13 +78,16 @@ def discretised(x0: Data, decoder: Normal, levels: int) -> Tensor:
 
 def check_grid(x0: Data, levels: int) -> None:
     """Raise UndiffuseError unless x0 holds only the values -1, ..., 1 of a grid of this many levels."""
+    needed = f"likelihoods need images on the data's own grid of {levels} levels in [-1, 1]; these"
+    if not x0.isfinite().all():
+        raise UndiffuseError(f"{needed} hold NaN or infinity")
+    low, high = float(x0.min()), float(x0.max())
+    if low < -1 - 1e-6 or high > 1 + 1e-6:
+        raise UndiffuseError(f"{needed} reach from {low:.4g} to {high:.4g}")
     steps = (x0.detach().double() + 1) * (levels - 1) / 2
-    off = (steps - steps.round()).abs().max().item() if x0.numel() else 0.0
-    if not (off < 1e-3 and x0.min() >= -1 - 1e-6 and x0.max() <= 1 + 1e-6):
-        raise UndiffuseError(
-            f"likelihoods need images on the data's own grid of {levels} levels in [-1, 1]; these are off it by "
-            f"{off:.3g} steps (were they resized, or scaled another way?)"
-        )
+    off = float((steps - steps.round()).abs().max())
+    if off > 1e-3:
+        raise UndiffuseError(f"{needed} are off it by {off:.3g} of a level (were they resized?)")
 
 
 def check_gaussian(process: Process) -> None:

@@ -49,6 +49,11 @@ class UNetSpec:
             raise UsageError(f"model.attention: {list(self.attention)} must be among this network's factors {factors}")
         if self.channels % 2:
             raise UsageError(f"model.channels: {self.channels} must be even: half are sines of the time, half cosines")
+        if self.head_channels and self.heads != 1:
+            raise UsageError(
+                f"model.heads {self.heads} and model.head_channels {self.head_channels}: give one of them "
+                "(head_channels=0 lets heads count)"
+            )
         attending = self._attending()
         if any(width % self.heads for width in attending):
             raise UsageError(f"model.heads: {self.heads} must divide the widths {attending}")

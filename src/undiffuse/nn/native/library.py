@@ -51,15 +51,24 @@ def kernels() -> ctypes.CDLL | None:
 @cache
 def _loaded() -> ctypes.CDLL | None:
     try:
-        library = declared(ctypes.CDLL(str(compiled())))
-    except (OSError, RuntimeError) as trouble:
-        reason = (
-            f"{trouble}; networks run on torch's own kernels, about half as fast (UNDIFFUSE_NATIVE=0 hides this line)"
-        )
-        warnings.warn(f"the fast CPU kernels cannot be built: {reason}", SlowWarning, stacklevel=2)
+        library = _opened()
+    except (OSError, RuntimeError, subprocess.SubprocessError) as trouble:
+        what = " ".join(str(trouble).split())[:300]
+        reason = f"{what}; networks run on torch's own kernels, about half as fast (UNDIFFUSE_NATIVE=0 hides this line)"
+        warnings.warn(f"the fast CPU kernels cannot be had: {reason}", SlowWarning, stacklevel=2)
         return None
     keep_memory()
     return library
+
+
+def _opened() -> ctypes.CDLL:
+    """The library from the cache; one that does not load, or lacks a function, is marked to be compiled again."""
+    path = compiled()
+    try:
+        return declared(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError) as error:
+        _seal(path).unlink(missing_ok=True)
+        raise RuntimeError(f"{path} cannot be used ({error}); it will be compiled again at the next start") from error
 
 
 def keep_memory() -> None:
@@ -83,33 +92,63 @@ def compiled(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
         raise RuntimeError("no C compiler was found (gcc or clang)")
     runtime = openmp()
     text = "".join((FOLDER / name).read_text() for name in (*SOURCES, *HEADERS))
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    version = _run([compiler, "--version"], seconds=20).stdout
     key = hashlib.sha256("\0".join([text, version, str(runtime), str(tuning), cpu()]).encode()).hexdigest()[:16]
     target = cache_folder() / f"kernels-{key}.so"
-    if not target.exists():
+    if not _sound(target):
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             made = Path(scratch) / "kernels.so"
             _compile(compiler, runtime, tuning, made)
+            _seal(made).write_text(_digest(made))
+            for path in (made, _seal(made)):
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
             made.replace(target)  # at once: another process may be compiling the same
+            _seal(made).replace(_seal(target))
     return target
+
+
+def _seal(path: Path) -> Path:
+    """Beside the library: the digest of what was compiled. A file cut short would kill the process that loads it."""
+    return path.with_suffix(".sha256")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sound(path: Path) -> bool:
+    """Whether a whole library of our own lies there."""
+    files = (path, _seal(path))
+    if not all(file.is_file() and file.stat().st_uid == os.getuid() for file in files):
+        return False
+    return _seal(path).read_text(errors="replace") == _digest(path)
+
+
+def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
+    """In English, whatever the user's language, and not for ever."""
+    english = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(
+        command, capture_output=True, text=True, errors="replace", env=english, timeout=seconds, check=False
+    )
 
 
 def _compile(compiler: str, runtime: Path, tuning: tuple[tuple[str, ...], ...], made: Path) -> None:
     for tuned in tuning:
         command = [compiler, *FLAGS, *tuned, *(str(FOLDER / name) for name in SOURCES), str(runtime), "-lm"]
-        done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
+        done = _run([*command, "-o", str(made)], seconds=300)
+        if done.returncode == 0 and made.is_file():
             return
-    line = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:200])
-    raise RuntimeError(f"{Path(compiler).name} failed: {line.strip()}")
+    line = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr[:200])
+    raise RuntimeError(f"{Path(compiler).name} failed with status {done.returncode}: {line.strip() or 'no message'}")
 
 
 def cache_folder() -> Path:
     """The user's cache, made private: what lies there is run."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if folder.stat().st_uid != os.getuid():
-        raise RuntimeError(f"{folder} belongs to another user")
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
+        raise RuntimeError(f"{folder} belongs to, or can be written by, another user: chmod go-w it")
     return folder
 
 
