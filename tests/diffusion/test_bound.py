@@ -1,4 +1,4 @@
-"""The estimate of the bound: which draw stands where, what is refused, the sums; and the ends of its terms."""
+"""The estimate of the bound: which draw stands where, what is refused, the sums; and the ends of its formulas."""
 
 import math
 
@@ -20,6 +20,7 @@ from undiffuse.diffusion.likelihood import (
     prior_term,
     step_term,
 )
+from undiffuse.diffusion.losses import VLB
 from undiffuse.diffusion.noise import Gaussian
 from undiffuse.diffusion.process import Normal, Process
 from undiffuse.errors import UndiffuseError, UsageError
@@ -253,6 +254,19 @@ def test_the_mass_of_an_interval_falls_and_pulls_however_far(dtype):
     beyond = torch.tensor([1e16, 1e20, 1e30], dtype=dtype)
     for low, high in ((beyond, beyond * 2), (-beyond * 2, -beyond), (beyond, beyond + math.inf)):
         assert log_interval(low, high).isfinite().all()
+
+
+@pytest.mark.parametrize("t", [1, np.arange(1.0, 8)])
+def test_a_term_and_a_loss_refuse_data_off_the_grid_too(t):
+    """Training on the bound never passes through the estimate."""
+    truth = PROCESS.corrupt(GRID + 0.03, t, fold(1))
+    for term in (
+        lambda: bound_term(PROCESS, truth, truth, t, 17),
+        lambda: VLB(17)(PROCESS, truth, truth, t),
+        lambda: discretised(truth.x0, Normal(truth.x0, torch.ones_like(truth.x0)), 17),
+    ):
+        with refused(UndiffuseError, "likelihoods need images on the data's own grid of 17 levels in [-1, 1]"):
+            term()
 
 
 # -- learned variance -------------------------------------------------------------------------------------------------

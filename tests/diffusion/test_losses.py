@@ -126,7 +126,7 @@ def test_a_weighting_is_one_number_whatever_the_field(name, weight, field):
     ("weight", "field", "formula"),
     [
         ("snr", "eps", lambda snr: 1 + 0 * snr),  # Ho et al. 2020, eq. 14
-        ("min_snr", "x0", lambda snr: np.minimum(snr, 5)),  # Hang et al. 2023, section 3.4
+        ("min_snr", "x0", lambda snr: np.minimum(snr, 5)),  # Hang et al. 2023
         ("min_snr", "eps", lambda snr: np.minimum(5 / snr, 1)),
         ("min_snr", "v", lambda snr: np.minimum(snr, 5) / (snr + 1)),
         ("truncated_snr", "eps", lambda snr: np.maximum(1, 1 / snr)),  # max(x0-MSE, eps-MSE)
@@ -268,7 +268,7 @@ def test_the_mean_of_a_longer_step_finds_its_split_too(t, s):
 @pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_bound_with_fixed_variance_is_a_weighted_error_of_x0(name, variance):
-    """T L_{t-1} = T / 2 (SNR(t-1) - SNR(t)) x0-MSE for small (Kingma et al. 2021, eq. 13)."""
+    """T L_{t-1} = T / 2 (SNR(t-1) - SNR(t)) x0-MSE for small (Kingma et al. 2021)."""
     process = Process(schedule(name), variance=variance)
     t = np.array([2.0, 3, 500, 999, 1000])
     truth, guess = pair(process, t)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn.layers import Conv3x3, GroupNorm, zeroed
+from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, zeroed
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
 
@@ -29,7 +29,7 @@ class ResBlock(nn.Module):
         self.norm2 = GroupNorm(c_out, spec)
         self.dropout = nn.Dropout(spec.dropout)
         self.conv2 = zeroed(Conv3x3(c_out, c_out))
-        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+        self.skip = nn.Identity() if c_in == c_out else Conv1x1(c_in, c_out)
 
     def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h2 w2"]:
         """e is the conditioning vector after its activation."""
@@ -58,7 +58,7 @@ class ConvNeXtBlock(nn.Module):
         self.norm2 = GroupNorm(2 * c_out, whole, silu=False)
         self.dropout = nn.Dropout(spec.dropout)
         self.conv2 = zeroed(Conv3x3(2 * c_out, c_out))
-        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+        self.skip = nn.Identity() if c_in == c_out else Conv1x1(c_in, c_out)
 
     def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h w"]:
         """e is the conditioning vector after its activation."""

@@ -1,0 +1,95 @@
+"""How the kernels are compiled, kept and refused: whatever goes wrong is one line, and networks run without them."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+
+from undiffuse.nn.native import library
+
+pytestmark = pytest.mark.skipif(library.kernels() is None, reason="no C compiler")
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch):
+    monkeypatch.setattr(library.shutil, "which", lambda name: None)
+    library._loaded.cache_clear()
+    try:
+        with pytest.warns(library.SlowWarning, match="no C compiler was found"):
+            assert library.kernels() is None
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert library.kernels() is None  # said once
+    finally:
+        library._loaded.cache_clear()
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
+    bad = tmp_path / "gcc"
+    bad.write_text("#!/bin/sh\necho 'fatal error: omp.h: No such file' >&2\nexit 1\n")
+    bad.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(library.shutil, "which", lambda name: str(bad))
+    with pytest.raises(RuntimeError, match=r"gcc failed with status 1: fatal error: omp\.h"):
+        library.compiled()
+
+
+def in_scratch(tmp_path, monkeypatch) -> Path:
+    """A cache of its own with a freshly compiled library in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return library.compiled()
+
+
+@pytest.mark.parametrize("spoil", ["cut short", "junk", "empty", "no seal", "another library"])
+def test_a_spoilt_library_is_never_loaded_but_made_again(tmp_path, monkeypatch, spoil):
+    """Loading a file cut short would end the process by a bus error."""
+    path = in_scratch(tmp_path, monkeypatch)
+    whole = path.read_bytes()
+    contents = {"cut short": whole[:20000], "junk": b"junk", "empty": b"", "another library": b"other"}
+    path.write_bytes(contents.get(spoil, whole))
+    if spoil == "no seal":
+        path.with_suffix(".sha256").unlink()
+    assert not library._sound(path)
+    assert library._opened().wino_vector() in (4, 8, 16)
+    assert library._sound(path)
+
+
+def test_a_library_without_our_functions_is_marked_to_be_made_again(tmp_path, monkeypatch):
+    path = in_scratch(tmp_path, monkeypatch)
+    path.write_bytes(library.openmp().read_bytes())  # a sound library of somebody else's
+    library._seal(path).write_text(library._digest(path))
+    with pytest.raises(RuntimeError, match="compiled again at the next start"):
+        library._opened()
+    assert not library._sound(path)
+
+
+def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch):
+    path = in_scratch(tmp_path, monkeypatch)
+    path.parent.chmod(0o777)
+    with pytest.raises(RuntimeError, match="can be written by, another user"):
+        library.compiled()
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("head -c 4000 /dev/urandom >&2; exit 1", "failed with status 1"),
+        ("printf 'one\\ntwo\\nthree' >&2; exit 3", "failed with status 3: one two three"),
+        ("exit 4", "failed with status 4: no message"),
+        ("exit 0", "failed with status 0: no message"),
+    ],
+)
+def test_whatever_a_compiler_does_is_one_line(tmp_path, monkeypatch, script, words):
+    bad = tmp_path / "gcc"
+    bad.write_text(f"#!/bin/bash\n{script}\n")
+    bad.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(library.shutil, "which", lambda name: str(bad))
+    library._loaded.cache_clear()
+    try:
+        with pytest.warns(library.SlowWarning) as caught:
+            assert library.kernels() is None
+    finally:
+        library._loaded.cache_clear()
+    (warning,) = caught
+    assert words in str(warning.message)
+    assert "\n" not in str(warning.message)
