@@ -79,8 +79,8 @@ def discretised(x0: Data, decoder: Normal, levels: int) -> Tensor:
 def check_grid(x0: Data, levels: int) -> None:
     """Raise UndiffuseError unless x0 holds only the values -1, ..., 1 of a grid of this many levels."""
     needed = f"likelihoods need images on the data's own grid of {levels} levels in [-1, 1]; these"
-    if not x0.isfinite().all():
-        raise UndiffuseError(f"{needed} hold NaN or infinity")
+    if not x0.numel() or not x0.isfinite().all():
+        raise UndiffuseError(f"{needed} hold NaN or infinity, or nothing")
     low, high = float(x0.min()), float(x0.max())
     if low < -1 - 1e-6 or high > 1 + 1e-6:
         raise UndiffuseError(f"{needed} reach from {low:.4g} to {high:.4g}")

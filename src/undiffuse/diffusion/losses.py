@@ -74,6 +74,8 @@ class Simple:
             )
 
     def __call__(self, process: Process, truth: Split, guess: Split, t: Times) -> PerDatum:
+        if self.field == "score":
+            check_score(process)
         error = DISTANCES[self.distance](*(_field(process, split, t, self.field) for split in (guess, truth)))
         return (error * expand(self.factor(process, t), error)).flatten(1).mean(1)
 
@@ -83,6 +85,11 @@ class Simple:
         if weight is None:
             return np.ones_like(times)
         snr = process.schedule.snr(times)
+        if self.field in ("eps", "score") and np.any(snr == 0):
+            raise UsageError(
+                f"weighting '{self.weight}' of {self.field} has no meaning where no signal is left (beta_T = 1); "
+                "compare 'v' or 'x0'"
+            )
         return weight(snr) / SCALES[self.field](snr)
 
 
@@ -94,10 +101,15 @@ class ScoreMatching:
     """
 
     def __call__(self, process: Process, truth: Split, guess: Split, t: Times) -> PerDatum:
-        if "score" not in process.noise.exact:
-            raise UsageError(f"score matching needs Gaussian noise; the score of '{process.noise.name}' is another")
+        check_score(process)
         error = (guess.score - truth.score) ** 2
         return (error * expand(process.scales(t)[1] ** 2, error)).flatten(1).mean(1)
+
+
+def check_score(process: Process) -> None:
+    """Raise UsageError for a noise family whose score is not -eps / sigma."""
+    if "score" not in process.noise.exact:
+        raise UsageError(f"score matching needs Gaussian noise; the score of '{process.noise.name}' is another")
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,10 @@ class Normal:
 
     mean: Data
     var: Tensor
-    learned_log_var: Tensor | None = None  # kept where the variance came from its log: gradients stay finite
 
     @property
     def log_var(self) -> Tensor:
-        return self.var.log() if self.learned_log_var is None else self.learned_log_var
+        return self.var.log()
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Process:
         small, large = self._posterior_coefficients(t, s)[2], self._gap(t, s)[1]
         if self.variance == "learned":
             log_var = self._interpolate(split, np.where(s == 0, self._first_var, small), large)
-            return Normal(mean, log_var.exp(), log_var)
+            return Normal(mean, log_var.exp())
         fixed = large if self.variance == "large" else small
         return Normal(mean, expand(np.where(s == 0, self.decoder_var, fixed), mean))
 
