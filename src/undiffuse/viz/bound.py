@@ -55,8 +55,8 @@ def _terms(axes: Axes, bits: Bits) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(mean.min(), mean.max() * 1e-8) / 2)
     first, error = mean_and_error(bits.terms[:, 0])
-    prior, _ = mean_and_error(bits.prior)
-    axes.text(0.97, 0.95, f"L₀ = {first:.3g} ± {error:.1g}\nL_T = {prior:.2g}", transform=axes.transAxes,
+    prior, doubt = mean_and_error(bits.prior)
+    axes.text(0.97, 0.95, f"L₀ = {first:.3g} ± {error:.1g}\nL_T = {prior:.3g} ± {doubt:.1g}", transform=axes.transAxes,
               ha="right", va="top", fontsize=style.SMALL, color=style.INK)  # fmt: skip
     style.panel(axes, "Terms of the bound (band: ± 2 standard errors)", TIME, "bits per dimension")
 
