@@ -19,6 +19,7 @@ from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
+from undiffuse.train.times import TIME_SAMPLINGS, TimeSampling
 from undiffuse.train.trainer import Plan
 
 Row = TypeVar("Row")
@@ -119,6 +120,12 @@ def plan(config: Config) -> Plan:
         label_dropout=train.label_dropout,
         max_skips=train.max_skips,
     )
+
+
+def times(config: Config) -> TimeSampling:
+    """How training draws t."""
+    chosen = _row(TIME_SAMPLINGS, config.train.time_sampling, "train.time_sampling")
+    return chosen(config.diffusion.T, config.train.batch_size)
 
 
 def batches(config: Config, data: Dataset) -> Batches:

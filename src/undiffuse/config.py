@@ -97,7 +97,8 @@ class Diffusion(_Section):
 class Train(_Section):
     """steps updates of batch_size images. *_every count steps; 0 means only at the end.
 
-    gradient_checkpointing: less memory, more time, the same weights. compile: torch.compile the network (GPUs).
+    time_sampling: how t is drawn, see undiffuse.train.times. gradient_checkpointing: less memory, more time, the same
+    weights. compile: torch.compile the network (GPUs).
     """
 
     steps: Positive = 10_000
@@ -108,6 +109,7 @@ class Train(_Section):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     grad_clip: Annotated[float, Field(ge=0)] = 1.0
     label_dropout: Fraction = 0.1
+    time_sampling: str = "uniform"
     max_skips: Positive = 10
     log_every: Positive = 50
     checkpoint_every: Count = 1000

@@ -132,7 +132,8 @@ def _trainer(config: Config, data: Any) -> Trainer:
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
     denoiser = build.denoiser(config)
     Pipeline(config, denoiser).check()
-    trainer = Trainer(denoiser, build.loss(config), build.batches(config, data), build.plan(config), accelerator)
+    parts = (build.loss(config), build.batches(config, data), build.plan(config))
+    trainer = Trainer(denoiser, *parts, accelerator, build.times(config))
     if config.train.compile:
         share = (config.train.batch_size // accelerator.num_processes, *(config.data.shape or ()))
         x = torch.zeros(share, device=accelerator.device).contiguous(memory_format=torch.channels_last)

@@ -262,7 +262,7 @@ def test_quarters_of_t_add_up_to_the_whole():
     made = trainer({"train.batch_size": 64})
     window = made._window
     t = np.array([1, 12, 13, 25, 26, 37, 38, 50])
-    window.add(np.arange(8.0), t / 50, 1.0)
+    window.add(np.arange(8.0), np.ones(8), t / 50, 1.0)
     np.testing.assert_array_equal(window.sums[0], [28, 1, 5, 9, 13])
     np.testing.assert_array_equal(window.sums[1], [8, 2, 2, 2, 2])
     steps(made, 3)
@@ -273,7 +273,7 @@ def test_quarters_of_t_add_up_to_the_whole():
 
 def test_quarters_without_a_t_have_no_loss():
     made = trainer()
-    made._window.add(np.array([2.0]), np.array([0.9]), 1.0)
+    made._window.add(np.array([2.0]), np.array([0.5]), np.array([0.9]), 1.0)
     assert made.report().loss_q == (None, None, None, 2.0)
 
 

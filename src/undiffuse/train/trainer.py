@@ -19,6 +19,7 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Tensor
 from undiffuse.train import checkpoint
 from undiffuse.train.ema import EMA
+from undiffuse.train.times import TimeSampling, Uniform
 
 QUARTERS = 4
 
@@ -68,7 +69,7 @@ class Report:
 
 
 class Trainer:
-    """x0, y = data[step] -> t ~ U{1..T} -> truth -> guess -> loss -> backward, clip, step, EMA."""
+    """x0, y = data[step] -> t ~ p -> truth -> guess -> weighted loss -> backward, clip, step, EMA."""
 
     def __init__(
         self,
@@ -77,9 +78,11 @@ class Trainer:
         batches: Batches,
         plan: Plan,
         accelerator: Accelerator | None = None,
+        times: TimeSampling | None = None,
     ) -> None:
         self.accelerator = accelerator or Accelerator(cpu=True)
         self.loss, self.batches, self.plan, self.seed = loss, batches, plan, batches.seed
+        self.times = times or Uniform(denoiser.process.T)
         if not isinstance(denoiser.backbone, nn.Module):
             raise UndiffuseError("only a torch.nn.Module can be trained")
         self.network: nn.Module = denoiser.backbone
@@ -108,37 +111,41 @@ class Trainer:
         lr = self.plan.lr_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        losses, t = self._losses()
-        self.accelerator.backward(losses.mean())
+        losses, t, weight = self._losses()
+        self.accelerator.backward((losses * weight.to(losses)).mean())
+        everyone = self._gathered(t, losses)
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.plan.grad_clip or float("inf"))
         self._window.steps += 1
-        if self._finite(losses, norm):
+        if bool(torch.isfinite(norm)) and np.isfinite(everyone).all():
             self.optimizer.step()
             self.ema.update(self.step - self.skipped)
             self.streak = 0
-            self._window.add(losses.detach().float().cpu().numpy(), t.numpy() / self.denoiser.process.T, float(norm))
+            self.times.learn(*everyone)
+            t_over_T = t.numpy() / self.denoiser.process.T
+            self._window.add(losses.detach().float().cpu().numpy(), weight.numpy(), t_over_T, float(norm))
         else:
             self._skip()
         self.optimizer.zero_grad()
         self.step += 1
 
-    def _finite(self, losses: Tensor, norm: Tensor) -> bool:
-        """The same answer on every process: gradients are averaged already, losses are summed here."""
-        total = self.accelerator.reduce(losses.detach().sum(), reduction="sum")
-        return bool(torch.isfinite(norm) & torch.isfinite(total))
+    def _gathered(self, t: Tensor, losses: Tensor) -> np.ndarray:
+        """Times and losses of the whole global batch, [2, n], in its order, the same on every process."""
+        pairs = torch.stack([t.to(losses.device, torch.float32), losses.detach().float()], 1)  # t is exact below 2^24
+        return np.asarray(self.accelerator.gather(pairs).cpu().numpy().T)
 
-    def _losses(self) -> tuple[Tensor, Tensor]:
-        """Algorithm 1, lines 2 to 5, for this process's share of the global batch."""
+    def _losses(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Algorithm 1, lines 2 to 5, for this process's share of the global batch: losses, times, weights."""
         share = self.batches.batch_size // self.accelerator.num_processes
         first = share * self.accelerator.process_index
         x0, y = self.batches.batch(self.step, slice(first, first + share))
-        draws = rng.per_row(self.seed, "train", self.step, rows=range(first, first + share))
+        rows = range(first, first + share)
+        draws = rng.per_row(self.seed, "train", self.step, rows=rows)
         kept = self._drop_labels(y, draws)
-        t = draws.integers(1, self.denoiser.process.T, (share,))
+        t, weight = self.times.draw(rows, draws, rng.fold(self.seed, "times", self.step))
         truth = self.denoiser.process.corrupt(x0.to(self.accelerator.device), t, draws)
         rng.seed_torch(self.seed, "dropout", self.step, self.accelerator.process_index)
         guess = self.denoiser(truth.x_t, t, None if kept is None else kept.to(self.accelerator.device))
-        return self.loss(self.denoiser.process, truth, guess, t), t
+        return self.loss(self.denoiser.process, truth, guess, t), t, weight
 
     def _drop_labels(self, y: Tensor, draws: rng.Generator) -> Tensor | None:
         """Replace some labels by the null label, for classifier-free guidance (Ho & Salimans 2022, Algorithm 1)."""
@@ -175,6 +182,8 @@ class Trainer:
             "ema": self.ema.backbone.state_dict(),
             "optimizer": checkpoint.optimizer_tensors(self.optimizer),
         }
+        if memory := self.times.tensors():
+            tensors["times"] = memory
         return checkpoint.Snapshot(tensors, {"step": self.step, "skipped": self.skipped, "streak": self.streak})
 
     def restore(self, path: Path) -> None:
@@ -183,20 +192,22 @@ class Trainer:
         checkpoint.fill(self.network, checkpoint.load_tensors(path, "backbone"), path)
         checkpoint.fill(self.ema.backbone, checkpoint.load_tensors(path, "ema"), path)
         checkpoint.fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"), path)
+        if self.times.tensors():
+            self.times.fill(checkpoint.load_tensors(path, "times"), path)
         self.step, self.skipped, self.streak = (state[name] for name in ("step", "skipped", "streak"))
 
 
 class _Window:
-    """Sums since the last report: of losses (all, then by quarter of t) and how many there were."""
+    """Sums since the last report: of weighted losses (all, then by quarter of t), and of the weights."""
 
     def __init__(self) -> None:
         self.sums = np.zeros((2, 1 + QUARTERS))
         self.steps, self.updates, self.norm, self.seconds = 0, 0, 0.0, 0.0
 
-    def add(self, losses: np.ndarray, t_over_T: np.ndarray, norm: float) -> None:
+    def add(self, losses: np.ndarray, weight: np.ndarray, t_over_T: np.ndarray, norm: float) -> None:
         quarter = np.ceil(t_over_T * QUARTERS).astype(int)  # t in (0, T] -> 1..4
         for place in (np.zeros_like(quarter), quarter):
-            self.sums[0] += np.bincount(place, losses, 1 + QUARTERS)
-            self.sums[1] += np.bincount(place, minlength=1 + QUARTERS)
+            self.sums[0] += np.bincount(place, losses * weight, 1 + QUARTERS)
+            self.sums[1] += np.bincount(place, weight, 1 + QUARTERS)
         self.updates += 1
         self.norm += norm
