@@ -119,3 +119,23 @@ def test_the_plan_is_the_train_section(config):
     for name in ("steps", "lr", "warmup", "lr_decay", "ema", "grad_clip", "label_dropout", "max_skips"):
         assert getattr(plan, name) == getattr(train, name)
     assert plan.num_classes == 10
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_any_schedule_is_rescaled_to_zero_terminal_snr(config, name):
+    said = {"diffusion.schedule": name, "diffusion.zero_terminal_snr": True, "diffusion.prediction": "v"}
+    schedule = build.process(config.replaced(said)).schedule
+    assert schedule.beta[-1] == 1 and schedule.name == f"{name}, zero terminal SNR"
+
+
+def test_what_a_rescaled_schedule_had_left_at_T_is_nothing_to_warn_of(config):
+    betas = [0.05] * 50  # sqrt(alpha_bar_T) = 0.277
+    said = {"diffusion.schedule": "betas", "diffusion.betas": betas, "diffusion.zero_terminal_snr": True}
+    assert build.process(config.replaced(said)).schedule.alpha_bar[-1] == 0
+
+
+def test_noise_cannot_be_predicted_where_nothing_but_noise_is_left(config):
+    for prediction in ("eps", "score"):
+        said = {"diffusion.zero_terminal_snr": True, "diffusion.prediction": prediction}
+        with pytest.raises(UsageError, match=r"cannot work with beta_T = 1: .* take 'v' or 'x0'"):
+            build.denoiser(config.replaced(said))

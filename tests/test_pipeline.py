@@ -12,6 +12,7 @@ from undiffuse import Pipeline, build, images
 from undiffuse.data.loader import Batches
 from undiffuse.data.sources import digits
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.jobs import Training
 from undiffuse.train.trainer import Trainer
 
 
@@ -347,3 +348,15 @@ def test_any_size_trains_and_samples(shape, changes):
     x = pipe.sample(n=3, steps=3)
     assert x.shape == (3, *shape)
     assert x.isfinite().all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"diffusion.variance": "learned", "diffusion.loss": "hybrid"}])
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
+def test_a_model_of_zero_terminal_snr_trains_samples_and_has_a_likelihood(tmp_path, changes, sampler):
+    changes |= {"diffusion.prediction": "v", "diffusion.zero_terminal_snr": True, "sample.sampler": sampler}
+    training = Training.start(tiny.config().replaced(changes), tmp_path / "run", "run")
+    assert all(np.isfinite(report.loss) for report in training)
+    pipe = Pipeline.load(tmp_path / "run")
+    assert pipe.sample(n=2, steps=5).isfinite().all()
+    bits = pipe.bound(digits().held_out.images()[:2])
+    assert bits.total.isfinite().all() and (bits.prior == 0).all()

@@ -1,5 +1,6 @@
 """Configuration -> objects: the only place where names become classes."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import SAMPLERS, Sampler
-from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule
+from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarning
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
@@ -46,7 +47,7 @@ def resolved(config: Config, data: Dataset) -> Config:
 
 def process(config: Config) -> Process:
     diffusion = config.diffusion
-    schedule = _schedule(config)
+    schedule = _rescaled(config) if diffusion.zero_terminal_snr else _schedule(config)
     noise = _row(NOISES, diffusion.noise, "diffusion.noise")()
     variance = _row({name: name for name in VARIANCES}, diffusion.variance, "diffusion.variance")
     return Process(schedule, noise, variance)  # type: ignore[arg-type]
@@ -59,6 +60,13 @@ def _schedule(config: Config) -> NoiseSchedule:
     if diffusion.betas is None or len(diffusion.betas) != diffusion.T:
         raise UsageError(f"diffusion.betas: the schedule 'betas' needs T = {diffusion.T} numbers here")
     return NoiseSchedule.from_betas(diffusion.betas)
+
+
+def _rescaled(config: Config) -> NoiseSchedule:
+    """What is left of the data at T before is nothing to warn of: this takes it away."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScheduleWarning)
+        return _schedule(config).zero_terminal_snr()
 
 
 def num_classes(config: Config) -> int:

@@ -82,11 +82,15 @@ class Model(_Section):
 
 
 class Diffusion(_Section):
-    """schedule: a name, or "betas" for the numbers in `betas`, beta_1..beta_T."""
+    """schedule: a name, or "betas" for the numbers in `betas`, beta_1..beta_T.
+
+    zero_terminal_snr: rescale it to end in pure noise; the network must then predict v or x0.
+    """
 
     schedule: str = "cosine"
     T: Held = 1000
     betas: list[float] | None = None
+    zero_terminal_snr: bool = False
     prediction: str = "eps"
     noise: str = "gaussian"
     variance: str = "small"

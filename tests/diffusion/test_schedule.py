@@ -180,6 +180,32 @@ def test_zero_terminal_schedules_start_at_the_data_too():
     assert made.snr(0) == np.inf
 
 
+@pytest.mark.parametrize("T", [50, 1000])
+@pytest.mark.parametrize("name", NAMES)
+def test_rescaling_to_zero_terminal_snr_is_lin_et_al_algorithm_1(name, T):
+    """Shift sqrt(alpha_bar) so that the last is 0, scale so that the first is as before; with 50 digits."""
+    signal, product = [], Decimal(1)
+    for beta in _beta(name, T):
+        product *= 1 - beta
+        signal.append(product.sqrt())
+    expected = [(a - signal[-1]) * signal[0] / (signal[0] - signal[-1]) for a in signal]
+    made = schedule(name, T).zero_terminal_snr()
+    np.testing.assert_allclose(np.sqrt(made.alpha_bar[1:-1]), [float(a) for a in expected[:-1]], rtol=1e-10)
+    assert made.alpha_bar[-1] == 0 and made.beta[-1] == 1 and made.T == T
+    assert made.beta[1] == pytest.approx(schedule(name, T).beta[1], rel=1e-10)
+    assert made.name == f"{name}, zero terminal SNR"
+
+
+def test_rescaling_twice_changes_nothing():
+    once = schedule("linear").zero_terminal_snr()
+    np.testing.assert_allclose(once.zero_terminal_snr().beta, once.beta, rtol=1e-9)
+
+
+def test_one_step_cannot_be_rescaled():
+    with refused(UsageError, "one step"):
+        NoiseSchedule.cosine(1).zero_terminal_snr()
+
+
 # -- your own -------------------------------------------------------------------------------------------------------
 
 

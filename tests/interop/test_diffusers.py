@@ -162,6 +162,20 @@ def test_their_schedules_are_read_as_they_are(tmp_path, shape):
     np.testing.assert_allclose(pipe.process.schedule.beta[1:], scheduler.betas.numpy(), rtol=3e-5)
 
 
+def test_their_zero_terminal_snr_is_ours(tmp_path):
+    settings = {"beta_schedule": "scaled_linear", "beta_end": 0.012, "prediction_type": "v_prediction"}
+    scheduler = diffusers.DDPMScheduler(**settings, rescale_betas_zero_snr=True)
+    pipe = Pipeline.load(saved(tmp_path / "m", theirs(HABIT), **settings, rescale_betas_zero_snr=True))
+    np.testing.assert_allclose(pipe.process.schedule.beta[1:-1], scheduler.betas[:-1].numpy(), rtol=2e-3)
+    assert pipe.process.schedule.beta[-1] == 1 == scheduler.betas[-1]
+    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "b")
+    (tmp_path / "b/config.yaml").unlink()
+    back = Pipeline.load(tmp_path / "b").process.schedule
+    np.testing.assert_allclose(back.alpha_bar, pipe.process.schedule.alpha_bar, rtol=1e-12)
+    with pytest.raises(UndiffuseError, match="'eps' cannot work with beta_T = 1"):
+        Pipeline.load(saved(tmp_path / "c", theirs(HABIT), rescale_betas_zero_snr=True))
+
+
 def feed(monkeypatch, module: str, noises: list[torch.Tensor]) -> None:
     """Their pipeline draws what ours drew."""
     remaining = iter(noises)

@@ -93,6 +93,20 @@ class NoiseSchedule:
             raise UndiffuseError("alpha_bar must fall strictly from 1 towards 0; give it for t = 1..T in order")
         return cls._prepend(name, 1 - table[1:] / table[:-1])
 
+    def zero_terminal_snr(self) -> "NoiseSchedule":
+        """This schedule's sqrt(alpha_bar_t), t = 1..T, shifted to end at 0 and scaled to begin where it did.
+
+        Lin et al. 2024 (Common diffusion noise schedules and sample steps are flawed), algorithm 1. Then beta_T = 1 and
+        x_T holds nothing of the data: a network must predict v or x0. Raises UsageError for T = 1.
+        """
+        if self.T == 1:
+            raise UsageError("a schedule of one step cannot both begin as it does and end at zero SNR; take a larger T")
+        signal = np.exp(self.log_alpha_bar / 2)
+        first, last = signal[1], signal[-1]
+        signal = np.concatenate([[1.0], (signal[1:] - last) * (first / (first - last))])
+        signal[-1] = 0.0
+        return self.from_alpha_bar(signal**2, f"{self.name}, zero terminal SNR")
+
     # -- tables [T + 1] -------------------------------------------------------------------------------------------
 
     @property

@@ -23,7 +23,6 @@ UNET_ONLY: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
 SCHEDULER_ONLY: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
     ("thresholding", (False,), False),
     ("clip_sample_range", (1, 1.0), 1.0),
-    ("rescale_betas_zero_snr", (False,), False),
 )
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 VARIANCES = {
@@ -85,6 +84,7 @@ def from_scheduler(scheduler: Json) -> Json:
         "diffusion.T": scheduler.get("num_train_timesteps", 1000),
         "diffusion.betas": betas(scheduler).tolist(),
         "diffusion.schedule": "betas",
+        "diffusion.zero_terminal_snr": scheduler.get("rescale_betas_zero_snr", False),
         "diffusion.prediction": _known(scheduler, "prediction_type", PREDICTIONS, "epsilon"),
         "diffusion.variance": _known(scheduler, "variance_type", VARIANCES, "fixed_small"),
         "sample.clip": scheduler.get("clip_sample", True),
