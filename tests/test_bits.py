@@ -111,6 +111,8 @@ def test_evaluate_measures_bits_and_says_what_they_are_made_of(conditional, tmp_
         (["--metrics", "bpd", "--times", "51"], "between 1 and T = 50"),
         (["--metrics", "bdp"], "did you mean 'bpd'"),
         (["--metrics", "frechet", "--times", "5"], "--times is for bpd"),
+        (["--metrics", "bpd", "--dequantise", "noise"], "--dequantise is for bpd_ode"),
+        (["--metrics", "bpd_ode", "--dequantise", "nose"], "did you mean 'noise'"),
     ],
 )
 def test_wrong_requests_are_one_line(conditional, tmp_path, capsys, options, words):
@@ -119,6 +121,37 @@ def test_wrong_requests_are_one_line(conditional, tmp_path, capsys, options, wor
     assert main(["evaluate", run, *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_the_ode_is_a_second_opinion(conditional):
+    """Rough agreement of a trained network's two numbers, labels that matter, and weights left as they were."""
+    flow = conditional.ode_likelihood(X, Y, steps=20)
+    assert flow.total.shape == (12,) and flow.total.isfinite().all()
+    torch.testing.assert_close(conditional.ode_likelihood(X[:5], Y[:5], steps=20).total, flow.total[:5])
+    assert not torch.equal(flow.total, conditional.ode_likelihood(X, steps=20).total)
+    assert flow.mean()[0] < conditional.bound(X, Y).mean()[0] + 0.5
+    assert all(parameter.requires_grad for parameter in conditional.denoiser.backbone.parameters())
+    with pytest.raises(UsageError, match="12 labels"):
+        conditional.ode_likelihood(X, Y[:5])
+
+
+def test_uniform_dequantisation_does_not_clip_what_reaches_beyond_the_range(conditional):
+    unclipped = conditional.configured(clip=False)
+    one, two = (pipe.ode_likelihood(X, Y, 4, "uniform") for pipe in (conditional, unclipped))
+    assert torch.equal(one.total, two.total)
+    one, two = (pipe.ode_likelihood(X, Y, 4, "noise") for pipe in (conditional, unclipped))
+    assert not torch.equal(one.total, two.total)
+
+
+def test_evaluate_measures_bits_by_the_ode(conditional, tmp_path, monkeypatch):
+    monkeypatch.setattr("undiffuse.evaluation.ODE_STEPS", 2)
+    run, out = str(conditional.save(tmp_path / "run")), tmp_path / "n.json"
+    assert main(["evaluate", run, "--metrics", "bpd_ode", "--dequantise", "uniform", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["metrics"]["bpd_ode"]["n"] == 450 and found["metrics"]["bpd_ode"]["stderr"] > 0
+    protocol = found["protocol"]["bpd_ode"]
+    assert (protocol["dequantisation"], protocol["labels"], protocol["grid"]) == ("uniform", "given", "17 levels")
+    assert "2 steps uniform in half_log_snr from t = 1 to 50" in protocol["solver"]
 
 
 def test_pictures_have_no_likelihood(tmp_path, capsys):

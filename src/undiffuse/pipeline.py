@@ -8,25 +8,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from undiffuse import build, rng
+from undiffuse import build, labels, rng
 from undiffuse.blocks import aligned, check_blocks, counted
 from undiffuse.config import Config, read
 from undiffuse.diffusion.bound import Bits, Slice, estimated
 from undiffuse.diffusion.denoiser import Denoise, Denoiser, bind
 from undiffuse.diffusion.guidance import clipped, guided
+from undiffuse.diffusion.ode import Flow, State, integrated
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame, trajectory
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.diffusion.split import Split
-from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.foreign import load_diffusers
 from undiffuse.interop.folder import is_diffusers
+from undiffuse.labels import Label
 from undiffuse.nn.compiling import compiled
+from undiffuse.nn.layers import frozen
 from undiffuse.runs import RunFolder
 from undiffuse.shapes import Images, Tensor
 from undiffuse.train import checkpoint
 
-Label = int | str | Sequence[int | str] | None
 BLOCK = 128
 WEIGHTS = {"ema": "ema", "raw": "backbone"}
 
@@ -170,19 +172,8 @@ class Pipeline:
         return self._prior(rng.per_row(seed, "sample", rows=range(start, start + counted(n))))
 
     def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
-        """int64 class index of each image; None for an unconditional model."""
-        names = self.class_names
-        if not names:
-            if label is not None:
-                raise UsageError("this model has no classes; leave the label out")
-            return None
-        if label is None:
-            return torch.tensor([row % len(names) for row in rows], dtype=torch.int64)
-        wanted = [label] if isinstance(label, int | str) else list(label)
-        if not wanted:
-            raise UsageError("an empty list of labels; name at least one class")
-        indices = [_class_index(names, entry) for entry in wanted]
-        return torch.tensor([indices[row % len(indices)] for row in rows], dtype=torch.int64)
+        """int64 class index of each image, as `labels.of_rows` reads `label`; None for an unconditional model."""
+        return labels.of_rows(self.class_names, rows, label)
 
     # -- likelihood -----------------------------------------------------------------------------------------------
 
@@ -213,6 +204,29 @@ class Pipeline:
         count = self.process.T if times is None else times
         return estimated(self.process, denoise, images.to(self.device), levels, count, seed, watch)
 
+    def ode_likelihood(
+        self,
+        images: Tensor,
+        label: Tensor | None = None,
+        steps: int = 50,
+        dequantise: str = "noise",
+        seed: int = 0,
+        watch: Callable[[Iterator[State]], Iterable[State]] = iter,
+    ) -> Flow:
+        """The same bits per dimension by the probability-flow ODE: see diffusion.ode.integrated.
+
+        x0 is clipped as in sampling; not for dequantise="uniform", whose data reach half a bin beyond [-1, 1].
+        """
+        label, images = self._scored(images, label), images.float()
+        pipe = self if dequantise == "noise" else self.configured(clip=False)
+
+        def denoise(rows: slice) -> Denoise:
+            return pipe._denoise(None if label is None else label[rows].to(self.device))
+
+        levels = self.config.data.levels or 256
+        with frozen(self.denoiser.backbone):
+            return integrated(self.process, denoise, images.to(self.device), levels, steps, dequantise, seed, watch)
+
     @torch.no_grad()
     def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
         """What the model makes of these images at time t: corrupted with noise (seed, index), then denoised."""
@@ -227,17 +241,7 @@ class Pipeline:
         if not sound or tuple(images.shape[1:]) != self.shape or not len(images):
             what = f"{getattr(images, 'dtype', type(images).__name__)} {list(getattr(images, 'shape', ()))}"
             raise UsageError(f"give at least one image, a float32 tensor [n, {str(list(self.shape))[1:]}; got {what}")
-        if not self.class_names:
-            return None
-        null = len(self.class_names)
-        label = torch.full((len(images),), null) if label is None else label
-        if not isinstance(label, Tensor) or label.dtype != torch.int64 or label.shape != images.shape[:1]:
-            raise UsageError(f"give {len(images)} labels, an int64 tensor [n] from 0 to {null} ({null} for none)")
-        if int(label.min()) < 0 or int(label.max()) > null:
-            raise UsageError(
-                f"labels lie from 0 to {null} ({null} for none), not {int(label.min())} to {int(label.max())}"
-            )
-        return label
+        return labels.of_scored(self.class_names, len(images), label)
 
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
         visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
@@ -283,17 +287,3 @@ def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) ->
     checkpoint.load_state(found)
     if isinstance(denoiser.backbone, nn.Module):
         checkpoint.fill(denoiser.backbone, checkpoint.load_tensors(found, group), found)
-
-
-def _class_index(names: tuple[str, ...], entry: int | str) -> int:
-    """A class name in any case, else an index."""
-    lowered = [name.lower() for name in names]
-    if str(entry).lower() in lowered:
-        return lowered.index(str(entry).lower())
-    try:
-        index = int(entry)
-    except ValueError:
-        raise UsageError(f"no class '{entry}'; {nearest(str(entry), list(names))}") from None
-    if not 0 <= index < len(names):
-        raise UsageError(f"label {index} is out of range; this model has {len(names)} classes, 0 to {len(names) - 1}")
-    return index

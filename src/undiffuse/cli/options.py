@@ -63,10 +63,16 @@ class Evaluate:
         Argument(metavar="MODEL|IMAGES", help="A run folder, a diffusers folder, an .npz or a folder of PNG files."),
     ]
     n: Annotated[int | None, Option("-n", help="Images per seed (default: as many as to train on).")] = None
-    metrics: Annotated[str | None, Option("--metrics", help="frechet, train_on_generated, bpd, or several.")] = None
+    metrics: Annotated[
+        str | None, Option("--metrics", help="frechet, train_on_generated, bpd, bpd_ode, or several.")
+    ] = None
     data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Real images to compare with.")] = None
     times: Annotated[
         int | None, Option("--times", metavar="K", help="For bpd: K of the T terms for each image (default: all).")
+    ] = None
+    dequantise: Annotated[
+        str | None,
+        Option("--dequantise", metavar="noise|uniform", help="For bpd_ode: how the grid is left (default: noise)."),
     ] = None
     seed: Seed = 0
     repeats: Annotated[int, Option("--repeats", help="Sampling seeds to average over.")] = 3

@@ -1,5 +1,6 @@
 """demo, train and evaluate: what is called and what is printed. Results on stdout, progress on stderr."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,13 @@ from undiffuse import config, evaluation
 from undiffuse.cli import show
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train
 from undiffuse.data import sources
+from undiffuse.diffusion import ode
 from undiffuse.diffusion.bound import BLOCK
 from undiffuse.errors import UsageError
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training
+from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, check_writable, write_text
 from undiffuse.viz.report import write_report
@@ -82,32 +85,39 @@ def _keep(run: RunFolder, result: dict[str, Any]) -> None:
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     data = evaluation.real_images(pipe, given.data)
     names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, model=True)
-    if given.times is not None and evaluation.LIKELIHOOD not in names:
+    if given.times is not None and "bpd" not in names:
         raise UsageError("--times is for bpd: add --metrics bpd, or leave it out")
+    if given.dequantise is not None and "bpd_ode" not in names:
+        raise UsageError("--dequantise is for bpd_ode: add --metrics bpd_ode, or leave it out")
     n = evaluation.default_count(data) if given.n is None else given.n
     if n < 2 or given.repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {given.repeats}")
     seeds = range(given.seed, given.seed + given.repeats)
-    of_samples = [name for name in names if name != evaluation.LIKELIHOOD]
+    of_samples = [name for name in names if name not in evaluation.LIKELIHOODS]
     sets = []
     if of_samples:
         total = len(seeds) * pipe.frame_count(n)
         sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total))
     protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
     result = evaluation.measure(sets, data, of_samples, protocol)
-    if evaluation.LIKELIHOOD in names:
-        _add_likelihood(result, pipe, data, given)
+    for name in names:
+        if name in evaluation.LIKELIHOODS:
+            estimate, parts = _likelihood(name, pipe, data, given)
+            result["metrics"][name], result["protocol"][name] = estimate.as_dict(), parts
     print(show.table(result["metrics"]), flush=True)
     return result
 
 
-def _add_likelihood(result: dict[str, Any], pipe: Pipeline, data: sources.Dataset, given: Evaluate) -> None:
-    calls = -(-len(data.held_out) // BLOCK) * (given.times or pipe.process.T)
-    estimate, parts = evaluation.likelihood(
-        pipe, data, given.times, given.seed, lambda slices: show.track("term of the bound", slices, calls)
-    )
-    result["metrics"][evaluation.LIKELIHOOD] = estimate.as_dict()
-    result["protocol"][evaluation.LIKELIHOOD] = parts
+def _likelihood(name: str, pipe: Pipeline, data: sources.Dataset, given: Evaluate) -> tuple[Estimate, dict[str, Any]]:
+    count = len(data.held_out)
+    if name == "bpd":
+        watch = functools.partial(
+            show.track, "term of the bound", total=-(-count // BLOCK) * (given.times or pipe.process.T)
+        )
+        return evaluation.likelihood(pipe, data, given.times, given.seed, watch)
+    total = -(-count // ode.BLOCK) * evaluation.ODE_STEPS
+    watch = functools.partial(show.track, "step of the ODE", total=total)
+    return evaluation.ode_likelihood(pipe, data, given.dequantise or "noise", given.seed, watch)
 
 
 def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:

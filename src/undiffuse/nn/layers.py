@@ -1,6 +1,8 @@
 """Convolutions, linear layers and group norm: torch's parameters and results, on own CPU kernels where those run."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -90,3 +92,17 @@ def zeroed(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
+
+
+@contextmanager
+def frozen(backbone: object) -> Iterator[None]:
+    """Gradients for the input alone: a module's weights need none meanwhile."""
+    parameters = backbone.parameters() if isinstance(backbone, nn.Module) else ()
+    needing = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in needing:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in needing:
+            parameter.requires_grad_(True)

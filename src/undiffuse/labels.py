@@ -1,0 +1,56 @@
+"""Class labels as users give them -> indices. The null label, which means none, is the number of classes."""
+
+from collections.abc import Sequence
+
+import torch
+
+from undiffuse.errors import UsageError, nearest
+from undiffuse.shapes import Tensor
+
+Label = int | str | Sequence[int | str] | None
+
+
+def of_rows(names: Sequence[str], rows: Sequence[int], label: Label) -> Tensor | None:
+    """int64 class index of each row; None for a model without classes.
+
+    label: a class name, an index, or a sequence of them (row i gets entry i modulo its length); None gives row i the
+    class i modulo their number.
+    """
+    if not names:
+        if label is not None:
+            raise UsageError("this model has no classes; leave the label out")
+        return None
+    if label is None:
+        return torch.tensor([row % len(names) for row in rows], dtype=torch.int64)
+    wanted = [label] if isinstance(label, int | str) else list(label)
+    if not wanted:
+        raise UsageError("an empty list of labels; name at least one class")
+    indices = [_index(names, entry) for entry in wanted]
+    return torch.tensor([indices[row % len(indices)] for row in rows], dtype=torch.int64)
+
+
+def of_scored(names: Sequence[str], count: int, label: Tensor | None) -> Tensor | None:
+    """Checked labels int64 [count] of images to be scored, the null label where none were given."""
+    if not names:
+        return None
+    null = len(names)
+    label = torch.full((count,), null) if label is None else label
+    if not isinstance(label, torch.Tensor) or label.dtype != torch.int64 or label.shape != (count,):
+        raise UsageError(f"give {count} labels, an int64 tensor [n] from 0 to {null} ({null} for none)")
+    if int(label.min()) < 0 or int(label.max()) > null:
+        raise UsageError(f"labels lie from 0 to {null} ({null} for none), not {int(label.min())} to {int(label.max())}")
+    return label
+
+
+def _index(names: Sequence[str], entry: int | str) -> int:
+    """A class name in any case, else an index."""
+    lowered = [name.lower() for name in names]
+    if str(entry).lower() in lowered:
+        return lowered.index(str(entry).lower())
+    try:
+        index = int(entry)
+    except ValueError:
+        raise UsageError(f"no class '{entry}'; {nearest(str(entry), list(names))}") from None
+    if not 0 <= index < len(names):
+        raise UsageError(f"label {index} is out of range; this model has {len(names)} classes, 0 to {len(names) - 1}")
+    return index
