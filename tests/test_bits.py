@@ -168,3 +168,13 @@ def test_plot_elbo_draws_the_bound(conditional, tmp_path, capsys):
     for n in ("0", "1", "451", "-3"):
         assert main(["plot", "elbo", run, "--out", str(tmp_path / "no.png"), "-n", n]) == 2
     assert not (tmp_path / "no.png").exists()
+
+
+def test_plot_score_draws_the_comparison(conditional, tmp_path, capsys):
+    run = str(conditional.save(tmp_path / "run"))
+    assert main(["plot", "score", run, "--out", str(tmp_path / "score.png"), "-n", "5"]) == 0
+    with Image.open(tmp_path / "score.png") as picture:
+        assert picture.width > 1400
+    assert main(["plot", "score", run, "--out", str(tmp_path / "no.png"), "-n", "451"]) == 2
+    assert "2..450" in capsys.readouterr().err
+    assert not (tmp_path / "no.png").exists()

@@ -113,7 +113,7 @@ class Pipeline:
         """Raise now what sampling as configured would raise later."""
         build.sampler(self.config)
         self.frame_count(1)
-        self._denoise(self.labels([0]))
+        self.denoise(self.labels([0]))
 
     def configured(self, **changes: Any) -> "Pipeline":
         """With other defaults: sampler, steps, spacing, guidance, eta, clip. None keeps the present one."""
@@ -175,6 +175,17 @@ class Pipeline:
         """int64 class index of each image, as `labels.of_rows` reads `label`; None for an unconditional model."""
         return labels.of_rows(self.class_names, rows, label)
 
+    def denoise(self, y: Tensor | None = None) -> Denoise:
+        """(x_t, t) -> Split as sampling uses it: guided and clipped as configured, for rows of these classes."""
+        settings = self.config.sample
+        if settings.guidance != 1 and self.class_names and self.config.train.label_dropout == 0:
+            raise UsageError(
+                "guidance needs a model trained with train.label_dropout above 0; leave it at 1 for this one"
+            )
+        bound = bind(self.denoiser, None if y is None else y.to(self.device))
+        denoise = guided(bound, settings.guidance, len(self.class_names))
+        return clipped(denoise) if settings.clip else denoise
+
     # -- likelihood -----------------------------------------------------------------------------------------------
 
     def bits_per_dim(self, images: Tensor, label: Tensor | None = None, times: int | None = None) -> Tensor:
@@ -198,7 +209,7 @@ class Pipeline:
         label, images = self._scored(images, label), images.float()
 
         def denoise(rows: slice) -> Denoise:
-            return self._denoise(None if label is None else label[rows].to(self.device))
+            return self.denoise(None if label is None else label[rows])
 
         levels = self.config.data.levels or 256
         count = self.process.T if times is None else times
@@ -221,7 +232,7 @@ class Pipeline:
         pipe = self if dequantise == "noise" else self.configured(clip=False)
 
         def denoise(rows: slice) -> Denoise:
-            return pipe._denoise(None if label is None else label[rows].to(self.device))
+            return pipe.denoise(None if label is None else label[rows])
 
         levels = self.config.data.levels or 256
         with frozen(self.denoiser.backbone):
@@ -233,7 +244,7 @@ class Pipeline:
         draws = rng.per_row(seed, "guess", rows=range(len(images)))
         truth = self.process.corrupt(images.to(self.device), t, draws)
         label = self._scored(images, label)
-        return self._denoise(None if label is None else label.to(self.device))(truth.x_t, t)
+        return self.denoise(label)(truth.x_t, t)
 
     def _scored(self, images: Tensor, label: Tensor | None) -> Tensor | None:
         """The labels of images to be scored (the null label for none), after checking both."""
@@ -246,8 +257,7 @@ class Pipeline:
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
         visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
         sampler = build.sampler(self.config)
-        y = self.labels(rows, label)
-        denoise = self._denoise(None if y is None else y.to(self.device))
+        denoise = self.denoise(self.labels(rows, label))
         draws = rng.per_row(seed, "sample", rows=rows)
         x_T = self._prior(draws).to(self.device).contiguous(memory_format=torch.channels_last)
         for frame in trajectory(self.process, denoise, sampler, x_T, visited, draws):
@@ -257,15 +267,6 @@ class Pipeline:
 
     def _prior(self, draws: rng.Generator) -> Images:
         return self.process.prior((len(draws.streams), *self.shape), draws)
-
-    def _denoise(self, y: Tensor | None) -> Denoise:
-        settings = self.config.sample
-        if settings.guidance != 1 and self.class_names and self.config.train.label_dropout == 0:
-            raise UsageError(
-                "guidance needs a model trained with train.label_dropout above 0; leave it at 1 for this one"
-            )
-        denoise = guided(bind(self.denoiser, y), settings.guidance, len(self.class_names))
-        return clipped(denoise) if settings.clip else denoise
 
     def _network(self) -> nn.Module:
         if not isinstance(self.denoiser.backbone, nn.Module):

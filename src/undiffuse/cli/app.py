@@ -103,6 +103,13 @@ def plot_elbo(given: options.PlotElbo) -> None:
     drawing.plot_elbo(given)
 
 
+def plot_score(given: options.PlotScore) -> None:
+    """A model's score beside the exact scores of its training and held-out images: what it knows by heart."""
+    from undiffuse.cli import drawing
+
+    drawing.plot_score(given)
+
+
 options.register(app, "demo", options.Demo, demo)
 options.register(app, "train", options.Train, train)
 options.register(app, "sample", options.Sample, sample)
@@ -112,6 +119,7 @@ options.register(plot_app, "schedules", options.PlotSchedules, plot_schedules)
 options.register(plot_app, "forward", options.PlotForward, plot_forward)
 options.register(plot_app, "reverse", options.PlotReverse, plot_reverse)
 options.register(plot_app, "elbo", options.PlotElbo, plot_elbo)
+options.register(plot_app, "score", options.PlotScore, plot_score)
 
 
 def _later(parent: typer.Typer, name: str, does: str) -> None:

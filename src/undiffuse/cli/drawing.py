@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from undiffuse import images
 from undiffuse.cli import show
-from undiffuse.cli.options import PlotElbo, PlotForward, PlotReverse, PlotSchedules, Sample
+from undiffuse.cli.options import PlotElbo, PlotForward, PlotReverse, PlotSchedules, PlotScore, Sample
 from undiffuse.config import Config
 from undiffuse.data import sources
+from undiffuse.data.sources import Dataset
 from undiffuse.diffusion.bound import BLOCK
+from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
 from undiffuse.evaluation import real_images
@@ -121,10 +123,8 @@ def plot_reverse(given: PlotReverse) -> None:
 def plot_elbo(given: PlotElbo) -> None:
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
     data = real_images(pipe, given.data)
-    some = slice(given.n)
+    some = slice(_held_out_count(given.n, data))
     held_out = replace(data.held_out, pictures=data.held_out.pictures[some], labels=data.held_out.labels[some])
-    if given.n is not None and not 2 <= given.n <= len(data.held_out):
-        raise UsageError(f"-n must lie in 2..{len(data.held_out)}, the held-out images of {data.name}, got {given.n}")
     data = replace(data, held_out=held_out)
     calls = -(-len(held_out) // BLOCK) * pipe.process.T
 
@@ -134,6 +134,22 @@ def plot_elbo(given: PlotElbo) -> None:
         return views.bound(pipe, data, pipe.bound(held_out.images(), label, None, given.seed, watch))
 
     _figure(draw, given.out)
+
+
+def plot_score(given: PlotScore) -> None:
+    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
+    check_gaussian(pipe.process)
+    data = real_images(pipe, given.data)
+    n = _held_out_count(given.n, data)
+    watch = functools.partial(show.track, "comparison", total=3)
+    _figure(lambda: views.score(pipe, data, n, given.seed, watch), given.out)
+
+
+def _held_out_count(n: int | None, data: Dataset) -> int:
+    held_out = len(data.held_out)
+    if n is not None and not 2 <= n <= held_out:
+        raise UsageError(f"-n must lie in 2..{held_out}, the held-out images of {data.name}, got {n}")
+    return held_out if n is None else n
 
 
 def _figure(draw: Callable[[], Figure], out: Path) -> None:

@@ -129,6 +129,18 @@ class PlotElbo:
     checkpoint: Checkpoint = "last"
 
 
+@dataclass(frozen=True)
+class PlotScore:
+    model: Model
+    out: Png = Path("score.png")
+    n: Annotated[int | None, Option("-n", help="How many images of each set (default: all held-out).")] = None
+    data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Images it was trained on.")] = None
+    seed: Seed = 0
+    device: Device = None
+    weights: Weights = "ema"
+    checkpoint: Checkpoint = "last"
+
+
 Options = TypeVar("Options")
 
 

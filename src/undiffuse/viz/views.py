@@ -1,7 +1,8 @@
 """The pictures of a run: what the model draws, how it gets there, and how data became noise on the way in."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,6 +11,7 @@ from undiffuse import build, images, rng
 from undiffuse.config import Config
 from undiffuse.data.sources import Dataset
 from undiffuse.diffusion.bound import Bits
+from undiffuse.diffusion.finite import Finite, compared
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
@@ -20,6 +22,7 @@ from undiffuse.shapes import Tensor
 from undiffuse.viz.animation import denoising_gif
 from undiffuse.viz.bound import plot_bound
 from undiffuse.viz.report import write_report
+from undiffuse.viz.score import Scores, plot_score
 from undiffuse.viz.strips import forward_strips, reverse_strips, sample_grid
 
 SHOWN, ANIMATED, STATES = 100, 40, 9
@@ -47,6 +50,21 @@ def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
     times = np.unique(np.linspace(1, pipe.process.T, 10).round().astype(int))[::-1]
     decoded = [(int(t), images.to_hwc(pipe.guess(x0, int(t), label).x0)) for t in times]
     return plot_bound(bits, decoded)
+
+
+def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Callable[[Any], Any] = iter) -> Figure:
+    """The model's score beside exact ones, on n noisy train images and n held-out ones at forty times."""
+    times = np.unique(np.geomspace(1, pipe.process.T, 40).round())
+    known = {"train": data.train, "held_out": data.held_out}
+    labelled = bool(pipe.class_names)
+    found = {}
+    for noisy, exact in watch([("train", "train"), ("held_out", "train"), ("held_out", "held_out")]):
+        y = known[noisy].labels[:n].to(pipe.device) if labelled else None
+        classes = known[exact].labels.to(pipe.device) if labelled else None
+        finite = Finite(pipe.process, known[exact].images().to(pipe.device), classes)
+        x0 = known[noisy].images()[:n].to(pipe.device)
+        found[f"{noisy}_{exact}"] = compared(pipe.process, pipe.denoise(y), finite.of(y), x0, times, seed)
+    return plot_score(Scores(**found), n)
 
 
 def class_rows(pipe: Pipeline, each: int = 10) -> Figure:
