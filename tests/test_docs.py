@@ -62,3 +62,17 @@ def demo_like_run(tmp_path_factory):
     for _ in Training.start(config.load("digits", ["train.steps=2", "model.channels=16"]), path, "demo"):
         pass
     return path
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_the_figure_of_the_limits_shows_what_it_says(name):
+    """With the exact variance only the prior is wrong; large costs little, small about what the dotted line says."""
+    import runpy
+
+    from undiffuse import NoiseSchedule
+
+    figure = runpy.run_path(str(ROOT / "docs/figures/limits.py"))
+    schedule = getattr(NoiseSchedule, name)(120)
+    exact, large, small = (figure["gap"](schedule, kind) for kind in ("exact", "large", "small"))
+    assert exact == pytest.approx(figure["wrong_prior"](schedule), rel=1e-3, abs=1e-10)
+    assert 0 < large < 0.05 < 0.64 < small < 1.6
