@@ -112,6 +112,8 @@ def test_evaluate_measures_bits_and_says_what_they_are_made_of(conditional, tmp_
         (["--metrics", "bdp"], "did you mean 'bpd'"),
         (["--metrics", "frechet", "--times", "5"], "--times is for bpd"),
         (["--metrics", "bpd", "--dequantise", "noise"], "--dequantise is for bpd_ode"),
+        (["--metrics", "bpd", "-n", "10"], "-n counts samples"),
+        (["--metrics", "frechet", "--out", "."], "evaluate writes .json"),
         (["--metrics", "bpd_ode", "--dequantise", "nose"], "did you mean 'noise'"),
     ],
 )
@@ -178,3 +180,53 @@ def test_plot_score_draws_the_comparison(conditional, tmp_path, capsys):
     assert main(["plot", "score", run, "--out", str(tmp_path / "no.png"), "-n", "451"]) == 2
     assert "2..450" in capsys.readouterr().err
     assert not (tmp_path / "no.png").exists()
+
+
+def test_weights_that_are_nan_have_no_likelihood(conditional, tmp_path, capsys):
+    spoilt = Pipeline.load(conditional.save(tmp_path / "spoilt"))
+    with torch.no_grad():
+        next(iter(spoilt.denoiser.backbone.parameters())).fill_(float("nan"))
+    for ask in (spoilt.bound, lambda x, y: spoilt.ode_likelihood(x, y, 2)):
+        with pytest.raises(UndiffuseError, match="NaN or infinite"):
+            ask(X, Y)
+    run = str(spoilt.save(tmp_path / "run"))
+    assert main(["plot", "score", run, "--out", str(tmp_path / "no.png"), "-n", "2"]) == 1
+    assert "its weights hold some" in capsys.readouterr().err
+    assert main(["evaluate", run, "--metrics", "bpd", "--times", "2", "--out", str(tmp_path / "no.json")]) == 1
+    assert not (tmp_path / "no.png").exists() and not (tmp_path / "no.json").exists()
+
+
+def test_labels_of_other_classes_are_refused(tmp_path, capsys):
+    run = str(tiny.trained(tmp_path / "run", data__classes=["1", "7"]))
+    for command in (["evaluate", run, "--metrics", "bpd"], ["plot", "score", run, "--out", str(tmp_path / "x.png")]):
+        assert main([*command, "--data", "digits"]) == 2
+        assert "its classes are 0, 1, 2, 3 ... (10), the model's are 1, 7" in capsys.readouterr().err
+
+
+def test_an_imported_model_is_scored_on_the_grid_of_the_images(conditional, tmp_path, monkeypatch):
+    monkeypatch.setattr("undiffuse.evaluation.ODE_STEPS", 2)
+    run, theirs, out = conditional.save(tmp_path / "run"), tmp_path / "theirs", tmp_path / "n.json"
+    assert main(["convert", str(run), str(theirs), "--to", "diffusers"]) == 0
+    (theirs / "config.yaml").unlink()
+    command = [
+        "evaluate",
+        str(theirs),
+        "--data",
+        "digits",
+        "--metrics",
+        "bpd,bpd_ode",
+        "--times",
+        "2",
+        "--out",
+        str(out),
+    ]
+    assert main(command) == 0
+    protocol = json.loads(out.read_text())["protocol"]
+    assert protocol["bpd"]["grid"] == protocol["bpd_ode"]["grid"] == "17 levels"
+
+
+@pytest.mark.parametrize("T", [1, 2, 3])
+def test_few_times_are_drawn_too(tmp_path, T):
+    run = str(tiny.trained(tmp_path / "run", diffusion__T=T, sample__steps=1))
+    for kind in ("elbo", "score"):
+        assert main(["plot", kind, run, "--out", str(tmp_path / f"{kind}.png"), "-n", "3"]) == 0

@@ -82,7 +82,7 @@ def test_combinations_without_a_meaning_are_refused(config, changes, words):
     ("key", "name", "words"),
     [
         ("diffusion.schedule", "cosin", "diffusion.schedule: unknown name 'cosin'; did you mean 'cosine'"),
-        ("diffusion.noise", "laplace", "diffusion.noise: unknown name 'laplace'; known: gaussian"),
+        ("diffusion.noise", "laplas", "diffusion.noise: unknown name 'laplas'; did you mean 'laplace'"),
         ("diffusion.loss", "mse", "diffusion.loss: unknown name 'mse'; known: l2"),
         ("diffusion.prediction", "epss", "unknown prediction 'epss'; did you mean 'eps'"),
         ("diffusion.variance", "tiny", "diffusion.variance: unknown name 'tiny'; known: small"),

@@ -76,3 +76,18 @@ def test_the_figure_of_the_limits_shows_what_it_says(name):
     exact, large, small = (figure["gap"](schedule, kind) for kind in ("exact", "large", "small"))
     assert exact == pytest.approx(figure["wrong_prior"](schedule), rel=1e-3, abs=1e-10)
     assert 0 < large < 0.05 < 0.64 < small < 1.6
+    assert large == pytest.approx(by_hand(schedule, lambda t, left: schedule.beta[t]) + exact, rel=1e-6)
+
+
+def by_hand(schedule, variance) -> float:
+    """Sum of (r - 1 - ln r) / 2, r = Var(x_{t-1} | x_t) / the model's variance, in bits, for N(0.4, 0.3^2) data."""
+    import math
+
+    ab, total = schedule.alpha_bar, 0.0
+    for t in range(1, schedule.T + 1):
+        left = 0.09 * (1 - ab[t]) / (ab[t] * 0.09 + 1 - ab[t])
+        small = schedule.beta[t] * (1 - ab[t - 1]) / (1 - ab[t])
+        on_x0 = ab[t - 1] ** 0.5 * schedule.beta[t] / (1 - ab[t])
+        r = (small + on_x0**2 * left) / variance(t, left)
+        total += (r - 1 - math.log(r)) / 2 / math.log(2)
+    return total

@@ -13,7 +13,7 @@ from undiffuse.data.sources import Dataset, load
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss
-from undiffuse.diffusion.noise import NOISES
+from undiffuse.diffusion.noise import NOISES, Gamma, Noise
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import SAMPLERS, Sampler
 from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarning
@@ -48,9 +48,17 @@ def resolved(config: Config, data: Dataset) -> Config:
 def process(config: Config) -> Process:
     diffusion = config.diffusion
     schedule = _rescaled(config) if diffusion.zero_terminal_snr else _schedule(config)
-    noise = _row(NOISES, diffusion.noise, "diffusion.noise")()
+    noise = _noise(config)
     variance = _row({name: name for name in VARIANCES}, diffusion.variance, "diffusion.variance")
     return Process(schedule, noise, variance)  # type: ignore[arg-type]
+
+
+def _noise(config: Config) -> Noise:
+    name, theta = config.diffusion.noise, config.diffusion.theta
+    family = _row(NOISES, name, "diffusion.noise")
+    if theta is not None and family is not Gamma:
+        raise UsageError(f"diffusion.theta is for gamma noise; leave it out for '{name}'")
+    return family() if theta is None else Gamma(theta)
 
 
 def _schedule(config: Config) -> NoiseSchedule:

@@ -84,7 +84,7 @@ class Model(_Section):
 class Diffusion(_Section):
     """schedule: a name, or "betas" for the numbers in `betas`, beta_1..beta_T.
 
-    zero_terminal_snr: rescale it to end in pure noise; the network must then predict v or x0.
+    zero_terminal_snr: rescale it to end in pure noise; the network must then predict v or x0. theta: of gamma noise.
     """
 
     schedule: str = "cosine"
@@ -93,6 +93,7 @@ class Diffusion(_Section):
     zero_terminal_snr: bool = False
     prediction: str = "eps"
     noise: str = "gaussian"
+    theta: Annotated[float, Field(gt=0, le=1)] | None = None
     variance: str = "small"
     loss: str = "l2"
     weighting: str = "none"

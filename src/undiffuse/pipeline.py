@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -88,7 +88,8 @@ class Pipeline:
         run = RunFolder.create(Path(folder), "model")
         run.config.write_text(self.config.as_yaml())
         weights = {"ema": self._network().state_dict()}
-        checkpoint.save(run.checkpoints, checkpoint.Snapshot(weights, {"step": self.config.train.steps}))
+        state = {"step": self.config.train.steps, "noise": str(self.process.noise)}
+        checkpoint.save(run.checkpoints, checkpoint.Snapshot(weights, state))
         return run.path
 
     # -- what it is -----------------------------------------------------------------------------------------------
@@ -206,14 +207,14 @@ class Pipeline:
         watch: Callable[[Iterator[Slice]], Iterable[Slice]] = iter,
     ) -> Bits:
         """The bound's terms by t and the mean squared errors behind them. `watch` sees each network call's slice."""
-        label, images = self._scored(images, label), images.float()
+        label, x0 = self._scored(images, label), images.float().to(self.device)
 
         def denoise(rows: slice) -> Denoise:
             return self.denoise(None if label is None else label[rows])
 
         levels = self.config.data.levels or 256
         count = self.process.T if times is None else times
-        return estimated(self.process, denoise, images.to(self.device), levels, count, seed, watch)
+        return _sound(estimated(self.process, denoise, x0, levels, count, seed, watch))
 
     def ode_likelihood(
         self,
@@ -228,7 +229,7 @@ class Pipeline:
 
         x0 is clipped as in sampling; not for dequantise="uniform", whose data reach half a bin beyond [-1, 1].
         """
-        label, images = self._scored(images, label), images.float()
+        label, x0 = self._scored(images, label), images.float().to(self.device)
         pipe = self if dequantise == "noise" else self.configured(clip=False)
 
         def denoise(rows: slice) -> Denoise:
@@ -236,14 +237,14 @@ class Pipeline:
 
         levels = self.config.data.levels or 256
         with frozen(self.denoiser.backbone):
-            return integrated(self.process, denoise, images.to(self.device), levels, steps, dequantise, seed, watch)
+            return _sound(integrated(self.process, denoise, x0, levels, steps, dequantise, seed, watch))
 
     @torch.no_grad()
     def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
         """What the model makes of these images at time t: corrupted with noise (seed, index), then denoised."""
+        label = self._scored(images, label)
         draws = rng.per_row(seed, "guess", rows=range(len(images)))
         truth = self.process.corrupt(images.to(self.device), t, draws)
-        label = self._scored(images, label)
         return self.denoise(label)(truth.x_t, t)
 
     def _scored(self, images: Tensor, label: Tensor | None) -> Tensor | None:
@@ -274,6 +275,15 @@ class Pipeline:
         return self.denoiser.backbone
 
 
+Likelihood = TypeVar("Likelihood", Bits, Flow)
+
+
+def _sound(likelihood: Likelihood) -> Likelihood:
+    if not bool(likelihood.total.isfinite().all()):
+        raise UndiffuseError("the likelihood came out NaN or infinite: the weights hold some, or guidance is too large")
+    return likelihood
+
+
 def _located(model: str | Path) -> Path:
     path = Path(model)
     if not path.is_dir():
@@ -285,6 +295,6 @@ def _located(model: str | Path) -> Path:
 
 def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) -> None:
     found = checkpoint.find(run.checkpoints, which)
-    checkpoint.load_state(found)
+    checkpoint.check_noise(checkpoint.load_state(found), denoiser.process.noise, found)
     if isinstance(denoiser.backbone, nn.Module):
         checkpoint.fill(denoiser.backbone, checkpoint.load_tensors(found, group), found)

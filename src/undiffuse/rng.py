@@ -52,6 +52,31 @@ class Generator:
         """Uniform on [0, 1), float64."""
         return self.draw(lambda stream, run: stream.random(out=run), np.empty(tuple(shape), np.float64))
 
+    def laplace(self, shape: Iterable[int]) -> Tensor:
+        """Density exp(-|x|) / 2, float64: variance 2."""
+
+        def fill(stream: np.random.Generator, run: np.ndarray) -> None:
+            run[:] = stream.laplace(size=run.shape)
+
+        return self.draw(fill, np.empty(tuple(shape), np.float64))
+
+    def gamma(self, k: np.ndarray) -> Tensor:
+        """Gamma of these shapes k and scale 1, one number each, float64."""
+
+        def fill(stream: np.random.Generator, run: np.ndarray) -> None:
+            run[:] = stream.standard_gamma(run)
+
+        return self.draw(fill, np.array(k, np.float64))
+
+    def beta(self, a: np.ndarray, b: np.ndarray) -> Tensor:
+        """Beta(a, b), one number for each pair, float64."""
+
+        def fill(stream: np.random.Generator, run: np.ndarray) -> None:
+            pairs = run.reshape(-1, 2)
+            pairs[:, 0] = stream.beta(pairs[:, 0], pairs[:, 1])
+
+        return self.draw(fill, np.stack([a, b], -1, dtype=np.float64))[..., 0]
+
     def integers(self, low: int, high: int, shape: Iterable[int]) -> Tensor:
         """Uniform on {low, ..., high}, both ends included, int64."""
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from undiffuse.errors import UndiffuseError, UsageError
 
+LONGEST = 200  # bytes of a file's name; systems allow 255, and it is written aside first
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -84,6 +86,15 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+
+
+def check_file(path: Path) -> None:
+    """Refuse a name that no file can be written under: before the work, not after."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; give a file's name")
+    if len(path.name.encode()) > LONGEST:
+        raise UsageError(f"{path.name[:40]}...: the name is too long; take at most {LONGEST} bytes")
+    check_writable(path.parent)
 
 
 @contextmanager

@@ -88,7 +88,7 @@ USAGE = [
     (train("sample.steps=51"), "T = 50"),
     (train("diffusion.schedule=lin"), "diffusion.schedule: unknown name 'lin'; did you mean 'linear'?"),
     (train("diffusion.prediction=epss"), "'epss'"),
-    (train("diffusion.noise=laplace"), "unknown name 'laplace'"),
+    (train("diffusion.noise=laplas"), "unknown name 'laplas'"),
     (train("diffusion.loss=mse"), "unknown name 'mse'"),
     (train("diffusion.variance=learned"), "does not teach a learned variance"),
     (train("sample.sampler=dim"), "did you mean 'ddim'?"),
@@ -155,7 +155,7 @@ USAGE = [
     (["sampel"], "sampel"),
     (["--nope"], "--nope"),
     *(([*name.split(), "run", "--some", "thing"], "is not in this version") for name in
-      ("edit", "check", "studio", "plot noise")),
+      ("edit", "check", "studio")),
 ]  # fmt: skip
 
 RUN_TIME = [

@@ -10,7 +10,7 @@ from laws import refused, schedule
 import undiffuse as ud
 from undiffuse.diffusion.finite import Finite, compared
 from undiffuse.diffusion.process import Process
-from undiffuse.errors import UsageError
+from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.rng import fold
 
 PROCESS = Process(schedule("cosine"))
@@ -89,3 +89,16 @@ def test_it_is_gaussian_only():
 
     with refused(UsageError, "'odd'"):
         Finite(Process(schedule("cosine"), Odd()), POINTS)
+
+
+def test_what_has_no_exact_score_is_refused():
+    with refused(UndiffuseError, "at least one point"):
+        Finite(PROCESS, POINTS[:0])
+    with refused(UndiffuseError, "NaN"):
+        Finite(PROCESS, POINTS * math.nan)
+    with refused(UndiffuseError, "no point is of class 7"):
+        Finite(PROCESS, POINTS, CLASSES).of(torch.tensor([0, 7]))
+    with refused(UndiffuseError, "no point is of class 0"):
+        Finite(PROCESS, POINTS).of(torch.tensor([0, 7]))
+    with refused(UndiffuseError, "no value at t = 0"):
+        Finite(PROCESS, POINTS).of()(POINTS, 0)

@@ -9,10 +9,11 @@ from laws import NAMES, Data, alpha_bar_at, near, refused, schedule
 
 import undiffuse as ud
 from undiffuse.diffusion import ode
+from undiffuse.diffusion.likelihood import decoder_term
 from undiffuse.diffusion.ode import integrated, path
 from undiffuse.diffusion.process import Process
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.rng import fold
+from undiffuse.rng import fold, per_row
 
 DATA = Data()
 POINTS = torch.linspace(-1, 1, 9, dtype=torch.float64)[:, None]
@@ -122,6 +123,54 @@ def test_the_trace_is_unbiased_where_dimensions_mix():
     np.testing.assert_allclose(end.growth, 4 * 0.3 * (last - first), rtol=1e-12)
 
 
+def test_dimensions_are_averaged():
+    """Independent dimensions: bits per dimension are the mean of the scalars' own."""
+    process, x0 = Process(schedule("cosine")), fold(0).normal((5, 2, 3)).double() * DATA.std + DATA.mu
+    found = integrated(process, lambda rows: DATA.denoiser(process), x0, None, 64).total
+    wanted = gaussian_nats(process, x0.reshape(-1, 1)).reshape(5, -1).mean(1) / LN2
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
+
+
+def test_the_signs_are_fair_and_independent():
+    n = 4000
+    signs = ode._signs(torch.zeros(n, 3), per_row(0, rows=range(n)))
+    assert signs.abs().unique().tolist() == [1.0]
+    assert signs.mean(0).abs().max() < 4 / n**0.5
+    assert (signs.T @ signs / n - torch.eye(3)).abs().max() < 4 / n**0.5
+
+
+def test_uniform_noise_covers_the_bin_and_no_more():
+    """Mean and spread of the density over one bin of 17 levels, against sums over that bin."""
+    process = Process(schedule("cosine"))
+    x0 = torch.full((4000, 1), 0.5, dtype=torch.float64)
+    flow = integrated(process, lambda rows: DATA.denoiser(process), x0, 17, 32, "uniform")
+    bin_ = gaussian_nats(process, torch.linspace(0.5 - 1 / 16, 0.5 + 1 / 16, 2001, dtype=torch.float64)[:, None]) / LN2
+    assert float(flow.density.mean()) == pytest.approx(float(bin_.mean()), abs=5e-3)
+    assert float(flow.density.std()) == pytest.approx(float(bin_.std()), rel=0.05)
+
+
+def test_noise_pays_the_decoder_and_its_own_entropy():
+    """Of the same draws; 257 levels under the linear schedule, where L_0 is not nothing."""
+    process = Process(schedule("linear"))
+    x0 = (fold(0).integers(64, 192, (6, 2, 2)).double() / 128) - 1
+    flow = integrated(process, lambda rows: DATA.denoiser(process), x0, 257, 2)
+    truth = process.corrupt(x0, 1, per_row(0, "ode", rows=range(6)))
+    decoder = decoder_term(process, truth, DATA.denoiser(process)(truth.x_t, 1), 257)
+    sigma = float(process.schedule.scales(1)[1])
+    log_q = torch.distributions.Normal(0.0, sigma).log_prob(sigma * truth.eps).flatten(1).mean(1) / LN2
+    assert float(decoder.mean()) > 0.1
+    torch.testing.assert_close(flow.rest, decoder + log_q, rtol=1e-6, atol=1e-6)
+
+
+def test_the_order_is_four_where_the_trace_depends_on_x():
+    mixture, process = Atoms([-0.6, 0.1, 0.7], [0.5, 0.2, 0.3], std=0.3), Process(schedule("cosine"))
+    reference, *found = (
+        integrated(process, mixture.denoiser(process), POINTS, None, steps).total for steps in (800, 50, 100, 200)
+    )
+    errors = [float((values - reference).abs().mean()) for values in found]
+    assert math.log2(errors[0] / errors[2]) > 7
+
+
 # -- ends -------------------------------------------------------------------------------------------------------------
 
 
@@ -150,6 +199,8 @@ def test_the_way_leads_from_1_to_T_and_stays_finite(name, steps):
     assert seen == sorted(seen) and seen[-1] == process.T and seen.count(process.T) == 1
     if process.T == 1000:
         assert len(seen) == max(steps, 2 if name == "zero" else 1)
+    if name in ("one", "two"):
+        assert seen == [float(process.T)]
 
 
 def test_zero_terminal_snr_ends_in_the_prior_itself():
@@ -198,7 +249,7 @@ def test_draws_belong_to_the_datum_and_not_to_its_block(dequantise, monkeypatch)
 def test_what_has_no_meaning_is_refused():
     process, x0 = Process(schedule("cosine", 50)), torch.zeros(2, 3)
     for changes, error, said in (
-        ({"steps": 0}, UsageError, "at least 1 step, not 0"),
+        ({"steps": 0}, UsageError, "at least 1, not 0"),
         ({"dequantise": "unifrom"}, UsageError, "did you mean 'uniform'"),
         ({"x0": x0 + 0.03}, UndiffuseError, "off it by"),
         ({"x0": x0 + math.nan}, UndiffuseError, "NaN"),

@@ -201,6 +201,12 @@ def test_rescaling_twice_changes_nothing():
     np.testing.assert_allclose(once.zero_terminal_snr().beta, once.beta, rtol=1e-9)
 
 
+@pytest.mark.parametrize("betas", [[1e-17] + [0.5] * 20, [0.5] * 2000, [0.9] * 10 + [1e-17]])
+def test_what_float64_cannot_rescale_is_refused(betas):
+    with refused(UsageError, "cannot be rescaled to zero terminal SNR"):
+        NoiseSchedule.from_betas(betas).zero_terminal_snr()
+
+
 def test_one_step_cannot_be_rescaled():
     with refused(UsageError, "one step"):
         NoiseSchedule.cosine(1).zero_terminal_snr()

@@ -66,6 +66,24 @@ def test_low_discrepancy_puts_one_time_into_each_part_and_every_time_is_as_likel
     assert abs(counts - expected).max() < 5 * expected**0.5
 
 
+@pytest.mark.parametrize("name", ["uniform", "second_moment"])
+def test_every_time_is_as_likely_at_first(name):
+    way, counts = TIME_SAMPLINGS[name](T, BATCH), np.zeros(T)
+    for step in range(2000):
+        counts += np.bincount(drawn(way, step)[0].numpy() - 1, minlength=T)
+    expected = 2000 * BATCH / T
+    assert abs(counts - expected).max() < 5 * expected**0.5
+
+
+def test_what_was_learnt_is_a_copy_and_has_no_sign():
+    way = SecondMoment(2)
+    way.learn(np.array([1]), np.array([-2.0]))  # bits of continuous data may be negative
+    kept = way.tensors()
+    way.learn(np.array([2]), np.array([3.0]))
+    assert kept["history"][0, 0] == 2 and kept["seen"].tolist() == [1, 0]
+    SecondMoment(2).fill(kept, Path())
+
+
 def test_second_moment_is_uniform_until_every_time_was_seen_ten_times():
     way = learned(rounds=HISTORY - 1)
     way.learn(np.arange(2, T + 1), LOSS[1:])
@@ -158,6 +176,53 @@ def test_the_weights_enter_the_gradient_and_the_report():
     assert report.loss == pytest.approx(expected, rel=1e-5)
     assert report.grad_norm == pytest.approx(norm, rel=1e-4) and abs(plain / norm - 1) > 1e-3
     assert set(t.tolist()) <= {1, 2, 3, 4, 5}
+
+
+def test_the_unweighted_losses_are_remembered():
+    made = trainer()
+    steps(made, 30)
+    losses, t, weight = made._losses()
+    assert weight.std() > 0
+    made._one_step()
+    last = {}
+    for time, loss in zip(t.tolist(), losses.tolist(), strict=True):
+        last[time] = loss
+    for time, loss in last.items():
+        newest = (made.times.seen[time - 1] - 1) % HISTORY
+        assert made.times.history[time - 1, newest] == pytest.approx(loss, rel=1e-5)
+
+
+class Two:
+    """Stands for one of two processes: its share of the batch, and all rows gathered (here its own, twice)."""
+
+    def __init__(self, inner, index):
+        self.inner, self.process_index, self.num_processes = inner, index, 2
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def gather(self, pairs):
+        return torch.cat([pairs, pairs])
+
+
+@pytest.mark.parametrize("name", TIME_SAMPLINGS)
+def test_two_processes_draw_the_global_batch_and_learn_all_of_it(name):
+    changes = {"train.time_sampling": name, "diffusion.T": 500}
+    one, *halves = (trainer(**changes) for _ in range(3))
+    for index, half in enumerate(halves):
+        half.accelerator = Two(half.accelerator, index)
+    first, *shares = (made._losses()[1] for made in (one, *halves))
+    assert torch.equal(first, torch.cat(shares))
+    one.step = 2  # steps 0 and 1 happen to draw u = 0.0916 and 0.0917
+    assert not torch.equal(first, one._losses()[1])
+    if name == "second_moment":
+        t, losses = halves[0]._gathered(shares[0], torch.arange(4.0))
+        assert t.tolist() == shares[0].tolist() * 2 and losses.tolist() == [0, 1, 2, 3] * 2
+
+
+def test_the_batch_size_reaches_low_discrepancy():
+    config = tiny.config().replaced({"train.time_sampling": "low_discrepancy"})
+    assert build.times(config).batch_size == config.train.batch_size
 
 
 def test_a_loss_that_is_not_finite_is_not_remembered():

@@ -152,7 +152,7 @@ def test_a_batch_with_nan_is_skipped_and_counted_and_changes_nothing(loss):
     assert same(weights(made.network), before[0])
     assert same(weights(made.ema.backbone), before[1])
     assert all(torch.equal(after.tensors["optimizer"][name], value) for name, value in before[2].items())
-    assert after.state == {"step": 2, "skipped": 1, "streak": 1}
+    assert after.state == {"step": 2, "skipped": 1, "streak": 1, "noise": "gaussian"}
     report = made.report()
     assert (report.skipped, report.step) == (1, 2)
     assert np.isfinite([report.loss, report.grad_norm]).all()

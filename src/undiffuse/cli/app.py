@@ -110,6 +110,13 @@ def plot_score(given: options.PlotScore) -> None:
     drawing.plot_score(given)
 
 
+def plot_noise(given: options.PlotNoise) -> None:
+    """Noise families: densities and draws of x_t, and a picture in each family's noise."""
+    from undiffuse.cli import drawing
+
+    drawing.plot_noise(given)
+
+
 options.register(app, "demo", options.Demo, demo)
 options.register(app, "train", options.Train, train)
 options.register(app, "sample", options.Sample, sample)
@@ -118,6 +125,7 @@ options.register(app, "convert", options.Convert, convert)
 options.register(plot_app, "schedules", options.PlotSchedules, plot_schedules)
 options.register(plot_app, "forward", options.PlotForward, plot_forward)
 options.register(plot_app, "reverse", options.PlotReverse, plot_reverse)
+options.register(plot_app, "noise", options.PlotNoise, plot_noise)
 options.register(plot_app, "elbo", options.PlotElbo, plot_elbo)
 options.register(plot_app, "score", options.PlotScore, plot_score)
 
@@ -135,4 +143,3 @@ def _later(parent: typer.Typer, name: str, does: str) -> None:
 _later(app, "edit", "change pictures with a model")
 _later(app, "check", "read a data set as training would")
 _later(app, "studio", "the browser face")
-_later(plot_app, "plot noise", "noise families")

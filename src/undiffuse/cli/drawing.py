@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from undiffuse import images
 from undiffuse.cli import show
-from undiffuse.cli.options import PlotElbo, PlotForward, PlotReverse, PlotSchedules, PlotScore, Sample
+from undiffuse.cli.options import PlotElbo, PlotForward, PlotNoise, PlotReverse, PlotSchedules, PlotScore, Sample
 from undiffuse.config import Config
 from undiffuse.data import sources
 from undiffuse.data.sources import Dataset
@@ -19,9 +19,9 @@ from undiffuse.diffusion.bound import BLOCK
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
-from undiffuse.evaluation import real_images
+from undiffuse.evaluation import on_its_grid, real_images
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import check_writable, whole
+from undiffuse.runs import check_file, check_writable, whole
 from undiffuse.viz import plots, views
 from undiffuse.viz.animation import denoising_gif
 
@@ -35,6 +35,11 @@ def sample(given: Sample) -> None:
         raise UsageError(f"-n must be at least 1, got {given.n}")
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
     changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
+    if given.noise not in (None, pipe.process.noise.name):
+        raise UsageError(
+            f"--noise {given.noise}: this model was trained with {pipe.process.noise.name} noise, for good; "
+            f"train another with: undiffuse train RECIPE --set diffusion.noise={given.noise}"
+        )
     pipe = pipe.configured(**changes)
     if given.out.suffix:
         with whole(given.out) as aside:
@@ -52,9 +57,7 @@ def _writer(out: Path) -> Writer:
         raise UsageError(f"{out}: unknown file extension '{suffix}'; known: {known}, or a new folder")
     if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out}: exists already; choose another folder")
-    if suffix and out.is_dir():
-        raise UsageError(f"{out}: is a folder; name a file in it")
-    check_writable(out.parent)
+    check_file(out) if suffix else check_writable(out.parent)
     return WRITERS[suffix]
 
 
@@ -104,10 +107,21 @@ def plot_schedules(given: PlotSchedules) -> None:
     _figure(lambda: plots.plot_schedules({name: make(given.T) for name, make in SCHEDULES.items()}), given.out)
 
 
+def plot_noise(given: PlotNoise) -> None:
+    data = _with_row(given.data, given.row)
+    config = Config().replaced({"diffusion.T": given.T, "diffusion.schedule": given.schedule})
+    _figure(lambda: views.noises(config, data, given.row), given.out)
+
+
+def _with_row(source: str, row: int) -> Dataset:
+    data = sources.load(source)
+    if not 0 <= row < len(data.train):
+        raise UsageError(f"--row must lie in 0..{len(data.train) - 1}, got {row}")
+    return data
+
+
 def plot_forward(given: PlotForward) -> None:
-    data = sources.load(given.data)
-    if not 0 <= given.row < len(data.train):
-        raise UsageError(f"--row must lie in 0..{len(data.train) - 1}, got {given.row}")
+    data = _with_row(given.data, given.row)
     config = Config().replaced({"diffusion.T": given.T})
     _figure(lambda: views.forward(config, data, given.row), given.out)
 
@@ -123,6 +137,7 @@ def plot_reverse(given: PlotReverse) -> None:
 def plot_elbo(given: PlotElbo) -> None:
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
     data = real_images(pipe, given.data)
+    pipe = on_its_grid(pipe, data)
     some = slice(_held_out_count(given.n, data))
     held_out = replace(data.held_out, pictures=data.held_out.pictures[some], labels=data.held_out.labels[some])
     data = replace(data, held_out=held_out)
@@ -155,7 +170,7 @@ def _held_out_count(n: int | None, data: Dataset) -> int:
 def _figure(draw: Callable[[], Figure], out: Path) -> None:
     if out.suffix.lower() != ".png":
         raise UsageError(f"{out}: plots are written as .png")
-    check_writable(out.parent)
+    check_file(out)
     figure = draw()
     with whole(out) as aside:
         views.save(figure, aside)

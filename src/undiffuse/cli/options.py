@@ -50,6 +50,7 @@ class Sample:
     ] = None
     eta: Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")] = None
     spacing: Annotated[str | None, Option("--spacing", help="uniform, trailing or quadratic.")] = None
+    noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
     batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
     device: Device = None
     weights: Weights = "ema"
@@ -105,6 +106,17 @@ class PlotForward:
     out: Png = Path("forward.png")
     data: Annotated[str, Option("--data", metavar="SOURCE", help="A data set.")] = "digits"
     row: Annotated[int, Option("--row", help="Which of its train images.")] = 0
+    T: Steps = 1000
+
+
+@dataclass(frozen=True)
+class PlotNoise:
+    out: Png = Path("noise.png")
+    data: Annotated[str, Option("--data", metavar="SOURCE", help="A data set.")] = "digits"
+    row: Annotated[int, Option("--row", help="Which of its train images.")] = 0
+    schedule: Annotated[str, Option("--schedule", metavar="NAME", help="linear, cosine, sigmoid or quadratic.")] = (
+        "cosine"
+    )
     T: Steps = 1000
 
 

@@ -17,7 +17,7 @@ from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import RunFolder, check_writable, write_text
+from undiffuse.runs import RunFolder, check_file, check_writable, write_text
 from undiffuse.viz.report import write_report
 from undiffuse.viz.views import write_views
 
@@ -55,7 +55,7 @@ def evaluate(given: Evaluate) -> None:
     if given.out is not None and given.out.suffix != ".json":
         raise UsageError(f"{given.out}: evaluate writes .json")
     if given.out is not None:
-        check_writable(given.out.parent)
+        check_file(given.out)
     what = Path(given.what)
     if (what / "config.yaml").is_file() or is_diffusers(what):
         pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)
@@ -85,15 +85,14 @@ def _keep(run: RunFolder, result: dict[str, Any]) -> None:
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     data = evaluation.real_images(pipe, given.data)
     names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, model=True)
-    if given.times is not None and "bpd" not in names:
-        raise UsageError("--times is for bpd: add --metrics bpd, or leave it out")
-    if given.dequantise is not None and "bpd_ode" not in names:
-        raise UsageError("--dequantise is for bpd_ode: add --metrics bpd_ode, or leave it out")
+    of_samples = [name for name in names if name not in evaluation.LIKELIHOODS]
+    _check_likelihood(given, names, pipe.process.T)
+    if given.n is not None and not of_samples:
+        raise UsageError("-n counts samples, and these metrics need none: all held-out images are scored; leave it out")
     n = evaluation.default_count(data) if given.n is None else given.n
     if n < 2 or given.repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {given.repeats}")
     seeds = range(given.seed, given.seed + given.repeats)
-    of_samples = [name for name in names if name not in evaluation.LIKELIHOODS]
     sets = []
     if of_samples:
         total = len(seeds) * pipe.frame_count(n)
@@ -108,6 +107,18 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     return result
 
 
+def _check_likelihood(given: Evaluate, names: list[str], T: int | None) -> None:
+    """Options of likelihoods make sense, and are for what was asked: before the work, not after."""
+    if given.times is not None and "bpd" not in names:
+        raise UsageError("--times is for bpd: add --metrics bpd, or leave it out")
+    if given.times is not None and T is not None and not 1 <= given.times <= T:
+        raise UsageError(f"--times must lie between 1 and T = {T}, got {given.times}")
+    if given.dequantise is not None and "bpd_ode" not in names:
+        raise UsageError("--dequantise is for bpd_ode: add --metrics bpd_ode, or leave it out")
+    if given.dequantise is not None:
+        ode.check_dequantisation(given.dequantise)
+
+
 def _likelihood(name: str, pipe: Pipeline, data: sources.Dataset, given: Evaluate) -> tuple[Estimate, dict[str, Any]]:
     count = len(data.held_out)
     if name == "bpd":
@@ -115,9 +126,11 @@ def _likelihood(name: str, pipe: Pipeline, data: sources.Dataset, given: Evaluat
             show.track, "term of the bound", total=-(-count // BLOCK) * (given.times or pipe.process.T)
         )
         return evaluation.likelihood(pipe, data, given.times, given.seed, watch)
-    total = -(-count // ode.BLOCK) * evaluation.ODE_STEPS
+    total = -(-count // ode.BLOCK) * evaluation.ODE_STEPS  # then the same again with half as many
     watch = functools.partial(show.track, "step of the ODE", total=total)
-    return evaluation.ode_likelihood(pipe, data, given.dequantise or "noise", given.seed, watch)
+    return evaluation.ode_likelihood(
+        pipe, data, "noise" if given.dequantise is None else given.dequantise, given.seed, watch
+    )
 
 
 def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
@@ -130,6 +143,7 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
     labels = samples.labels
     labelled = labels is not None and bool((labels != labels[0]).any())
     names = evaluation.chosen(given.metrics, labelled, model=False)
+    _check_likelihood(given, names, None)
     result = evaluation.measure([samples], data, names, {"images": path.name})
     print(show.table(result["metrics"]))
     return result

@@ -74,7 +74,7 @@ def estimated(
     check_gaussian(process)
     if levels is not None:
         check_grid(x0, levels)
-    if not isinstance(count, int) or not 1 <= count <= process.T:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= process.T:
         raise UsageError(f"the bound takes between 1 and T = {process.T} times for each image, not {count}")
     blocks = [slice(first, min(first + BLOCK, len(x0))) for first in range(0, len(x0), BLOCK)]
     drawn = list(watch(piece for rows in blocks for piece in _slices(process, denoise, x0, levels, count, seed, rows)))

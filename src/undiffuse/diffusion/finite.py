@@ -18,6 +18,7 @@ from undiffuse.diffusion.denoiser import Denoise
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.split import Split, expand
+from undiffuse.errors import UndiffuseError
 from undiffuse.rng import per_row
 from undiffuse.shapes import Data, Labels, Times
 
@@ -35,14 +36,24 @@ class Finite:
 
     def __post_init__(self) -> None:
         check_gaussian(self.process)
+        if not len(self.points) or not bool(self.points.isfinite().all()):
+            raise UndiffuseError("the exact score needs at least one point, and no NaN or infinity among them")
+        if self.classes is not None and self.classes.shape != self.points.shape[:1]:
+            raise UndiffuseError(f"give {len(self.points)} classes, one for each point, not {list(self.classes.shape)}")
 
     def of(self, y: Labels | None = None) -> Denoise:
         """(x_t, t) -> Split among all points, or for row i among those of class y[i]."""
+        if y is not None:
+            unknown = y if self.classes is None else y[~torch.isin(y, self.classes)]
+            if len(unknown):
+                raise UndiffuseError(f"no point is of class {int(unknown[0])}, so its score has no meaning")
         flat = self.points.double().flatten(1)
         squares = (flat**2).sum(1)
 
         def denoise(x_t: Data, t: Times) -> Split:
             signal, sigma = self.process.scales(t)
+            if np.any(sigma == 0):
+                raise UndiffuseError("the exact score has no value at t = 0, where the density is a row of spikes")
             rows = x_t.double().flatten(1)
             a, b = (expand(scale, rows) for scale in (signal, sigma))
             logits = (a * rows @ flat.T - a**2 * squares / 2) / b**2  # |x_t|^2 is the same for all points
@@ -88,4 +99,6 @@ def compared(
         distance = signal / sigma * float(gap.mean()) ** 0.5 / size**0.5
         errors = (float(((split.x0 - x0).double() ** 2).mean()) for split in (guess, best))
         rows.append((float(t), distance, *errors))
+    if not np.isfinite(rows).all():
+        raise UndiffuseError("the model's score came out NaN or infinite: its weights hold some")
     return Comparison(*np.array(rows).T)

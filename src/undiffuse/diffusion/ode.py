@@ -1,9 +1,9 @@
-r"""Likelihood by the probability-flow ODE (Song et al. 2021, section 4.3), a second opinion beside the bound.
+r"""Likelihood by the probability-flow ODE (Song et al. 2021, section 4.3 and appendix D.2), beside the bound.
 
 With the angle phi of signal = cos(phi), sigma = sin(phi), a datum whose x0 and eps stand still moves by v, so the ODE
 whose marginals are those of the process is
 
-    dx / dphi = v(x, t(phi)),    d log p(x) / dphi = -tr(dv / dx)        (their eq. 13 and 39 in these coordinates)
+    dx / dphi = v(x, t(phi)),    d log p(x) / dphi = -tr(dv / dx)        (their eq. 13 and, differentiated, 39)
 
 from t = 1 to T, where p is N(0, 1). The trace is estimated with one vector of random signs for each datum (Hutchinson,
 their eq. 40), kept along its whole way. Between two integers the network is asked at times it was not trained at.
@@ -34,7 +34,7 @@ DEQUANTISATIONS = ("noise", "uniform")
 
 @dataclass(frozen=True)
 class Flow:
-    """An upper bound on -log2 P(x_0) per dimension of each datum (their mean over draws is one).
+    """An upper bound on -log2 P(x_0) per dimension of each datum: in the mean over draws, up to the solver's error.
 
     density: -log2 p_1(x_1), by the ODE. rest: from the density of x_1 to the probability of x_0 on its grid.
     """
@@ -85,10 +85,9 @@ def integrated(
     check_gaussian(process)
     if levels is not None:
         check_grid(x0, levels)
-    if not isinstance(steps, int) or steps < 1:
-        raise UsageError(f"the ODE takes at least 1 step, not {steps}")
-    if dequantise not in DEQUANTISATIONS:
-        raise UsageError(f"unknown dequantisation '{dequantise}'; {nearest(dequantise, DEQUANTISATIONS)}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise UsageError(f"the ODE takes a whole number of steps, at least 1, not {steps!r}")
+    check_dequantisation(dequantise)
     starts, ends = [], []
 
     def states() -> Iterator[State]:
@@ -103,6 +102,12 @@ def integrated(
         if state.t == process.T:
             ends.append(_density(state))
     return Flow(torch.cat(ends).cpu(), torch.cat(starts).cpu(), steps)
+
+
+def check_dequantisation(name: str) -> None:
+    """Raise UsageError for an unknown one."""
+    if name not in DEQUANTISATIONS:
+        raise UsageError(f"unknown dequantisation '{name}'; {nearest(str(name), DEQUANTISATIONS)}")
 
 
 def path(process: Process, denoise: Denoise, x: Data, signs: Data, steps: int) -> Iterator[State]:
@@ -137,7 +142,7 @@ def _times(schedule: NoiseSchedule, steps: int) -> list[float]:
     left = max(steps - int(schedule.T - last), 1)
     ends = np.asarray(schedule.half_log_snr([1.0, last]))
     inner = np.asarray(schedule.time_of(np.linspace(ends[0], ends[1], left + 1)[1:-1]))
-    return [1.0, *inner.tolist(), *dict.fromkeys([last, float(schedule.T)])]
+    return [*dict.fromkeys([1.0, *inner.tolist(), last, float(schedule.T)])]
 
 
 def _angle(process: Process, t: float) -> float:

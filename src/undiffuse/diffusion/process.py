@@ -49,6 +49,11 @@ class Process:
             raise UsageError(f"unknown variance '{self.variance}'; {nearest(self.variance, VARIANCES)}")
         if self.decoder not in DECODERS:
             raise UsageError(f"unknown decoder '{self.decoder}'; {nearest(self.decoder, DECODERS)}")
+        if self.variance == "learned" and "posterior" not in self.noise.exact:
+            raise UsageError(
+                f"a learned variance needs Gaussian noise: it lies between the variances of Gaussian posteriors, which "
+                f"'{self.noise.name}' has not; take 'small' or 'large'"
+            )
 
     @property
     def T(self) -> int:
@@ -71,12 +76,14 @@ class Process:
         return Split(x0, eps, *self.schedule.scales(t))
 
     def renoise(self, x_s: Data, s: Times, t: Times, rng: Generator) -> Data:
-        """Upwards, s <= t: x_t = r x_s + sqrt(var_ts) eta, r = signal_t / signal_s, var_ts = 1 - r^2."""
+        """Upwards, s <= t: x_t = r x_s + sqrt(var_ts) xi, r = signal_t / signal_s, var_ts = 1 - r^2.
+
+        Raises UsageError for a noise family without a chain.
+        """
         s, t = as_times(s), as_times(t)
         ratio, var = self._gap(t, s)
-        snr = self.schedule.snr
-        eta = self.noise.increment(tuple(x_s.shape), ratio, snr(s), snr(t), rng).to(x_s)
-        return expand(ratio, x_s) * x_s + expand(np.sqrt(var), x_s) * eta
+        xi = self.noise.increment(tuple(x_s.shape), self._kept(t, s), self.schedule.snr(t), rng).to(x_s)
+        return expand(ratio, x_s) * x_s + expand(np.sqrt(var), x_s) * xi
 
     def step(self, x: Data, t: Times, rng: Generator) -> Data:
         """One step of the chain: x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eta (Ho et al. 2020, eq. 2)."""
@@ -129,6 +136,21 @@ class Process:
         fixed = large if self.variance == "large" else small
         return Normal(mean, expand(np.where(s == 0, self.decoder_var, fixed), mean))
 
+    def drawn(self, split: Split, t: Times, s: Times, rng: Generator) -> Data:
+        """x_s of the reverse step: mean + sqrt(var) z (Ho et al. 2020, Algorithm 2), and the mean alone at s = 0.
+
+        Other noise families with the small variance: signal_s x0 + sigma_s eps_s, eps_s drawn by `Noise.bridge`.
+        """
+        t, s = as_times(t), as_times(s)
+        to = self.reverse(split, t, s)
+        if (s == 0).all():
+            return to.mean
+        kept, snr, shape = self._kept(t, s), self.schedule.snr(s), tuple(split.x0.shape)
+        if self.variance == "small" and "posterior" not in self.noise.exact:
+            signal, sigma = (expand(scale, split.x0) for scale in self.schedule.scales(s))
+            return signal * split.x0 + sigma * self.noise.bridge(split.eps, kept, snr, rng)
+        return to.mean + to.var.sqrt() * self.noise.renewal(shape, kept, snr, rng).to(split.x0)
+
     @property
     def decoder_var(self) -> float:
         """Variance of p(x_0 | x_1): the posterior's at (t, s) = (2, 1), or beta_1."""
@@ -150,6 +172,12 @@ class Process:
             log_ratio = self.schedule.log_alpha_bar_at(t) - self.schedule.log_alpha_bar_at(s)
         log_ratio = np.where(s == t, 0.0, log_ratio)
         return np.exp(log_ratio / 2), -np.expm1(log_ratio)
+
+    def _kept(self, t: Float64Array, s: Float64Array) -> Float64Array:
+        """The correlation of eps_s and eps_t, s <= t: sqrt(SNR_t / SNR_s) = r sigma_s / sigma_t."""
+        ratio, _ = self._gap(t, s)
+        (_, sigma_s), (_, sigma_t) = self.schedule.scales(s), self.schedule.scales(t)
+        return np.where(s == t, 1.0, ratio * sigma_s / np.where(sigma_t > 0, sigma_t, 1.0))
 
     def _posterior_coefficients(self, t: Float64Array, s: Float64Array) -> tuple[Float64Array, ...]:
         """(of x_t in the mean, of x0 in the mean, variance) of q(x_s | x_t, x0)."""

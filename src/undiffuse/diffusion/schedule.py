@@ -105,6 +105,11 @@ class NoiseSchedule:
         first, last = signal[1], signal[-1]
         signal = np.concatenate([[1.0], (signal[1:] - last) * (first / (first - last))])
         signal[-1] = 0.0
+        if not (np.diff(signal**2) < 0).all() or signal[1] ** 2 == 1 or signal[-2] ** 2 < 1e-290:
+            raise UsageError(
+                f"the schedule '{self.name}' cannot be rescaled to zero terminal SNR: in float64 alpha_bar does not "
+                "fall at every step; take betas that are neither so small nor so large"
+            )
         return self.from_alpha_bar(signal**2, f"{self.name}, zero terminal SNR")
 
     # -- tables [T + 1] -------------------------------------------------------------------------------------------

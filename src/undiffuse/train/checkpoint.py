@@ -86,6 +86,16 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     return {**state, **counts}
 
 
+def check_noise(state: dict[str, Any], noise: object, origin: Path) -> None:
+    """Raise UndiffuseError unless these weights were trained with this noise family; older checkpoints do not say."""
+    trained = state.get("noise", str(noise))
+    if trained != str(noise):
+        raise UndiffuseError(
+            f"{origin}: these weights were trained with the noise '{trained}', config.yaml says '{noise}'; the family "
+            "belongs to the model: put it back, or train another model"
+        )
+
+
 def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{value!r:.40} in place of a whole number")
@@ -96,7 +106,7 @@ def load_tensors(checkpoint: Path, name: str) -> Tensors:
     """One group of tensors, on the CPU."""
     path = checkpoint / f"{name}.safetensors"
     if not path.exists():
-        raise UndiffuseError(f"{checkpoint}: has no {path.name}")
+        raise UndiffuseError(f"{checkpoint}: has no {path.name}; copy it again, or put its own config.yaml back")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -78,7 +78,7 @@ class LowDiscrepancy(_Memoryless):
 class SecondMoment:
     """p_t in proportion to sqrt(E[L_t^2]) over the last ten losses at t (Nichol & Dhariwal 2021, eq. 18).
 
-    Of all p this makes the weighted loss's variance least. Uniform until every t was seen ten times.
+    Of all p this makes the weighted loss vary least, but for the floor. Uniform until every t has ten losses.
     """
 
     def __init__(self, T: int) -> None:
@@ -117,7 +117,7 @@ class SecondMoment:
                 f"{origin}: times.safetensors is not the memory of second_moment for T = {len(self.seen)}"
             )
         history, seen = tensors["history"].numpy().copy(), tensors["seen"].numpy().copy()
-        if not np.isfinite(history).all() or history.min() < 0 or seen.min() < 0:
+        if not np.isfinite(history).all() or history.min() < 0 or not 0 <= seen.min() <= seen.max() < 2**62:
             raise UndiffuseError(
                 f"{origin}: times.safetensors holds numbers that no loss can have; copy the checkpoint again"
             )

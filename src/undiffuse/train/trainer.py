@@ -184,11 +184,14 @@ class Trainer:
         }
         if memory := self.times.tensors():
             tensors["times"] = memory
-        return checkpoint.Snapshot(tensors, {"step": self.step, "skipped": self.skipped, "streak": self.streak})
+        noise = str(self.denoiser.process.noise)
+        counts = {"step": self.step, "skipped": self.skipped, "streak": self.streak}
+        return checkpoint.Snapshot(tensors, {**counts, "noise": noise})
 
     def restore(self, path: Path) -> None:
         """Continue exactly where the checkpoint was written."""
         state = checkpoint.load_state(path)
+        checkpoint.check_noise(state, self.denoiser.process.noise, path)
         checkpoint.fill(self.network, checkpoint.load_tensors(path, "backbone"), path)
         checkpoint.fill(self.ema.backbone, checkpoint.load_tensors(path, "ema"), path)
         checkpoint.fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"), path)

@@ -49,7 +49,7 @@ def _terms(axes: Axes, bits: Bits) -> None:
     mean = bits.terms.double().mean(0).numpy()
     spread = bits.terms.double().std(0).numpy() / len(bits.terms) ** 0.5
     t = np.arange(1, bits.T + 1)
-    axes.plot(t, mean, color=style.ACCENT)
+    axes.plot(t, mean, color=style.ACCENT, marker=style.dots(bits.T))
     low = np.maximum(mean - 2 * spread, mean / 10)  # a log axis has no room below 0
     axes.fill_between(t, low, mean + 2 * spread, color=style.ACCENT, alpha=0.25, linewidth=0)
     axes.set_yscale("log")
@@ -67,7 +67,7 @@ def _rate(axes: Axes, bits: Bits) -> None:
     rate = received(bits)[1:]
     axes.plot(rate, root, color=style.ACCENT)
     for share in (0.1, 0.5):
-        t = round(share * bits.T)
+        t = max(round(share * bits.T), 1)
         axes.plot(rate[t - 1], root[t - 1], "o", color=style.SERIES[1], markersize=4)
         axes.annotate(f"t = {t}", (rate[t - 1], root[t - 1]), (6, 4), textcoords="offset points",
                       fontsize=style.SMALL, color=style.INK)  # fmt: skip
@@ -77,7 +77,7 @@ def _rate(axes: Axes, bits: Bits) -> None:
 def _errors(axes: Axes, bits: Bits) -> None:
     t = np.arange(1, bits.T + 1)
     for name, values, color in (("ε", bits.mse_eps, style.SERIES[1]), ("x₀", bits.mse_x0, style.ACCENT)):
-        axes.plot(t, values.double().mean(0).numpy(), color=color, label=f"of {name}")
+        axes.plot(t, values.double().mean(0).numpy(), color=color, marker=style.dots(bits.T), label=f"of {name}")
     axes.set_yscale("log")
     style.panel(axes, "Mean squared errors", TIME, "mean square, x in [−1, 1]")
     axes.legend(frameon=False, fontsize=style.SMALL, labelcolor=style.INK)

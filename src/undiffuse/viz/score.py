@@ -37,7 +37,7 @@ def _distance(axes: Axes, scores: Scores) -> None:
         (scores.held_out_held_out, style.SERIES[1], "held-out images, exact score of the held-out set"),
         (scores.held_out_train, style.SERIES[2], "held-out images, exact score of the train set"),
     ):
-        axes.plot(found.t, found.distance, color=color, label=name)
+        axes.plot(found.t, found.distance, color=color, marker=style.dots(len(found.t)), label=name)
     _times(axes)
     style.panel(axes, "Distance of the model's score from an exact one", TIME, "RMS difference / RMS exact score")
     axes.set_ylim(bottom=0)
@@ -52,7 +52,7 @@ def _error(axes: Axes, scores: Scores) -> None:
         (train.t, train.mse_exact, style.ACCENT, ":", 1.5, "exact score of the train set, train images"),
         (held_out.t, held_out.mse_exact, style.SERIES[1], ":", 1.5, "exact score of the train set, held-out images"),
     ):
-        axes.plot(t, values, line, color=color, linewidth=width, label=name)
+        axes.plot(t, values, line, color=color, linewidth=width, marker=style.dots(len(t)), label=name)
     _times(axes)
     axes.set_yscale("log")
     low = min(train.mse.min(), held_out.mse.min()) / 3  # the exact score's own error falls to nothing

@@ -100,6 +100,11 @@ def legend_below(axes: Axes) -> None:
     )
 
 
+def dots(count: int) -> str:
+    """Markers where a line has so few points that it could not be seen."""
+    return "." if count < 4 else ""
+
+
 def time_text(t: float | int) -> str:
     """A time for a caption: whole numbers plain, fractions with three digits."""
     return f"{t:.0f}" if t == round(t) or abs(t) >= 100 else f"{t:.3g}"

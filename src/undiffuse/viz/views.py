@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from undiffuse import build, images, rng
@@ -12,6 +13,7 @@ from undiffuse.config import Config
 from undiffuse.data.sources import Dataset
 from undiffuse.diffusion.bound import Bits
 from undiffuse.diffusion.finite import Finite, compared
+from undiffuse.diffusion.noise import Gamma, Gaussian, Laplace, Mixture, Uniform
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
@@ -21,11 +23,13 @@ from undiffuse.runs import RunFolder
 from undiffuse.shapes import Tensor
 from undiffuse.viz.animation import denoising_gif
 from undiffuse.viz.bound import plot_bound
+from undiffuse.viz.noise import REACH, Cell, plot_noise
 from undiffuse.viz.report import write_report
 from undiffuse.viz.score import Scores, plot_score
 from undiffuse.viz.strips import forward_strips, reverse_strips, sample_grid
 
 SHOWN, ANIMATED, STATES = 100, 40, 9
+PARTS, DRAWN = (0.05, 0.2, 0.4, 0.7, 1.0), 100_000
 SEED = 1  # not the seed that `sample` starts from, so that the pictures show other images
 
 
@@ -54,6 +58,7 @@ def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
 
 def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Callable[[Any], Any] = iter) -> Figure:
     """The model's score beside exact ones, on n noisy train images and n held-out ones at forty times."""
+    pipe = pipe.configured(guidance=1.0, clip=False)  # the model's own score, not the one that sampling bends
     times = np.unique(np.geomspace(1, pipe.process.T, 40).round())
     known = {"train": data.train, "held_out": data.held_out}
     labelled = bool(pipe.class_names)
@@ -104,6 +109,24 @@ def forward(config: Config, data: Dataset, row: int = 0) -> Figure:
         noisy = [process.corrupt(x[None], t, rng.fold(SEED)).x_t for x, t in zip(x0, times, strict=True)]
         rows[name] = np.concatenate([images.to_hwc(x) for x in noisy])
     return forward_strips(rows, times.tolist())
+
+
+def noises(config: Config, data: Dataset, row: int = 0) -> Figure:
+    """White pixels and one datum in every family's noise, under the configuration's schedule."""
+    families = [Gaussian(), Laplace(), Gamma(), Gamma(0.3), Mixture(), Uniform()]
+    schedule = build.process(config).schedule
+    rows = {str(noise): [_noisy(Process(schedule, noise), data, row, part) for part in PARTS] for noise in families}
+    return plot_noise(rows)
+
+
+def _noisy(process: Process, data: Dataset, row: int, part: float) -> Cell:
+    t = max(round(part * process.T), 1)
+    signal, sigma = (float(scale) for scale in process.scales(t))
+    white = process.corrupt(torch.ones(DRAWN, 1), t, rng.fold(SEED)).x_t.numpy().ravel()
+    x = np.linspace(-REACH, REACH, 2001)
+    density = process.noise.density((x - signal) / sigma, float(process.schedule.snr(t))) / sigma
+    picture = images.to_hwc(process.corrupt(data.train.images(np.array([row])), t, rng.fold(SEED)).x_t)[0]
+    return Cell(t, white, x, density, picture)
 
 
 def save(figure: Figure, path: Path) -> None:

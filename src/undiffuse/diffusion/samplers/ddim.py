@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from undiffuse.diffusion.denoiser import Denoise
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers.base import Memory
@@ -33,5 +35,7 @@ class DDIM:
         if self.eta == 0 or s == 0:
             return signal * guess.x0 + sigma * guess.eps, None
         var = self.eta**2 * process.posterior(guess, t, s).var
-        z = process.noise.draw(tuple(x_t.shape), process.schedule.snr(s), rng).to(x_t)
-        return signal * guess.x0 + (sigma**2 - var).clamp(min=0).sqrt() * guess.eps + var.sqrt() * z, None
+        stays = (sigma**2 - var).clamp(min=0).sqrt()
+        kept = np.float64(stays / sigma)
+        z = process.noise.renewal(tuple(x_t.shape), kept, process.schedule.snr(s), rng).to(x_t)
+        return signal * guess.x0 + stays * guess.eps + var.sqrt() * z, None

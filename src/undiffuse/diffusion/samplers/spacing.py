@@ -34,7 +34,7 @@ def times(T: int, steps: int, spacing: str = "uniform") -> list[float]:
     dropped, so a dense spacing can have fewer steps than asked.
     """
     if not 1 <= steps <= T:
-        raise UsageError(f"steps must lie in 1..T = {T}, got {steps}")
+        raise UsageError(f"steps must lie in 1..T = {T}, got {steps}; set --steps or sample.steps")
     if spacing not in SPACINGS:
         raise UsageError(f"unknown spacing '{spacing}'; {nearest(spacing, list(SPACINGS))}")
     rising = np.unique(np.round(SPACINGS[spacing](T, steps)).clip(1, T))

@@ -1,0 +1,112 @@
+"""Conformance checks for what you add yourself: AssertionError, one line, says which law is broken."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.stats import ks_1samp, ks_2samp, norm
+
+from undiffuse.diffusion.noise import Noise
+from undiffuse.errors import UsageError
+from undiffuse.rng import Generator, fold, per_row
+from undiffuse.shapes import Tensor
+
+SNRS = (100.0, 1.0, 1e-3, 1e-9)
+UNLIKELY = 1e-6  # of a sound family to be refused by one of the statistical checks, each
+
+
+def check_noise(noise: Noise, count: int = 100_000, seed: int = 0) -> None:
+    """Hold a noise family to what every family promises and to what it declares in `exact`.
+
+    Shape, float32, the same numbers for the same streams, a datum's numbers from its own stream and SNR alone; zero
+    mean and unit variance at SNRs from 100 to 1e-9; finite at SNR 0 and infinity; `density`, if stated, is that of
+    the draws; "chain": a jump and a step have the law of the longer jump; "flow": one law at every SNR; "posterior" and
+    "score": eps ~ N(0, 1). Fails by chance about once in a hundred thousand calls; `count` numbers are drawn a check.
+    """
+    _forms(noise)
+    for snr in SNRS:
+        _moments(noise, snr, count, seed)
+    for snr in (0.0, 1e9, math.inf):
+        _true(bool(_draw(noise, snr, 1000, seed).isfinite().all()), f"draws at SNR {snr:g} are not all finite")
+    _density(noise, count, seed)
+    if "chain" in noise.exact:
+        for snr_s, snr_t in ((math.inf, 10.0), (10.0, 9.0), (3.0, 0.1), (1e-2, 1e-6)):
+            _chain(noise, snr_s, snr_t, count, seed)
+    if "flow" in noise.exact:
+        early, late = _draw(noise, 100.0, count, seed), _draw(noise, 0.01, count, seed + 1)
+        _same(early, late, "it declares 'flow', but eps has another law at SNR 100 than at 0.01")
+    if noise.exact & {"posterior", "score"}:
+        likely = ks_1samp(_draw(noise, 1.0, count, seed).numpy(), norm.cdf).pvalue > UNLIKELY
+        _true(bool(likely), "it declares 'posterior' or 'score', which only N(0, 1) has, but eps has another law")
+
+
+def _forms(noise: Noise) -> None:
+    snr, kept = np.array([40.0, 1.0, 0.01]), np.array([0.1, 0.6, 0.95])
+    eps = fold(0).normal((3, 2, 5))
+    ways: dict[str, Callable[[list[int], Generator], Tensor]] = {
+        "draw": lambda rows, rng: noise.draw((len(rows), 2, 5), snr[rows], rng),
+        "renewal": lambda rows, rng: noise.renewal((len(rows), 2, 5), kept[rows], snr[rows], rng),
+        "bridge": lambda rows, rng: noise.bridge(eps[rows], kept[rows], snr[rows], rng),
+    }
+    for name, way in ways.items():
+        whole, again = (way([0, 1, 2], per_row(1, rows=range(3))) for _ in range(2))
+        _true(
+            whole.shape == (3, 2, 5) and whole.dtype == torch.float32,
+            f"{name} gives not float32 of the shape asked for",
+        )
+        _true(torch.equal(whole, again), f"{name} gives other numbers for the same streams: draw from rng alone")
+        alone = [way([row], per_row(1, rows=[row])) for row in range(3)]
+        _true(torch.equal(torch.cat(alone), whole), f"{name}: a datum's numbers depend on its company")
+    if "chain" not in noise.exact:
+        try:
+            noise.increment((3, 2), np.float64(0.5), np.float64(1.0), fold(0))
+        except UsageError:
+            return
+        _true(False, "it has an increment but does not declare 'chain'")
+
+
+def _moments(noise: Noise, snr: float, count: int, seed: int) -> None:
+    """By the standard errors of the draws themselves."""
+    eps = _draw(noise, snr, count, seed).double()
+    for values, wanted, what in ((eps, 0.0, "mean"), (eps**2, 1.0, "variance")):
+        error = float(values.std()) / count**0.5
+        off = abs(float(values.mean()) - wanted)
+        _true(off < 5.5 * error + 1e-6, f"{what} {float(values.mean()):.4f} at SNR {snr:g}, not {wanted:g}")
+
+
+def _density(noise: Noise, count: int, seed: int) -> None:
+    x = np.linspace(-15, 40, 400_001)
+    try:
+        density = noise.density(x, 1.0)
+    except UsageError:
+        return
+    steps = (density[1:] + density[:-1]) / 2 * np.diff(x)
+    _true(abs(steps.sum() - 1) < 1e-3, f"the density at SNR 1 sums to {steps.sum():.4f}")
+    below = np.append(0.0, steps.cumsum())
+    gap = ks_1samp(_draw(noise, 1.0, count, seed).numpy(), lambda eps: np.interp(eps, x, below)).statistic
+    _true(bool(gap < 2.7 / count**0.5 + 1e-3), f"draws and density at SNR 1 differ (Kolmogorov distance {gap:.4f})")
+
+
+def _chain(noise: Noise, snr_s: float, snr_t: float, count: int, seed: int) -> None:
+    kept = np.float64((snr_t / snr_s) ** 0.5)
+    xi = noise.increment((count,), kept, np.float64(snr_t), fold(seed, "step"))
+    walked = float(kept) * _draw(noise, snr_s, count, seed) + (1 - float(kept) ** 2) ** 0.5 * xi
+    _same(
+        walked,
+        _draw(noise, snr_t, count, seed + 1),
+        f"a jump to SNR {snr_s:g} and a step to {snr_t:g} is not the jump there",
+    )
+
+
+def _draw(noise: Noise, snr: float, count: int, seed: int) -> Tensor:
+    return noise.draw((count,), np.float64(snr), fold(seed, "check"))
+
+
+def _same(one: Tensor, other: Tensor, said: str) -> None:
+    _true(bool(ks_2samp(one.numpy(), other.numpy()).pvalue > UNLIKELY), said)
+
+
+def _true(holds: bool | np.bool, said: str) -> None:
+    if not holds:
+        raise AssertionError(said)
