@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from undiffuse.data.sources import SOURCES
+from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.diffusion.schedule import SCHEDULES
 
@@ -20,7 +21,7 @@ def python_of(page: Path) -> list[str]:
 @pytest.fixture
 def tables():
     """What the examples register is forgotten again."""
-    kept = [(table, dict(table)) for table in (SCHEDULES, SAMPLERS, SOURCES)]
+    kept = [(table, dict(table)) for table in (SCHEDULES, SAMPLERS, SOURCES, NOISES)]
     yield
     for table, before in kept:
         table.clear()
@@ -34,6 +35,13 @@ def test_the_examples_of_extending_run_and_what_they_add_is_usable(tables):
     assert SCHEDULES["geometric"](100).T == 100
     assert type(SAMPLERS["cold"](0.0)).__name__ == "Cold"
     assert len(SOURCES["stripes"]().held_out) == 20
+
+
+def test_the_family_of_the_noise_page_passes_its_check_and_is_usable(tables):
+    names: dict = {}
+    for block in python_of(ROOT / "docs/noise.md"):
+        exec(block, names)
+    assert NOISES["coin"]().exact == {"flow"}
 
 
 def test_the_readme_examples_run(tables, monkeypatch, demo_like_run, capsys):

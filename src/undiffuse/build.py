@@ -12,7 +12,7 @@ from undiffuse.data.loader import Batches
 from undiffuse.data.sources import Dataset, load
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.likelihood import check_gaussian
-from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss
+from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss, check_score
 from undiffuse.diffusion.noise import NOISES, Gamma, Noise
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import SAMPLERS, Sampler
@@ -115,6 +115,8 @@ def loss(config: Config) -> Loss:
         raise UsageError(f"diffusion.weighting: '{said.loss}' has its own weights; leave it at 'none'")
     if said.loss in BOUNDS:
         check_gaussian(process(config))
+    if said.loss == "score_matching" or said.prediction == "score":
+        check_score(process(config))
     _row(WEIGHTS, said.weighting, "diffusion.weighting")
     return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
 

@@ -120,7 +120,7 @@ def noises(config: Config, data: Dataset, row: int = 0) -> Figure:
 
 
 def _noisy(process: Process, data: Dataset, row: int, part: float) -> Cell:
-    t = max(round(part * process.T), 1)
+    t = float(max(round(part * process.T), 1))
     signal, sigma = (float(scale) for scale in process.scales(t))
     white = process.corrupt(torch.ones(DRAWN, 1), t, rng.fold(SEED)).x_t.numpy().ravel()
     x = np.linspace(-REACH, REACH, 2001)
