@@ -4,13 +4,18 @@ Run: python benchmarks/families.py [FOLDER] [--only NAME ...]     (FOLDER: where
 
 Every row trains the digits recipe; only the noise family and the loss differ, the seeds are the same. Samples are drawn
 by DDIM with the recipe's eta in 10 and 50 steps and by ancestral sampling in 1000. A row that is already in FOLDER is
-not made again, so rows may be made by several processes. Then the table of all rows in FOLDER is printed.
+not made again, so rows may be made by several processes. Then the table of all rows in FOLDER is printed, and the first
+ten samples of each row, one of each class and the same seeds throughout, are drawn into FOLDER/families.png.
 """
 
 import argparse
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
 
 from undiffuse import build, config, evaluation, images
 from undiffuse.jobs import Training
@@ -20,11 +25,14 @@ FAMILIES = {
     "gaussian": ("diffusion.noise=gaussian",),
     "laplace": ("diffusion.noise=laplace",),
     "gamma": ("diffusion.noise=gamma",),
-    "gamma-0.02": ("diffusion.noise=gamma", "diffusion.theta=0.02"),
     "mixture": ("diffusion.noise=mixture",),
     "uniform": ("diffusion.noise=uniform",),
 }
 LOSSES = ("l2", "l1")
+ROWS = [f"{family}-{loss}" for family in ("gaussian", "laplace", "gamma") for loss in LOSSES] + [
+    "mixture-l2",
+    "uniform-l2",
+]
 QUIET = ["train.sample_every=0", "train.checkpoint_every=0", "train.log_every=190"]
 WAYS = {10: {"steps": 10}, 50: {"steps": 50}, 1000: {"steps": 1000, "sampler": "ancestral"}}
 
@@ -42,12 +50,13 @@ def trained(name: str, folder: Path) -> Pipeline:
 def measured(name: str, folder: Path) -> dict[str, Any]:
     pipe = trained(name, folder)
     data = build.dataset(pipe.config)
+    real = evaluation.Real.of(data, "pixels")
     result: dict[str, Any] = {}
     for steps, settings in WAYS.items():
         sets = evaluation.of_model(pipe.configured(**settings), evaluation.default_count(data), [0])
         result[str(steps)] = {
-            "frechet": evaluation.frechet(sets, data).as_dict(),
-            "accuracy": evaluation.train_on_generated(sets, data).as_dict(),
+            "frechet": evaluation.frechet(sets, real).as_dict(),
+            "accuracy": evaluation.train_on_generated(sets, real).as_dict(),
         }
         images.write_png(folder / f"{name}-{steps}.png", images.grid(images.to_hwc(sets[0].images[:40]), columns=10))
     return result
@@ -55,7 +64,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
 
 def table(folder: Path) -> str:
     lines = ["| family | loss | " + " | ".join(f"FD, {k} | accuracy, {k}" for k in WAYS) + " |", "|---" * 8 + "|"]
-    for name in (f"{family}-{loss}" for family in FAMILIES for loss in LOSSES):
+    for name in ROWS:
         path = folder / f"{name}.json"
         if path.exists():
             found = json.loads(path.read_text())
@@ -64,6 +73,21 @@ def table(folder: Path) -> str:
             ]
             lines.append("| " + " | ".join([*name.rsplit("-", 1), *cells]) + " |")
     return "\n".join(lines)
+
+
+def picture(folder: Path) -> Figure:
+    """The first row of every sheet of samples: families and losses down, numbers of steps across."""
+    figure = Figure(figsize=(11, 3.1), layout="constrained")
+    axes = figure.subplots(len(ROWS), len(WAYS))
+    for line, name in zip(axes, ROWS, strict=True):
+        for place, steps in zip(line, WAYS, strict=True):
+            sheet = np.asarray(Image.open(folder / f"{name}-{steps}.png"))
+            place.imshow(sheet[: (len(sheet) - 6) // 4 + 6], cmap="gray", vmin=0, vmax=255)
+            place.set(xticks=[], yticks=[])
+        line[0].set_ylabel(" ".join(name.rsplit("-", 1)), rotation=0, ha="right", va="center", fontsize=8)
+    for place, steps in zip(axes[0], WAYS, strict=True):
+        place.set_title(f"{steps} steps", fontsize=9)
+    return figure
 
 
 def _cell(number: dict[str, float], scale: float) -> str:
@@ -77,11 +101,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=None)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    for name in given.only or [f"{family}-{loss}" for family in FAMILIES for loss in LOSSES]:
+    for name in given.only or ROWS:
         done = given.folder / f"{name}.json"
         if not done.exists():
             done.write_text(json.dumps(measured(name, given.folder), indent=1))
     print(table(given.folder))
+    picture(given.folder).savefig(given.folder / "families.png", dpi=110)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from PIL import Image
 import tiny
 from undiffuse import Pipeline
 from undiffuse.cli import main
-from undiffuse.data.sources import digits
+from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 
 DATA = digits()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from undiffuse.data.prepare import load
 from undiffuse.data.sources import SOURCES
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.samplers import SAMPLERS
@@ -34,14 +35,15 @@ def test_the_examples_of_extending_run_and_what_they_add_is_usable(tables):
         exec(block, names)
     assert SCHEDULES["geometric"](100).T == 100
     assert type(SAMPLERS["cold"](0.0)).__name__ == "Cold"
-    assert len(SOURCES["stripes"]().held_out) == 20
+    stripes = load("stripes")
+    assert (len(stripes.train), len(stripes.held_out), stripes.class_names) == (90, 10, ("horizontal", "vertical"))
 
 
 def test_the_family_of_the_noise_page_passes_its_check_and_is_usable(tables):
     names: dict = {}
     for block in python_of(ROOT / "docs/noise.md"):
         exec(block, names)
-    assert NOISES["coin"]().exact == {"flow"}
+    assert NOISES["triangular"]().exact == {"flow"}
 
 
 def test_the_readme_examples_run(tables, monkeypatch, demo_like_run, capsys):

@@ -1,21 +1,28 @@
 """What `evaluate` measures: real data score their floor, noise scores badly, and the protocol says how."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from undiffuse import evaluation, images
-from undiffuse.data.sources import digits
+from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.evaluation import Samples
+from undiffuse.evaluation import Real, Samples
+from undiffuse.metrics import reference
 from undiffuse.rng import fold
 
 
 @pytest.fixture(scope="module")
 def data():
     return digits()
+
+
+@pytest.fixture(scope="module")
+def judged(data):
+    return Real.of(data, "pixels")
 
 
 def real(data) -> Samples:
@@ -26,22 +33,22 @@ def noise(n=200, seed=0) -> Samples:
     return Samples(fold(seed, "noise").normal((n, 1, 8, 8)).clamp(-1, 1), torch.arange(n) % 10)
 
 
-def test_real_train_images_score_the_floor(data):
-    found = evaluation.measure([real(data)], data, ["frechet", "train_on_generated"], {})["metrics"]
+def test_real_train_images_score_the_floor(data, judged):
+    found = evaluation.measure([real(data)], judged, ["frechet", "train_on_generated"], {})["metrics"]
     for metric in found.values():
         assert metric["value"] == pytest.approx(metric["floor"])
     assert found["train_on_generated"]["value"] == pytest.approx(0.991, abs=0.001)
 
 
-def test_noise_scores_badly(data):
-    found = evaluation.measure([noise()], data, ["frechet", "train_on_generated"], {})["metrics"]
+def test_noise_scores_badly(judged):
+    found = evaluation.measure([noise()], judged, ["frechet", "train_on_generated"], {})["metrics"]
     assert found["frechet"]["value"] > 20 * found["frechet"]["floor"]
     assert found["train_on_generated"]["value"] < 0.3
 
 
-def test_the_result_has_the_contracts_shape_and_is_strict_json(data):
+def test_the_result_has_the_contracts_shape_and_is_strict_json(judged):
     """Also with so few images that there is no error bar."""
-    result = evaluation.measure([noise(12)], data, ["frechet"], {"seeds": [0]})
+    result = evaluation.measure([noise(12)], judged, ["frechet"], {"seeds": [0]})
     text = json.dumps(result, allow_nan=False)
     assert set(result) == {"metrics", "protocol"}
     assert set(json.loads(text)["metrics"]["frechet"]) == {"value", "stderr", "floor", "unit", "n"}
@@ -50,32 +57,86 @@ def test_the_result_has_the_contracts_shape_and_is_strict_json(data):
     assert (result["protocol"]["real_train"], result["protocol"]["real_held_out"]) == (1347, 450)
 
 
-def test_several_sets_give_their_mean_and_its_error(data):
+def test_several_sets_give_their_mean_and_its_error(judged):
     sets = [noise(seed=seed) for seed in range(3)]
-    alone = [evaluation.frechet([one], data) for one in sets]
-    together = evaluation.frechet(sets, data)
+    alone = [evaluation.frechet([one], judged) for one in sets]
+    together = evaluation.frechet(sets, judged)
     assert together.value == pytest.approx(np.mean([one.value for one in alone]))
     assert together.stderr == pytest.approx(np.linalg.norm([one.stderr for one in alone]) / 3)
     assert together.n == 600
 
 
-def test_measures_are_chosen_by_name_or_by_what_the_samples_allow():
-    assert evaluation.chosen(None, labelled=True, model=True) == ["frechet", "train_on_generated"]
-    assert evaluation.chosen(None, labelled=False, model=True) == ["frechet"]
-    assert evaluation.chosen(" frechet ,", labelled=True, model=True) == ["frechet"]
+def test_measures_are_chosen_by_name_or_by_what_the_samples_allow(data):
+    assert evaluation.chosen(None, True, True, data) == ["frechet", "train_on_generated", "label_accuracy"]
+    assert evaluation.chosen(None, False, True, data) == ["frechet"]
+    assert evaluation.chosen(" frechet ,", True, True, data) == ["frechet"]
+    other = replace(data, class_names=tuple("abcdefghij"))
+    assert evaluation.chosen(None, True, True, other) == ["frechet", "train_on_generated"]
     for names, words in (("frechett", "did you mean 'frechet'"), ("", "an empty list"), (" , ", "an empty list")):
         with pytest.raises(UsageError, match=words):
-            evaluation.chosen(names, labelled=True, model=True)
+            evaluation.chosen(names, True, True, data)
 
 
-def test_unlabelled_samples_cannot_teach(data):
+def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):
+    found = evaluation.label_accuracy([real(data)], judged)
+    assert found.value > 0.99 and found.floor == pytest.approx(0.9978, abs=1e-4)
+    wrong = Samples(data.train.images(), (data.train.labels + 1) % 10)
+    assert evaluation.label_accuracy([wrong], judged).value < 0.01
+    some = data.restricted(["3", "7"])
+    assert evaluation.label_accuracy([real(some)], Real.of(some, "pixels")).value > 0.99
+
+
+def test_no_classifier_is_said(data):
+    other = replace(data, class_names=tuple("abcdefghij"))
+    with pytest.raises(UndiffuseError, match="none comes with undiffuse for digits"):
+        evaluation.label_accuracy([real(data)], Real.of(other, "pixels"))
+    with pytest.raises(UsageError, match="no classifier comes with undiffuse for pictures of 1x8x8"):
+        Real.of(other, "classifier")
+
+
+@pytest.mark.parametrize("features", ["pca", "classifier"])
+def test_every_kind_of_features_tells_noise_from_pictures(data, features):
+    judged = Real.of(data, features)
+    close, far = (evaluation.frechet([s], judged) for s in (real(data), noise()))
+    assert close.value == pytest.approx(close.floor) and far.value > 10 * close.value
+
+
+def test_the_floor_of_few_samples_is_of_as_few_train_images_of_all_classes(data, judged):
+    small = evaluation.frechet([noise(100)], judged).floor
+    assert small > 1.5 * evaluation.frechet([noise(1347)], judged).floor
+    assert len(np.unique(data.train.labels[evaluation._some(data, 100)])) == 10
+
+
+def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    first = Real.of(data, "classifier").held_out()
+    assert len(list(tmp_path.iterdir())) == 1
+    again = Real.of(data, "classifier")
+    monkeypatch.setattr(Real, "sums", None)
+    np.testing.assert_array_equal(again.held_out().outer, first.outer)
+    monkeypatch.undo()
+    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    for other in (
+        Real.of(data.restricted(["1", "2"]), "classifier"),
+        Real.of(replace(data, content="other"), "classifier"),
+        Real.of(data, "pixels"),
+    ):
+        before = len(list(tmp_path.iterdir()))
+        other.held_out()
+        assert len(list(tmp_path.iterdir())) == before + 1
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"junk")
+    np.testing.assert_array_equal(Real.of(data, "classifier").held_out().outer, first.outer)
+
+
+def test_unlabelled_samples_cannot_teach(judged):
     with pytest.raises(UndiffuseError, match="needs labelled samples"):
-        evaluation.train_on_generated([Samples(noise().images, None)], data)
+        evaluation.train_on_generated([Samples(noise().images, None)], judged)
 
 
-def test_one_image_is_too_few(data):
+def test_one_image_is_too_few(judged):
     with pytest.raises(UndiffuseError, match="at least 2 images"):
-        evaluation.frechet([noise(1)], data)
+        evaluation.frechet([noise(1)], judged)
 
 
 def test_as_many_as_there_are_to_train_on_shared_by_the_classes(data):

@@ -49,9 +49,9 @@ def refused(capsys, command, *words) -> None:
 def test_what_needs_the_gaussian_is_one_line(runs, capsys, tmp_path, name):
     run, out = str(runs[name]), str(tmp_path / "x.png")
     for metric in ("bpd", "bpd_ode"):
-        refused(capsys, ["evaluate", run, "--metrics", metric], "need Gaussian noise", f"'{name}'")
+        refused(capsys, ["evaluate", run, "--metrics", metric], "needs Gaussian noise", f"'{name}'")
     for kind in ("elbo", "score"):
-        refused(capsys, ["plot", kind, run, "--out", out], "need Gaussian noise", f"'{name}'")
+        refused(capsys, ["plot", kind, run, "--out", out], "needs Gaussian noise", f"'{name}'")
     for key in ("diffusion.loss=vlb", "diffusion.loss=score_matching", "diffusion.prediction=score"):
         refused(capsys, train(tmp_path, name, key), "Gaussian noise", f"'{name}'")
     refused(
@@ -77,6 +77,7 @@ def test_another_family_on_the_command_line_is_refused(runs, capsys, tmp_path):
     refused(capsys, ["sample", str(runs["gamma"]), *command[2:], "--noise", "laplace"], "trained with gamma noise")
 
 
+@pytest.mark.filterwarnings("ignore::undiffuse.build.NoiseWarning")
 @pytest.mark.parametrize(
     ("name", "change"), [("laplace", "noise: gaussian"), ("gaussian", "noise: uniform"), ("gamma", "theta: 0.5")]
 )
@@ -99,6 +100,7 @@ def test_a_checkpoint_that_does_not_say_is_read(tmp_path):
     assert Pipeline.load(run).process.noise.name == "gaussian"
 
 
+@pytest.mark.filterwarnings("ignore::undiffuse.build.NoiseWarning")
 def test_theta_is_for_gamma(tmp_path, capsys):
     refused(capsys, train(tmp_path, "laplace", "diffusion.theta=0.1"), "diffusion.theta is for gamma")
     for theta in ("0", "2", "x"):

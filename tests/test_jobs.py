@@ -145,7 +145,7 @@ def test_a_broken_checkpoint_is_named_and_nothing_is_touched(run_copy, group):
         ({"sample__guidance": 2.0, "model__conditional": False}, "guidance needs labels"),
         ({"diffusion__schedule": "linear", "diffusion__T": 20, "sample__steps": 5}, "T = 20 has beta_T = 1"),
         ({"model__channels": 7}, "must be even"),
-        ({"data__source": "mnist"}, "unknown data source"),
+        ({"data__source": "digitz"}, "unknown data source"),
     ],
 )
 def test_everything_is_checked_before_the_folder_is_made(tmp_path, changes, words):

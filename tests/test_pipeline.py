@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 import tiny
 from undiffuse import Pipeline, build, images
+from undiffuse.data.dataset import Part
 from undiffuse.data.loader import Batches
-from undiffuse.data.sources import digits
+from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.jobs import Training
 from undiffuse.train.trainer import Trainer
@@ -336,7 +337,7 @@ def test_any_size_trains_and_samples(shape, changes):
     data = digits()
     height, width = shape[1:]
     pictures = F.interpolate(data.train.pictures[:64].float(), size=(height, width)).to(data.train.pictures.dtype)
-    part = replace(data.train, pictures=pictures.expand(-1, shape[0], -1, -1), labels=data.train.labels[:64])
+    part = Part(pictures.expand(-1, shape[0], -1, -1), data.train.labels[:64], 17)
     small = {"model.multipliers": [1, 2], "data.shape": list(shape), "data.levels": 17, "train.steps": 12}
     config = build.resolved(tiny.config(), data).replaced(small | changes)
     trainer = Trainer(build.denoiser(config), build.loss(config), Batches(part, 8, 0), build.plan(config))

@@ -2,14 +2,19 @@
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import nn
 
 from undiffuse import rng
 from undiffuse.config import Config
+from undiffuse.data import prepare
+from undiffuse.data.dataset import Dataset
 from undiffuse.data.loader import Batches
-from undiffuse.data.sources import Dataset, load
+from undiffuse.data.sources import anywhere
+from undiffuse.data.spec import DataSpec
+from undiffuse.data.survey import Watch
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss, check_score
@@ -20,16 +25,27 @@ from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarni
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
+from undiffuse.train.checkpoint import fill
 from undiffuse.train.times import TIME_SAMPLINGS, TimeSampling
 from undiffuse.train.trainer import Plan
 
+
+class NoiseWarning(UserWarning):
+    """A noise family used beyond what is known to work."""
+
+
 Row = TypeVar("Row")
+GAMMA_SOUND = 0.005  # up to here every sampler brings the data back within chance (benchmarks/reverse_noise.py)
+LABEL_ROWS = "conditioning.label.weight"
 BOUNDS = ("vlb", "hybrid")  # the losses that hold the variational bound
 
 
-def dataset(config: Config) -> Dataset:
+def dataset(config: Config, watch: Watch = iter) -> Dataset:
     """The data, restricted to data.classes; refused if it is not what the configuration says it is."""
-    data = load(config.data.source, config.data.classes)
+    data = prepare.dataset(data_spec(config), watch)
+    wanted = config.data.classes
+    if wanted is not None and (wanted or config.data.shape is None):  # [] in a run's own configuration: it has none
+        data = data.restricted(wanted)
     for key, said, found in (
         ("levels", config.data.levels, data.levels),
         ("shape", config.data.shape, list(data.shape)),
@@ -39,10 +55,35 @@ def dataset(config: Config) -> Dataset:
     return data
 
 
+def data_spec(config: Config) -> DataSpec:
+    """What is asked of the data set."""
+    said = config.data
+    settings = said.model_dump(exclude={"classes", "levels", "shape", "content", "flip", "size"})
+    height, width = (said.size, said.size) if isinstance(said.size, int) else said.size or (0, 0)
+    return DataSpec(size=(height, width) if said.size else None, **settings)
+
+
 def resolved(config: Config, data: Dataset) -> Config:
-    """With everything about the data that a model needs later: levels, shape, class names."""
-    facts = {"data.levels": data.levels, "data.shape": list(data.shape), "data.classes": list(data.class_names)}
+    """With everything about the data that a model needs later: levels, shape, class names; paths hold from anywhere."""
+    facts: dict[str, Any] = {
+        "data.levels": data.levels,
+        "data.shape": list(data.shape),
+        "data.classes": list(data.class_names),
+        "data.content": data.content,
+        "data.source": anywhere(config.data.source),
+    }
+    if config.data.labels is not None and Path(config.data.labels).exists():
+        facts["data.labels"] = str(Path(config.data.labels).resolve())
     return config.replaced(facts)
+
+
+def same_data(config: Config, data: Dataset) -> None:
+    """Refuse to go on with other pictures than those that a run began with."""
+    if config.data.content is not None and config.data.content != data.content:
+        raise UndiffuseError(
+            f"the pictures of {config.data.source} have changed since this run began, so it cannot go on exactly; put "
+            "them back, or start a new run from its weights with: undiffuse train --from MODEL"
+        )
 
 
 def process(config: Config) -> Process:
@@ -58,6 +99,12 @@ def _noise(config: Config) -> Noise:
     family = _row(NOISES, name, "diffusion.noise")
     if theta is not None and family is not Gamma:
         raise UsageError(f"diffusion.theta is for gamma noise; leave it out for '{name}'")
+    if theta is not None and theta > GAMMA_SOUND:
+        warnings.warn(
+            f"gamma noise with theta = {theta:g}: samplers are wrong above {GAMMA_SOUND:g}, see docs/noise.md",
+            NoiseWarning,
+            stacklevel=2,
+        )
     return family() if theta is None else Gamma(theta)
 
 
@@ -102,6 +149,27 @@ def denoiser(config: Config) -> Denoiser:
     return Denoiser(backbone(config), process(config), config.diffusion.prediction)
 
 
+def carry_over(said: Config, trained: Denoiser, config: Config, denoiser: Denoiser) -> None:
+    """Weights of a trained model into a new one of the same network; class rows go by their names.
+
+    A class that the trained model does not know starts as its "no label". Raises UsageError where the process or the
+    prediction differs, for then the weights mean something else, and UndiffuseError where the network does.
+    """
+    for key in ("schedule", "T", "betas", "zero_terminal_snr", "prediction", "noise", "theta"):
+        old, new = getattr(said.diffusion, key), getattr(config.diffusion, key)
+        if old != new:
+            raise UsageError(
+                f"diffusion.{key}: the model to start from has {old}, not {new}; its weights would not fit"
+            )
+    assert isinstance(trained.backbone, nn.Module) and isinstance(denoiser.backbone, nn.Module)
+    weights = dict(trained.backbone.state_dict())
+    known, names = said.data.classes or [], config.data.classes or []
+    if num_classes(said) and num_classes(config):
+        rows = [known.index(name) if name in known else len(known) for name in [*names, None]]
+        weights[LABEL_ROWS] = weights[LABEL_ROWS][rows]
+    fill(denoiser.backbone, weights, Path("--from"))
+
+
 def loss(config: Config) -> Loss:
     """What is minimised. A learned variance and a loss that does not teach it, or the reverse, are refused."""
     said = config.diffusion
@@ -115,8 +183,10 @@ def loss(config: Config) -> Loss:
         raise UsageError(f"diffusion.weighting: '{said.loss}' has its own weights; leave it at 'none'")
     if said.loss in BOUNDS:
         check_gaussian(process(config))
-    if said.loss == "score_matching" or said.prediction == "score":
+    if said.loss == "score_matching":
         check_score(process(config))
+    if said.prediction == "score":
+        check_score(process(config), "prediction 'score'")
     _row(WEIGHTS, said.weighting, "diffusion.weighting")
     return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
 
@@ -147,7 +217,7 @@ def times(config: Config) -> TimeSampling:
 
 
 def batches(config: Config, data: Dataset) -> Batches:
-    return Batches(data.train, config.train.batch_size, config.seed)
+    return Batches(data.train, config.train.batch_size, config.seed, config.data.flip)
 
 
 def _row(table: Mapping[str, Row], name: str, key: str) -> Row:

@@ -20,6 +20,7 @@ MOST = 1_000_000  # of anything that is held in memory at once: far above any us
 Positive = Annotated[int, Field(ge=1)]
 Held = Annotated[int, Field(ge=1, le=MOST)]
 Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=4096)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -33,12 +34,29 @@ class _Section(BaseModel):
 
 
 class Data(_Section):
-    """source: a data set's name. classes: only these (names). levels and shape are filled in from the data."""
+    """source: a data set's name, a path or hub:NAME. classes: only these (names). flip: mirror half of the pictures.
+
+    levels, shape and content are filled in from the data. The rest says how pictures become arrays of one shape: see
+    undiffuse.data.spec.DataSpec; size is h = w, or [h, w].
+    """
 
     source: str = "digits"
     classes: list[Annotated[str, BeforeValidator(_as_name)]] | None = None
     levels: Annotated[int, Field(ge=2, le=256)] | None = None
     shape: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
+    content: str | None = None
+    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    fit: str = "crop"
+    channels: Literal[1, 3, 4] | None = None
+    background: str | None = None
+    bad: Literal["refuse", "skip"] = "refuse"
+    duplicates: Literal["keep", "drop"] = "keep"
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    limit: Positive | None = None
+    select: str | None = None
+    labels: str | None = None
+    label_key: str | None = None
+    flip: bool = False
 
 
 class Model(_Section):
@@ -63,6 +81,7 @@ class Model(_Section):
     flip_sin_to_cos: bool = False
     freq_shift: Literal[0, 1] = 1
     time_offset: Count = 0
+    patch: Positive = 1
     conditional: bool = True
 
     @model_validator(mode="before")
@@ -133,6 +152,15 @@ class Sample(_Section):
     clip: bool = True
 
 
+class Evaluate(_Section):
+    """What `undiffuse evaluate` does by default: features of the Frechet distance, n images a seed (None: as many as
+    there are train images, at most 5,000), sampling seeds to average over."""
+
+    features: str = "pixels"
+    n: Annotated[int, Field(ge=2)] | None = None
+    repeats: Positive = 3
+
+
 class Config(_Section):
     """A run, whole. Unknown keys are refused with the nearest name; so are files of a newer format."""
 
@@ -143,6 +171,7 @@ class Config(_Section):
     diffusion: Diffusion = Diffusion()
     train: Train = Train()
     sample: Sample = Sample()
+    evaluate: Evaluate = Evaluate()
 
     def replaced(self, changes: dict[str, Any]) -> "Config":
         """With other values for some dotted keys, checked as a file would be. model.preset starts that section anew."""
@@ -172,6 +201,11 @@ def load(recipe: str, sets: Iterable[str] = ()) -> Config:
         config = _parsed(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text(), recipe)
     else:
         raise UsageError(f"unknown recipe '{recipe}'; {nearest(recipe, recipes())}, or give a .yaml file")
+    return changed(config, sets)
+
+
+def changed(config: Config, sets: Iterable[str]) -> Config:
+    """With `a.b=c` changes on top."""
     return config.replaced(dict(_assignment(text) for text in sets))
 
 
@@ -201,6 +235,8 @@ def _assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set takes key=value, got '{text}'")
+    if value.startswith("*"):
+        return key.strip(), value  # a pattern of files; YAML's aliases have no use here
     try:
         return key.strip(), yaml.load(value, _Loader)
     except BAD_YAML as error:

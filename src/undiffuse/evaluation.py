@@ -1,24 +1,32 @@
 """Samples in, numbers out: what `undiffuse evaluate` measures, with its protocol."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from undiffuse import __version__, build, images
-from undiffuse.data.sources import Dataset, Part, load
+from undiffuse import __version__, build, images, rng
+from undiffuse.data.dataset import Dataset
+from undiffuse.data.prepare import load
 from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.metrics.base import Estimate
-from undiffuse.metrics.frechet import FeatureSums, frechet_with_error, pixels
+from undiffuse.metrics.classifier import shipped_for
+from undiffuse.metrics.features import About, Features, extractor
+from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
+from undiffuse.metrics.reference import kept
 from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
 from undiffuse.pipeline import Pipeline
 from undiffuse.shapes import Images, Labels, Tensor
 
 ODE_STEPS = 50
+MOST = 5000  # images, of a seed by default
+CHUNK = 10_000  # images whose features are held at once
 Watch = Callable[[Iterator[Any]], Iterable[Any]]
 
 
@@ -30,50 +38,117 @@ class Samples:
     labels: Labels | None
 
 
-def frechet(sets: Sequence[Samples], data: Dataset) -> Estimate:
-    """Frechet distance on pixels, samples against held-out images; floor: as many train images in their place."""
-    held_out = FeatureSums.of(pixels(data.held_out.images()))
-    measured = [frechet_with_error(FeatureSums.of(pixels(_on_grid(s.images, data))), held_out) for s in sets]
-    real = data.train.images(slice(len(sets[0].images)))  # the distance depends on how many: compare like with like
-    floor, _ = frechet_with_error(FeatureSums.of(pixels(real)), held_out)
+@dataclass(frozen=True)
+class Real:
+    """Real images, and the features that they are compared by."""
+
+    data: Dataset
+    features: Features
+
+    @classmethod
+    def of(cls, data: Dataset, features: str) -> "Real":
+        return cls(
+            data, extractor(features, About(data.shape, data.class_names, lambda: data.train.images(_some(data, MOST))))
+        )
+
+    def held_out(self) -> FeatureSums:
+        """Of all held-out images, from the cache if they are there."""
+        part, data = self.data.held_out, self.data
+        chosen = sha256(b"" if part.rows is None else part.rows.numpy().tobytes()).hexdigest()
+        key = repr((data.content, "held out", len(part), chosen, data.levels, self.features.says))
+        return kept(key, lambda: self.sums(lambda rows: part.images(rows), len(part)))
+
+    def floor(self, n: int) -> FeatureSums:
+        """Of as many train images: the distance depends on how many there are, so like is compared with like."""
+        rows = _some(self.data, n)
+        return self.sums(lambda some: self.data.train.images(rows[some]), len(rows))
+
+    def of_samples(self, x: Images) -> FeatureSums:
+        return self.sums(lambda rows: _on_grid(x[rows], self.data), len(x))
+
+    def sums(self, images: Callable[[slice], Images], n: int) -> FeatureSums:
+        parts = (FeatureSums.of(self.features(images(slice(i, min(i + CHUNK, n))))) for i in range(0, n, CHUNK))
+        return functools.reduce(FeatureSums.merge, parts)
+
+
+def frechet(sets: Sequence[Samples], real: Real) -> Estimate:
+    """Frechet distance, samples against held-out images; floor: as many train images in their place."""
+    held_out = real.held_out()
+    measured = [frechet_with_error(real.of_samples(s.images), held_out) for s in sets]
+    floor, _ = frechet_with_error(real.floor(len(sets[0].images)), held_out)
     values = np.array([value for value, _ in measured])
     return Estimate(
-        float(values.mean()),
-        _combined([stderr for _, stderr in measured]),
-        floor,
-        "squared distance of pixels in [-1, 1]",
-        _n(sets),
+        float(values.mean()), _combined([stderr for _, stderr in measured]), floor, real.features.unit, _n(sets)
     )
 
 
-def train_on_generated(sets: Sequence[Samples], data: Dataset) -> Estimate:
-    """Accuracy on held-out images of an SVC trained on samples; floor: of the same SVC trained on the train images."""
-    test = _pair(data.held_out)
-    scores = []
-    for s in sets:
-        if s.labels is None:
-            raise UndiffuseError("train_on_generated needs labelled samples; these have no labels, leave it out")
-        scores.append(svc_accuracy((s.images, s.labels), test, data.levels))
+def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
+    """Accuracy on held-out images of an SVC trained on samples; floor: of one trained on as many train images."""
+    data = real.data
+    test = (data.held_out.images(), data.held_out.labels)
+    scores = [svc_accuracy((s.images, _labels(s, "train_on_generated")), test, data.levels) for s in sets]
+    rows = _some(data, len(sets[0].images))
+    trained = svc_accuracy((data.train.images(rows), data.train.labels[rows]), test, data.levels)
+    return Estimate(*_share(scores, len(data.held_out)), trained, "accuracy", _n(sets))
+
+
+def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
+    """How many samples a classifier of real images takes for the class that they were asked for.
+
+    floor: how many held-out images it takes for theirs.
+    """
+    data = real.data
+    shipped = shipped_for(data.shape, data.class_names)
+    if shipped is None:
+        raise UndiffuseError(
+            f"label_accuracy needs a classifier, and none comes with undiffuse for {data.name}; leave it out"
+        )
+    index = torch.tensor([shipped.class_names.index(name) for name in data.class_names])
+
+    def accuracy(images: Images, labels: Labels) -> float:
+        return float((shipped.classes(_on_grid(images, data)) == index[labels]).float().mean())
+
+    scores = [accuracy(s.images, _labels(s, "label_accuracy")) for s in sets]
+    held_out = accuracy(data.held_out.images(), data.held_out.labels)
+    return Estimate(*_share(scores, len(sets[0].images)), held_out, "accuracy", _n(sets))
+
+
+def _labels(s: Samples, metric: str) -> Labels:
+    if s.labels is None:
+        raise UndiffuseError(f"{metric} needs labelled samples; these have no labels, leave it out")
+    return s.labels
+
+
+def _share(scores: Sequence[float], n: int) -> tuple[float, float]:
+    """Mean of shares among n each, and its standard error: binomial, and the spread over sampling seeds."""
     value = float(np.mean(scores))
     spread = _spread(np.array(scores)) if len(scores) > 1 else 0.0
-    stderr = float(np.hypot(binomial_stderr(value, len(data.held_out)), spread))
-    real = svc_accuracy(_pair(data.train), test, data.levels)
-    return Estimate(value, stderr, real, "accuracy", _n(sets))
+    return value, float(np.hypot(binomial_stderr(value, n), spread))
 
 
-METRICS: dict[str, Callable[[Sequence[Samples], Dataset], Estimate]] = {
+def _some(data: Dataset, n: int) -> np.ndarray:
+    """n train images at random, or all, in order: a source may hold one class after the other."""
+    total = len(data.train)
+    return np.arange(total) if n >= total else np.sort(rng.permutation(total, 0, "floor")[:n])
+
+
+METRICS: dict[str, Callable[[Sequence[Samples], Real], Estimate]] = {
     "frechet": frechet,
     "train_on_generated": train_on_generated,
+    "label_accuracy": label_accuracy,
 }
+NEED_LABELS = ("train_on_generated", "label_accuracy")
 
 
 LIKELIHOODS = ("bpd", "bpd_ode")  # measures of the model itself, not of its samples
 
 
-def chosen(names: str | None, labelled: bool, model: bool) -> list[str]:
+def chosen(names: str | None, labelled: bool, model: bool, data: Dataset) -> list[str]:
     """The measures asked for (comma-separated), or all of the samples that these allow; `model`: there is one."""
     if names is None:
-        return [name for name in METRICS if labelled or name != "train_on_generated"]
+        judged = shipped_for(data.shape, data.class_names) is not None
+        known = [name for name in METRICS if judged or name != "label_accuracy"]
+        return [name for name in known if labelled or name not in NEED_LABELS]
     known = [*METRICS, *LIKELIHOODS]
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
@@ -147,7 +222,7 @@ def real_images(pipe: Pipeline, source: str | None) -> Dataset:
     alike = len(data.class_names) <= len(known) if _is_imported(pipe) else data.class_names == known
     if known and not alike:  # an imported model's classes have numbers, not names
         raise UsageError(
-            f"--data {source}: its classes are {_some(data.class_names)}, the model's are {_some(known)}, so labels "
+            f"--data {source}: its classes are {_first(data.class_names)}, the model's are {_first(known)}, so labels "
             "mean something else; leave --data out"
         )
     return data
@@ -164,24 +239,31 @@ def _is_imported(pipe: Pipeline) -> bool:
     return pipe.config.data.source == "imported"
 
 
-def _some(names: Sequence[str]) -> str:
+def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" ... ({len(names)})" if len(names) > 4 else "")
 
 
 def default_count(data: Dataset) -> int:
-    """As many as there are train images, rounded up so that every class gets the same number."""
+    """As many as there are train images, at most 5,000, rounded up so that every class gets the same number."""
     classes = max(len(data.class_names), 1)
-    return -(-len(data.train) // classes) * classes
+    return -(-min(len(data.train), MOST) // classes) * classes
 
 
-def of_model(pipe: Pipeline, n: int, seeds: Sequence[int], watch: Watch = iter) -> list[Samples]:
-    """Draw n images for each seed. `watch` sees every frame pass, for a progress bar."""
-    frames = watch((seed, frame) for seed in seeds for _, frame in pipe.stream(n, seed))
+def of_model(
+    pipe: Pipeline, n: int, seeds: Sequence[int], watch: Watch = iter, classes: Sequence[str] | None = None
+) -> list[Samples]:
+    """Draw n images for each seed, of all classes in turn or of these, in the order of the data restricted to them.
+
+    `watch` sees every frame pass, for a progress bar.
+    """
+    label = None if classes is None else list(classes)
+    frames = watch((seed, frame) for seed in seeds for _, frame in pipe.stream(n, seed, label=label))
     done: dict[int, list[Tensor]] = {seed: [] for seed in seeds}
     for seed, frame in frames:
         if frame.t == 0:
             done[seed].append(frame.x.float().cpu())
-    return [Samples(torch.cat(parts), pipe.labels(range(n))) for parts in done.values()]
+    drawn = pipe.labels(range(n)) if classes is None else torch.arange(n) % len(classes)
+    return [Samples(torch.cat(parts), drawn) for parts in done.values()]
 
 
 def of_files(path: Path, data: Dataset) -> Samples:
@@ -197,9 +279,9 @@ def of_files(path: Path, data: Dataset) -> Samples:
     return Samples(x, known if len(known) and (known >= 0).all() else None)
 
 
-def measure(sets: Sequence[Samples], data: Dataset, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:
+def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:
     """{"metrics": {name: {value, stderr, floor, unit, n}}, "protocol": {...}}: what is written as JSON."""
-    metrics = {name: METRICS[name](sets, data).as_dict() for name in names}
+    metrics, data = {name: METRICS[name](sets, real).as_dict() for name in names}, real.data
     ours = {
         "data": data.name,
         "reference": "held-out images",
@@ -207,8 +289,8 @@ def measure(sets: Sequence[Samples], data: Dataset, names: Iterable[str], protoc
         "real_held_out": len(data.held_out),
         "generated": [len(s.images) for s in sets],
         "rounding": f"to the data's own {data.levels} levels",
-        "features": "pixels in [-1, 1]",
-        "classifier": "SVC(gamma=0.001) on pixels scaled to 0..16",
+        **real.features.says,
+        "classifier": "SVC(gamma=0.064 / number of pixels) on pixels scaled to 0..16",
         "undiffuse": __version__,
     }
     return {"metrics": metrics, "protocol": ours | protocol}
@@ -223,10 +305,6 @@ def model_protocol(pipe: Pipeline, seeds: Sequence[int], weights: str, checkpoin
 def _on_grid(x: Images, data: Dataset) -> Tensor:
     """Rounded to the data's own levels, as a written picture is."""
     return images.from_levels(images.to_levels(x, data.levels), data.levels)
-
-
-def _pair(part: Part) -> tuple[Tensor, Tensor]:
-    return part.images(), part.labels
 
 
 def _combined(stderrs: Sequence[float | None]) -> float | None:

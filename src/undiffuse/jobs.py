@@ -20,6 +20,7 @@ from accelerate.utils import broadcast_object_list
 
 from undiffuse import __version__, build, images
 from undiffuse.config import Config, read
+from undiffuse.data.survey import Watch
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.nn.compiling import compiled
@@ -44,14 +45,23 @@ class Training:
     run: RunFolder
     config: Config
     trainer: Trainer
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def start(cls, config: Config, out: Path | None, name: str) -> "Training":
-        """A new run. Everything is built, and so checked, before the folder is made."""
-        data = build.dataset(config)
+    def start(
+        cls, config: Config, out: Path | None, name: str, start: Pipeline | None = None, watch: Watch = iter
+    ) -> "Training":
+        """A new run, from a model's weights if one is given. Everything is built, and so checked, before the folder is
+        made. `watch` sees every picture that is read."""
+        if out is not None and out.exists():
+            RunFolder.create(out, name)  # refuses, before pictures are read
+        data = build.dataset(config, watch)
         config = build.resolved(config, data)
-        trainer = _trainer(config, data)
-        return cls(_created(trainer.accelerator, config, out, name), config, trainer)
+        trainer = _trainer(config, data, start)
+        training = cls(_created(trainer.accelerator, config, out, name), config, trainer, data.notes)
+        if start is not None:
+            training._save()  # a run killed before its first checkpoint starts from these weights again
+        return training
 
     @classmethod
     def resume(cls, out: Path) -> "Training":
@@ -60,7 +70,9 @@ class Training:
         if is_diffusers(out):
             raise UsageError(f"{out}: a diffusers folder has no training to resume; start a run with: undiffuse train")
         config = read(run.config)
-        trainer = _trainer(config, build.dataset(config))
+        data = build.dataset(config)
+        build.same_data(config, data)
+        trainer = _trainer(config, data)
         run.samples.mkdir(exist_ok=True)
         if checkpoint.steps(run.checkpoints):
             trainer.restore(checkpoint.find(run.checkpoints))
@@ -127,10 +139,22 @@ def _created(accelerator: Accelerator, config: Config, out: Path | None, name: s
     return shared
 
 
-def _trainer(config: Config, data: Any) -> Trainer:
+def tuned(config: Config) -> Config:
+    """A model's configuration for training it further on other data or some of its classes, which are yet to be named:
+    a tenth of its steps at a tenth of its learning rate."""
+    if config.data.source == "imported":
+        raise UsageError("an imported model does not know its data; name a recipe, or a .yaml file, beside --from")
+    train = config.train
+    short = {"train.steps": max(1, train.steps // 10), "train.lr": train.lr / 10, "train.warmup": train.warmup // 10}
+    return config.replaced({f"data.{key}": None for key in ("levels", "shape", "classes", "content")} | short)
+
+
+def _trainer(config: Config, data: Any, start: Pipeline | None = None) -> Trainer:
     precision = "bf16" if config.train.precision == "bf16" else "no"
     accelerator = Accelerator(mixed_precision=precision, cpu=not torch.cuda.is_available())
     denoiser = build.denoiser(config)
+    if start is not None:
+        build.carry_over(start.config, start.denoiser, config, denoiser)
     Pipeline(config, denoiser).check()
     parts = (build.loss(config), build.batches(config, data), build.plan(config))
     trainer = Trainer(denoiser, *parts, accelerator, build.times(config))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from undiffuse.data.dataset import Part
 from undiffuse.data.loader import Batches
-from undiffuse.data.sources import Part
 
 
 def batches(n=23, batch_size=5, seed=0) -> Batches:

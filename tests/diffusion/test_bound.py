@@ -158,7 +158,8 @@ def test_every_term_is_refused_for_noise_without_a_gaussian_posterior_and_score(
     )
     for call in calls:
         with refused(
-            UsageError, "likelihoods need Gaussian noise: the bound's terms are Gaussian KLs, and 'uniform' is"
+            UsageError,
+            "the variational bound needs Gaussian noise: its terms are Gaussian KLs; this is 'uniform' noise",
         ):
             call()
 

@@ -192,7 +192,10 @@ def test_score_prediction_is_refused_for_other_noise():
         exact = frozenset({"chain", "posterior"})
 
     process = Process(schedule("linear"), Uniform())
-    with refused(UsageError, "prediction 'score' needs Gaussian noise, not 'uniform'; take 'eps'"):
+    with refused(
+        UsageError,
+        "prediction 'score' needs Gaussian noise: score = -eps / sigma holds for no other, not for 'uniform' noise",
+    ):
         Denoiser(Recorder(TRUTH.eps), process, "score")
     assert Denoiser(Recorder(TRUTH.eps), process, "eps")(TRUTH.x_t, T).eps.equal(TRUTH.eps)
 

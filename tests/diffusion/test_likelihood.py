@@ -355,7 +355,7 @@ def test_what_cannot_be_scored_is_refused():
         exact = frozenset()
 
     x = torch.zeros(1, 1)
-    with refused(UsageError, "likelihoods need Gaussian noise"):
+    with refused(UsageError, "the variational bound needs Gaussian noise"):
         estimated(Process(schedule("cosine"), Uniform()), lambda rows: None, x, 17, 1)
     with refused(UndiffuseError, "grid of 17 levels"):
         estimated(Process(schedule("cosine")), lambda rows: None, x + 0.03, 17, 1)

@@ -217,7 +217,9 @@ def test_score_matching_is_the_error_of_eps(name):
 
 def test_score_matching_is_refused_for_other_noise():
     truth, guess = pair(PROCESS, 300)
-    with refused(UsageError, "score matching needs Gaussian noise; the score of 'uniform' is another"):
+    with refused(
+        UsageError, "score matching needs Gaussian noise: score = -eps / sigma holds for no other, not 'uniform'"
+    ):
         ScoreMatching()(Process(schedule("cosine"), Foreign()), truth, guess, 300)
 
 

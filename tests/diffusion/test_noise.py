@@ -9,6 +9,7 @@ from laws import refused, schedule
 from scipy import stats
 
 import undiffuse as ud
+from undiffuse import build, config
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.finite import Finite
 from undiffuse.diffusion.likelihood import check_gaussian
@@ -255,6 +256,84 @@ def test_what_needs_the_gaussian_names_the_family_and_the_reason(name):
 def test_parameters_out_of_range_are_refused(make):
     with refused(UsageError, "must lie in (0, 1"):
         make()
+
+
+@pytest.mark.parametrize("t", [20, 300, 700, 1000])
+def test_the_process_asks_for_noise_at_its_own_time(t):
+    """Gamma's law tells times apart: corrupt at t, the prior at T."""
+    process, theta = Process(schedule("cosine"), Gamma(0.3)), 0.3
+    drawn = process.prior((MANY,), fold(1)) if t == 1000 else process.corrupt(torch.zeros(MANY), t, fold(1)).eps
+    k = 1 / (theta**2 * float(process.schedule.snr(t)))
+    eps = drawn.double().numpy()
+    expected = stats.gamma(k, loc=-(k**0.5), scale=k**-0.5) if k < 1e9 else stats.norm()
+    assert stats.ks_1samp(eps[eps > -(k**0.5) + 1e-3], _above(expected, -(k**0.5) + 1e-3)).pvalue > 1e-4
+
+
+def _above(expected, edge):
+    """The distribution function, given that the number lies above the edge (float32 cannot tell those nearer)."""
+    return lambda x: (expected.cdf(x) - expected.cdf(edge)) / expected.sf(edge)
+
+
+def test_the_noise_of_a_reverse_step_is_that_of_its_end():
+    """With the true split, DDIM's x_s has the law of the jump to s: Gamma tells whether s or t was asked for."""
+    process, t, s = Process(schedule("cosine"), Gamma(0.3)), 900.0, 700.0
+    kept = float(process._kept(np.float64(t), np.float64(s)))
+    x0, late = torch.zeros(MANY), Gamma(0.3).draw((MANY,), process.schedule.snr(t), fold(2))
+    signal, sigma = process.scales(t)
+    truth = ud.Split.from_eps(float(sigma) * late, late, np.float64(signal), np.float64(sigma))
+    x_s, _ = ud.samplers.DDIM(1.0).step(process, lambda x_t, t: truth, truth.x_t, t, s, fold(3))
+    xi = Gamma(0.3).increment((MANY,), np.float64(kept), process.schedule.snr(s), fold(4))
+    expected = float(process.scales(s)[1]) * (kept * late + (1 - kept**2) ** 0.5 * xi)
+    assert_same_law(x_s - x0, expected)
+    skew = [float(stats.skew(x.numpy())) for x in (x_s, expected)]
+    assert skew[0] == pytest.approx(skew[1], abs=0.03)
+
+
+def test_large_variance_draws_the_familys_own_noise():
+    """Laplace: with probability kept^2 nothing, else a Laplace number; the variance is var_ts in all."""
+    process, t, s = Process(schedule("cosine"), Laplace(), variance="large"), 600, 500
+    guess = ud.Split.from_x0(torch.zeros(MANY), torch.zeros(MANY), *process.scales(t))
+    x_s = process.drawn(guess, t, s, fold(1)).double()
+    kept = float(process._kept(np.float64(t), np.float64(s)))
+    assert float((x_s == 0).double().mean()) == pytest.approx(kept**2, abs=0.005)
+    var = float(process.reverse(guess, t, s).var.flatten()[0])
+    assert float(x_s.var()) == pytest.approx(var, rel=0.05)
+
+
+def test_gamma_is_taken_for_gaussian_where_its_skew_is_below_drawing():
+    for snr, normal in ((1e-3, False), (1e-6, True)):  # k = 1e9 and 1e12 at theta = 0.001
+        eps = Gamma().draw((50,), np.float64(snr), fold(5))
+        k = 1 / (1e-6 * snr)
+        as_gamma = (fold(5).gamma(np.full(50, k)).numpy() - k) / k**0.5
+        assert np.allclose(eps.numpy(), as_gamma, atol=1e-4) is not normal
+
+
+def test_no_noise_of_zero_terminal_snr_warns():
+    process = Process(schedule("linear").zero_terminal_snr(), Gamma(0.3))
+    guess = ud.Split.from_x0(torch.ones(9, 2), torch.zeros(9, 2), *process.scales(1000))
+    assert process.drawn(guess, 1000, 999, fold(0)).isfinite().all()
+    assert process.renoise(torch.ones(9, 2), 1000, 1000, fold(0)).isfinite().all()
+    with refused(UsageError, "has no density"):
+        Gamma().density(np.zeros(3), np.inf)
+
+
+def test_gamma_beyond_what_samplers_can_do_is_warned_of():
+    sharp = config.Config().replaced({"diffusion.noise": "gamma", "diffusion.theta": 0.1})
+    with pytest.warns(build.NoiseWarning, match=r"theta = 0.1: samplers are wrong above 0.005"):
+        build.process(sharp)
+    build.process(config.Config().replaced({"diffusion.noise": "gamma", "diffusion.theta": 0.005}))
+
+
+@pytest.mark.parametrize(
+    ("theta", "sampler", "least"), [(0.1, ud.samplers.Ancestral(), 0.3), (0.01, ud.samplers.DDIM(), 0.03)]
+)
+def test_what_the_docs_call_wrong_for_gamma_is_wrong(theta, sampler, least):
+    process = Process(schedule("cosine"), Gamma(theta))
+    x_T = process.prior((4000, 1), fold(5))
+    *_, last = ud.trajectory(process, exact(process), sampler, x_T, ud.spacing(1000, 100), fold(6))
+    found = np.sort(last.x.double().numpy().ravel())
+    counts = np.diff(np.round(np.append(0, WEIGHTS.cumsum()) * len(found)).astype(int))
+    assert np.abs(found - np.repeat(ATOMS.numpy(), counts)).mean() > least
 
 
 def test_families_say_what_is_exact():

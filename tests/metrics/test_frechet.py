@@ -8,7 +8,8 @@ import torch
 from scipy.linalg import sqrtm
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.metrics.frechet import GROUPS, FeatureSums, frechet, frechet_with_error, pixels
+from undiffuse.metrics.features import pixels
+from undiffuse.metrics.frechet import GROUPS, FeatureSums, frechet, frechet_with_error
 
 
 def generator(seed=0) -> np.random.Generator:

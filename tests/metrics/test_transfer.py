@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from undiffuse.data.sources import digits
+from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
 

@@ -8,7 +8,7 @@ import torch
 
 import tiny
 from undiffuse import build, rng
-from undiffuse.data.sources import digits
+from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.train import checkpoint
 from undiffuse.train.times import FLOOR, HISTORY, TIME_SAMPLINGS, SecondMoment

@@ -10,7 +10,7 @@ import torch
 import tiny
 from undiffuse import build
 from undiffuse.data.loader import Batches
-from undiffuse.data.sources import digits
+from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
 from undiffuse.rng import per_row
 from undiffuse.train.trainer import Plan, Trainer
@@ -61,7 +61,7 @@ def same(a, b) -> bool:
 def by_hand(network, prediction: str, step: int, label_dropout: float) -> torch.Tensor:
     """Algorithm 1's loss, from the definitions: x_t = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps."""
     rows = Batches(DATA.train, 8, 0).rows(step)
-    x0 = torch.from_numpy(DATA.train.pictures[rows].numpy() / 8 - 1).float()
+    x0 = torch.from_numpy(DATA.train.pictures[DATA.train.rows[rows]].numpy() / 8 - 1).float()
     draws = per_row(0, "train", step, rows=range(8))
     y = torch.where(draws.uniform((8,)) < label_dropout, 10, DATA.train.labels[rows])
     t = draws.integers(1, 50, (8,))

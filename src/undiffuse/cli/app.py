@@ -37,11 +37,9 @@ def demo(given: options.Demo) -> None:
 
 def train(given: options.Train) -> None:
     """Train a model, or continue a run that was stopped."""
-    if given.model is not None:
-        raise UsageError("train --from: this version does not fine-tune yet")
-    if given.resume and (given.recipe or given.sets or given.out is None):
+    if given.resume and (given.recipe or given.sets or given.model or given.out is None):
         raise UsageError("--resume takes --out DIR and nothing else: the run's own configuration is used")
-    if not given.resume and given.recipe is None:
+    if not given.resume and given.recipe is None and given.model is None:
         raise UsageError("name a recipe or a .yaml file, for example: undiffuse train digits")
     if given.recipe is not None:
         from undiffuse import config
@@ -50,6 +48,13 @@ def train(given: options.Train) -> None:
     from undiffuse.cli import work
 
     work.train(given)
+
+
+def check(given: options.Check) -> None:
+    """Read a data set as training would: counts, sizes, classes, bad files, copies. Exit status 1 on trouble."""
+    from undiffuse.cli import data
+
+    data.check(given)
 
 
 def sample(given: options.Sample) -> None:
@@ -119,6 +124,7 @@ def plot_noise(given: options.PlotNoise) -> None:
 
 options.register(app, "demo", options.Demo, demo)
 options.register(app, "train", options.Train, train)
+options.register(app, "check", options.Check, check)
 options.register(app, "sample", options.Sample, sample)
 options.register(app, "evaluate", options.Evaluate, evaluate)
 options.register(app, "convert", options.Convert, convert)
@@ -141,5 +147,4 @@ def _later(parent: typer.Typer, name: str, does: str) -> None:
 
 
 _later(app, "edit", "change pictures with a model")
-_later(app, "check", "read a data set as training would")
 _later(app, "studio", "the browser face")

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from undiffuse import images
 from undiffuse.cli import show
 from undiffuse.cli.options import PlotElbo, PlotForward, PlotNoise, PlotReverse, PlotSchedules, PlotScore, Sample
 from undiffuse.config import Config
-from undiffuse.data import sources
-from undiffuse.data.sources import Dataset
+from undiffuse.data.dataset import Dataset
+from undiffuse.data.prepare import load
 from undiffuse.diffusion.bound import BLOCK
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.schedule import SCHEDULES
@@ -114,7 +115,7 @@ def plot_noise(given: PlotNoise) -> None:
 
 
 def _with_row(source: str, row: int) -> Dataset:
-    data = sources.load(source)
+    data = load(source)
     if not 0 <= row < len(data.train):
         raise UsageError(f"--row must lie in 0..{len(data.train) - 1}, got {row}")
     return data
@@ -138,8 +139,7 @@ def plot_elbo(given: PlotElbo) -> None:
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
     data = real_images(pipe, given.data)
     pipe = on_its_grid(pipe, data)
-    some = slice(_held_out_count(given.n, data))
-    held_out = replace(data.held_out, pictures=data.held_out.pictures[some], labels=data.held_out.labels[some])
+    held_out = data.held_out.chosen(torch.arange(_held_out_count(given.n, data)))
     data = replace(data, held_out=held_out)
     calls = -(-len(held_out) // BLOCK) * pipe.process.T
 
@@ -153,7 +153,7 @@ def plot_elbo(given: PlotElbo) -> None:
 
 def plot_score(given: PlotScore) -> None:
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
-    check_gaussian(pipe.process)
+    check_gaussian(pipe.process, "the score", "score = -eps / sigma is the Gaussian's")
     data = real_images(pipe, given.data)
     n = _held_out_count(given.n, data)
     watch = functools.partial(show.track, "comparison", total=3)

@@ -30,9 +30,20 @@ class Train:
     out: Out = None
     sets: Annotated[list[str] | None, Option("--set", metavar="a.b=c", help="Change a key of the recipe.")] = None
     model: Annotated[
-        str | None, Option("--from", metavar="MODEL", help="Start from its weights (not in this version).")
+        str | None,
+        Option(
+            "--from", metavar="MODEL", help="Start from its weights; without a recipe, also from its configuration."
+        ),
     ] = None
     resume: Annotated[bool, Option("--resume", help="Continue the run in --out.")] = False
+
+
+@dataclass(frozen=True)
+class Check:
+    source: Annotated[str, Argument(metavar="DATA", help="A data set's name, a folder, a file, or hub:NAME.")]
+    sets: Annotated[
+        list[str] | None, Option("--set", metavar="data.x=y", help="How to read it, as train --set has it.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,12 @@ class Evaluate:
         str,
         Argument(metavar="MODEL|IMAGES", help="A run folder, a diffusers folder, an .npz or a folder of PNG files."),
     ]
-    n: Annotated[int | None, Option("-n", help="Images per seed (default: as many as to train on).")] = None
+    n: Annotated[
+        int | None,
+        Option("-n", help="Images per seed (default: the model's, or as many as to train on, at most 5,000)."),
+    ] = None
     metrics: Annotated[
-        str | None, Option("--metrics", help="frechet, train_on_generated, bpd, bpd_ode, or several.")
+        str | None, Option("--metrics", help="frechet, train_on_generated, label_accuracy, bpd, bpd_ode, or several.")
     ] = None
     data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Real images to compare with.")] = None
     times: Annotated[
@@ -75,8 +89,15 @@ class Evaluate:
         str | None,
         Option("--dequantise", metavar="noise|uniform", help="For bpd_ode: how the grid is left (default: noise)."),
     ] = None
+    label: Annotated[str | None, Option("--label", help="Only these classes: a or a,b,c.")] = None
     seed: Seed = 0
-    repeats: Annotated[int, Option("--repeats", help="Sampling seeds to average over.")] = 3
+    repeats: Annotated[
+        int | None, Option("--repeats", help="Sampling seeds to average over (default: the model's, mostly 3).")
+    ] = None
+    features: Annotated[
+        str | None,
+        Option("--features", help="pixels, pca, classifier, efficientnet or inception (default: the model's)."),
+    ] = None
     device: Device = None
     weights: Weights = "ema"
     checkpoint: Checkpoint = "last"

@@ -67,6 +67,16 @@ def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
             yield item
 
 
+def counted(what: str, items: Iterable[Item]) -> Iterator[Item]:
+    """Pass items on, whose number nobody knows; speaks only of what takes a while."""
+    began = spoke = time.monotonic()
+    for done, item in enumerate(items, 1):
+        if time.monotonic() - spoke > SECONDS_BETWEEN_LINES:
+            spoke = time.monotonic()
+            print(f"{what}: {done:,}  {done / (spoke - began):,.0f} a second", file=sys.stderr, flush=True)
+        yield item
+
+
 def duration(seconds: float) -> str:
     """1:02:03, 2:03 or 4 s."""
     whole = round(seconds)

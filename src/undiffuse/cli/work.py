@@ -8,13 +8,14 @@ from typing import Any
 from undiffuse import config, evaluation
 from undiffuse.cli import show
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train
-from undiffuse.data import sources
+from undiffuse.data.dataset import Dataset
+from undiffuse.data.prepare import load
 from undiffuse.diffusion import ode
 from undiffuse.diffusion.bound import BLOCK
 from undiffuse.errors import UsageError
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
-from undiffuse.jobs import Training
+from undiffuse.jobs import Training, tuned
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, check_file, check_writable, write_text
@@ -23,7 +24,7 @@ from undiffuse.viz.views import write_views
 
 
 def demo(given: Demo) -> None:
-    training = Training.start(config.load("digits"), given.out, "demo")
+    training = _started(config.load("digits"), given.out, "demo")
     _train(training)
     run = training.run
     print("measuring, on new samples", flush=True)
@@ -34,8 +35,21 @@ def demo(given: Demo) -> None:
 def train(given: Train) -> None:
     if given.resume and given.out is not None:
         _train(Training.resume(given.out))
-    elif given.recipe is not None:
-        _train(Training.start(config.load(given.recipe, given.sets or ()), given.out, Path(given.recipe).stem))
+        return
+    start = None if given.model is None else Pipeline.load(given.model, device="cpu")
+    if given.recipe is not None:
+        chosen, name = config.load(given.recipe, given.sets or ()), Path(given.recipe).stem
+    else:
+        assert start is not None
+        chosen, name = config.changed(tuned(start.config), given.sets or ()), Path(str(given.model)).name
+    _train(_started(chosen, given.out, name, start))
+
+
+def _started(chosen: config.Config, out: Path | None, name: str, start: Pipeline | None = None) -> Training:
+    training = Training.start(chosen, out, name, start, functools.partial(show.counted, "pictures read"))
+    for note in training.notes:
+        print(f"{training.config.data.source}: {note}", flush=True)
+    return training
 
 
 def _train(training: Training) -> None:
@@ -84,27 +98,43 @@ def _keep(run: RunFolder, result: dict[str, Any]) -> None:
 
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     data = evaluation.real_images(pipe, given.data)
-    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, model=True)
+    label = _classes(given.label, pipe, data)
+    data = data if label is None else data.restricted(label)
+    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, True, data)
+    said = pipe.config.evaluate
     of_samples = [name for name in names if name not in evaluation.LIKELIHOODS]
     _check_likelihood(given, names, pipe.process.T)
     if given.n is not None and not of_samples:
         raise UsageError("-n counts samples, and these metrics need none: all held-out images are scored; leave it out")
-    n = evaluation.default_count(data) if given.n is None else given.n
-    if n < 2 or given.repeats < 1:
-        raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {given.repeats}")
-    seeds = range(given.seed, given.seed + given.repeats)
+    n = (said.n or evaluation.default_count(data)) if given.n is None else given.n
+    repeats = said.repeats if given.repeats is None else given.repeats
+    if n < 2 or repeats < 1:
+        raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {repeats}")
+    real = evaluation.Real.of(data, given.features or said.features)
+    seeds = range(given.seed, given.seed + repeats)
     sets = []
     if of_samples:
         total = len(seeds) * pipe.frame_count(n)
-        sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total))
+        sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total), label)
     protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
-    result = evaluation.measure(sets, data, of_samples, protocol)
+    protocol |= {} if label is None else {"classes": list(data.class_names)}
+    result = evaluation.measure(sets, real, of_samples, protocol)
     for name in names:
         if name in evaluation.LIKELIHOODS:
             estimate, parts = _likelihood(name, pipe, data, given)
             result["metrics"][name], result["protocol"][name] = estimate.as_dict(), parts
     print(show.table(result["metrics"]), flush=True)
     return result
+
+
+def _classes(text: str | None, pipe: Pipeline, data: Dataset) -> list[str] | None:
+    """The classes asked for, by their names in the data's order."""
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    indices = pipe.labels(range(len(names)), names)
+    assert indices is not None  # or labels.of_rows has refused
+    return [data.class_names[index] for index in sorted(set(indices.tolist()))]
 
 
 def _check_likelihood(given: Evaluate, names: list[str], T: int | None) -> None:
@@ -119,7 +149,7 @@ def _check_likelihood(given: Evaluate, names: list[str], T: int | None) -> None:
         ode.check_dequantisation(given.dequantise)
 
 
-def _likelihood(name: str, pipe: Pipeline, data: sources.Dataset, given: Evaluate) -> tuple[Estimate, dict[str, Any]]:
+def _likelihood(name: str, pipe: Pipeline, data: Dataset, given: Evaluate) -> tuple[Estimate, dict[str, Any]]:
     count = len(data.held_out)
     if name == "bpd":
         watch = functools.partial(
@@ -138,12 +168,13 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
         raise UsageError(f"{path}: no such model or pictures")
     if given.data is None:
         raise UsageError("say which real images to compare with, for example: --data digits")
-    data = sources.load(given.data)
+    data = load(given.data)
     samples = evaluation.of_files(path, data)
     labels = samples.labels
     labelled = labels is not None and bool((labels != labels[0]).any())
-    names = evaluation.chosen(given.metrics, labelled, model=False)
+    names = evaluation.chosen(given.metrics, labelled, False, data)
     _check_likelihood(given, names, None)
-    result = evaluation.measure([samples], data, names, {"images": path.name})
+    real = evaluation.Real.of(data, given.features or "pixels")
+    result = evaluation.measure([samples], real, names, {"images": path.name})
     print(show.table(result["metrics"]))
     return result

@@ -1,1 +1,1 @@
-"""Data sets in memory and the order in which training sees them."""
+"""Pictures in whatever state -> arrays of one shape, and the order in which training sees them."""

@@ -45,7 +45,10 @@ class Denoiser:
                 "take 'v' or 'x0'"
             )
         if self.prediction == "score" and "score" not in self.process.noise.exact:
-            raise UsageError(f"prediction 'score' needs Gaussian noise, not '{self.process.noise.name}'; take 'eps'")
+            raise UsageError(
+                f"prediction 'score' needs Gaussian noise: score = -eps / sigma holds for no other, not for "
+                f"'{self.process.noise.name}' noise; take 'eps'"
+            )
 
     def __call__(self, x_t: Data, t: Times, y: Labels | None = None) -> Split:
         times = as_times(t)

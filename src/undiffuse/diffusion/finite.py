@@ -35,7 +35,7 @@ class Finite:
     classes: Labels | None = None
 
     def __post_init__(self) -> None:
-        check_gaussian(self.process)
+        check_gaussian(self.process, "the exact score", "it sums Gaussian densities around the points")
         if not len(self.points) or not bool(self.points.isfinite().all()):
             raise UndiffuseError("the exact score needs at least one point, and no NaN or infinity among them")
         if self.classes is not None and self.classes.shape != self.points.shape[:1]:

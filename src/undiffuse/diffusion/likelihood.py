@@ -90,12 +90,13 @@ def check_grid(x0: Data, levels: int) -> None:
         raise UndiffuseError(f"{needed} are off it by {off:.3g} of a level (were they resized?)")
 
 
-def check_gaussian(process: Process) -> None:
-    """Raise UsageError for a noise family whose posterior or score is not the Gaussian's."""
+BOUND = "the variational bound"
+
+
+def check_gaussian(process: Process, what: str = BOUND, why: str = "its terms are Gaussian KLs") -> None:
+    """Raise UsageError for a noise family whose posterior or score is not the Gaussian's: what needs it, and why."""
     if not {"posterior", "score"} <= process.noise.exact:
-        raise UsageError(
-            f"likelihoods need Gaussian noise: the bound's terms are Gaussian KLs, and '{process.noise.name}' is not"
-        )
+        raise UsageError(f"{what} needs Gaussian noise: {why}; this is '{process.noise.name}' noise")
 
 
 def prior_term(process: Process, x0: Data) -> PerDatum:

@@ -106,10 +106,12 @@ class ScoreMatching:
         return (error * expand(process.scales(t)[1] ** 2, error)).flatten(1).mean(1)
 
 
-def check_score(process: Process) -> None:
+def check_score(process: Process, what: str = "score matching") -> None:
     """Raise UsageError for a noise family whose score is not -eps / sigma."""
     if "score" not in process.noise.exact:
-        raise UsageError(f"score matching needs Gaussian noise; the score of '{process.noise.name}' is another")
+        raise UsageError(
+            f"{what} needs Gaussian noise: score = -eps / sigma holds for no other, not '{process.noise.name}' noise"
+        )
 
 
 @dataclass(frozen=True)

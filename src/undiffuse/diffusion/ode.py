@@ -82,7 +82,7 @@ def integrated(
         a row of spikes that u misses.
     Draws of datum i come from (seed, i) alone. Raises as `bound.estimated` does.
     """
-    check_gaussian(process)
+    check_gaussian(process, "the likelihood by the ODE", "it takes q(x_1 | x_0) and the law at T for Gaussian")
     if levels is not None:
         check_grid(x0, levels)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:

@@ -21,6 +21,8 @@ class UNetSpec:
     downsample_padding: 0 pads right and bottom only (TensorFlow's SAME, Ho et al.), 1 all sides (torch's habit).
     flip_sin_to_cos, freq_shift: cosines first; rates over half - freq_shift (Ho et al.: False, 1; ADM: True, 0).
     time_offset: subtracted from t before it is embedded: 1 for networks trained with t = 0..T-1.
+    patch: squares of patch x patch pixels become channels before the first convolution and pixels again after the last
+    (space to depth; Shi et al. 2016, Hoogeboom et al. 2023): full size is then that much smaller.
     """
 
     in_channels: int
@@ -42,6 +44,7 @@ class UNetSpec:
     flip_sin_to_cos: bool = False
     freq_shift: Literal[0, 1] = 1
     time_offset: int = 0
+    patch: int = 1
 
     def __post_init__(self) -> None:
         factors = [2**level for level in range(len(self.multipliers))]

@@ -64,7 +64,7 @@ class UNet(nn.Module):
         last = len(widths) - 1
         attends = [2**level in spec.attention for level in range(len(widths))]
         self.conditioning = Conditioning(spec)
-        self.stem = nn.Conv2d(spec.in_channels, spec.channels, 3, padding=1)
+        self.stem = nn.Conv2d(spec.in_channels * spec.patch**2, spec.channels, 3, padding=1)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         skips, width = [spec.channels], spec.channels
         for level, wide in enumerate(widths):
@@ -81,19 +81,19 @@ class UNet(nn.Module):
             self.grow.append(_resampler(wide, spec, "up") if level else nn.Identity())
             width = wide
         self.norm = GroupNorm(width, spec)
-        self.head = zeroed(nn.Conv2d(width, spec.out_channels, 3, padding=1))
+        self.head = zeroed(nn.Conv2d(width, spec.out_channels * spec.patch**2, 3, padding=1))
 
     def forward(
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, "b"], y: Int64[Tensor, "b"] | None = None
     ) -> Float[Tensor, "b o h w"]:
         """t in [0, T], y labels or None."""
         height, width = x.shape[-2:]
-        multiple = 2 ** (len(self.down) - 1)
+        multiple = self.spec.patch * 2 ** (len(self.down) - 1)
         if height % multiple or width % multiple:
             x = F.pad(x, (0, -width % multiple, 0, -height % multiple))
         e = F.silu(self.conditioning(t, y))
-        h = self.stem(x.to(self.stem.weight.dtype))
-        out: Tensor = self._body(h, e)[..., :height, :width]
+        h = self.stem(F.pixel_unshuffle(x.to(self.stem.weight.dtype), self.spec.patch))  # b c*p*p h/p w/p
+        out: Tensor = F.pixel_shuffle(self._body(h, e), self.spec.patch)[..., :height, :width]
         return out
 
     def _body(self, h: Tensor, e: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from undiffuse import build, images, rng
 from undiffuse.config import Config
-from undiffuse.data.sources import Dataset
+from undiffuse.data.dataset import Dataset
 from undiffuse.diffusion.bound import Bits
 from undiffuse.diffusion.finite import Finite, compared
-from undiffuse.diffusion.noise import Gamma, Gaussian, Laplace, Mixture, Uniform
+from undiffuse.diffusion.noise import NOISES, Gamma
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
@@ -113,7 +113,7 @@ def forward(config: Config, data: Dataset, row: int = 0) -> Figure:
 
 def noises(config: Config, data: Dataset, row: int = 0) -> Figure:
     """White pixels and one datum in every family's noise, under the configuration's schedule."""
-    families = [Gaussian(), Laplace(), Gamma(), Gamma(0.3), Mixture(), Uniform()]
+    families = [*(kind() for kind in NOISES.values()), Gamma(0.3)]
     schedule = build.process(config).schedule
     rows = {str(noise): [_noisy(Process(schedule, noise), data, row, part) for part in PARTS] for noise in families}
     return plot_noise(rows)

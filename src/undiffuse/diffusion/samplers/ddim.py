@@ -17,7 +17,8 @@ from undiffuse.shapes import Data
 class DDIM:
     """x_s = signal_s x0 + sqrt(sigma_s^2 - var) eps + sqrt(var) z,  var = eta^2 * posterior variance (eq. 12 and 16).
 
-    eta scales the standard deviation: 0 is deterministic, 1 is ancestral sampling with the small variance.
+    eta scales the standard deviation: 0 is deterministic, 1 is ancestral sampling with the small variance (but for
+    Gamma noise, whose ancestral step draws the posterior at the guess instead of the chain's noise).
     First order in the step for eta = 0; one network call a step.
     """
 

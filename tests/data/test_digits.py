@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from undiffuse.data.sources import digits, load
+from undiffuse.data.prepare import digits, load
 from undiffuse.errors import UsageError
 
 
@@ -24,7 +24,7 @@ def test_the_split_is_scikit_learns_stratified_with_random_state_0(data):
     bunch = load_digits()
     rows = train_test_split(np.arange(1797), test_size=450, random_state=0, stratify=bunch.target)
     for part, wanted in zip((data.train, data.held_out), rows, strict=True):
-        np.testing.assert_array_equal(part.pictures[:, 0], bunch.images[wanted])
+        np.testing.assert_array_equal(part.pictures[part.rows][:, 0], bunch.images[wanted])
         np.testing.assert_array_equal(part.labels, bunch.target[wanted])
 
 
@@ -36,7 +36,7 @@ def test_no_picture_is_in_both_parts_by_index_and_classes_are_in_proportion(data
 
 
 def test_x_is_v_over_8_minus_1_exactly(data):
-    v = data.train.pictures.double()
+    v = data.train.pictures[data.train.rows].double()
     assert set(v.unique().tolist()) == set(range(17))
     assert data.train.images().dtype == torch.float32
     assert torch.equal(data.train.images().double(), v / 8 - 1)
@@ -54,7 +54,7 @@ def test_restricted_classes_are_re_indexed_in_the_sources_own_order(data, classe
     assert some.class_names == ("1", "3", "7")
     for part, whole in ((some.train, data.train), (some.held_out, data.held_out)):
         kept = (whole.labels == 1) | (whole.labels == 3) | (whole.labels == 7)
-        assert torch.equal(part.pictures, whole.pictures[kept])
+        assert torch.equal(part.images(), whole.images()[kept])
         assert torch.equal(torch.tensor([1, 3, 7])[part.labels], whole.labels[kept])
 
 
@@ -74,4 +74,4 @@ def test_all_classes_are_the_whole(data):
 )
 def test_what_is_not_there_is_named(source, classes, words):
     with pytest.raises(UsageError, match=words):
-        load(source, classes)
+        load(source).restricted(classes or [])

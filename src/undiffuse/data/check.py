@@ -1,0 +1,101 @@
+"""A data set read as training would read it, and all that there is to say about it."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from undiffuse.data.prepare import Prepared, counted_bad, kept_rows, opened, split
+from undiffuse.data.sources import found
+from undiffuse.data.sources.base import Source
+from undiffuse.data.spec import DataSpec
+from undiffuse.data.survey import Survey, Watch, shape_of, surveyed, times_sign
+from undiffuse.errors import UndiffuseError
+
+SHOWN = 20
+SUGGESTED = 32
+
+
+@dataclass(frozen=True)
+class Checked:
+    """rows: (what, in words). trouble: what stops training, or would be left out; nothing if all is well."""
+
+    rows: list[tuple[str, str]]
+    trouble: list[str]
+
+
+def checked(spec: DataSpec, watch: Watch = iter) -> Checked:
+    """Every picture decoded, by the policy of `spec`; unusable ones are listed, not refused."""
+    source = found(spec)
+    survey = surveyed(source, watch)
+    trouble = []
+    try:
+        shape_of(survey, source, spec)
+        usable = replace(spec, bad="skip")
+    except UndiffuseError as error:
+        trouble.append(str(error))
+        usable = replace(spec, bad="skip", size=(SUGGESTED, SUGGESTED), channels=spec.channels or 3)
+    _, facts = opened(source, usable, watch)
+    rows = [*_found(source, survey), *_classes(facts), *_unusable(facts), *_copies(facts)]
+    if facts.bad:
+        trouble.append(f"{counted_bad(facts.bad)}: training would stop; with data.bad=skip it would leave them out")
+    if not trouble:
+        rows += _seen(facts, usable)
+    return Checked(rows, trouble)
+
+
+def _found(source: Source, survey: Survey) -> Iterator[tuple[str, str]]:
+    yield "pictures", f"{survey.count:,} in {source.name}"
+    yield "formats", _counts(survey.formats)
+    yield "sizes (h x w)", _counts(Counter({times_sign(size): count for size, count in survey.sizes.items()}), 6)
+    if survey.odd:
+        yield "of these", _counts(survey.odd)
+
+
+def _classes(facts: Prepared) -> Iterator[tuple[str, str]]:
+    if facts.class_names:
+        sizes = np.bincount(facts.labels, minlength=len(facts.class_names))
+        counts = Counter(dict(zip(facts.class_names, sizes.tolist(), strict=True)))
+        yield "classes", f"{len(facts.class_names)}: {_counts(counts, 12)}"
+    else:
+        yield "classes", "none: no sub-folders, label file or labels"
+
+
+def _unusable(facts: Prepared) -> Iterator[tuple[str, str]]:
+    if not facts.bad:
+        return
+    yield "unusable", counted_bad(facts.bad)
+    for finding in facts.bad[:SHOWN]:
+        yield "", f"{finding.name}: {finding.why}"
+    if len(facts.bad) > SHOWN:
+        yield "", f"... and {len(facts.bad) - SHOWN} more"
+
+
+def _copies(facts: Prepared) -> Iterator[tuple[str, str]]:
+    """Pictures that equal an earlier one once prepared."""
+    first: dict[str, int] = {}
+    pairs = [(first[digest], row) for row, digest in enumerate(facts.digests) if first.setdefault(digest, row) != row]
+    if pairs:
+        yield (
+            "copies",
+            f"{len(pairs)} equal another picture, first {facts.names[pairs[0][1]]} = {facts.names[pairs[0][0]]}",
+        )
+        crossed = sum(facts.labels[a] != facts.labels[b] for a, b in pairs)
+        if crossed:
+            yield "", f"{crossed} of them in another class"
+
+
+def _seen(facts: Prepared, spec: DataSpec) -> Iterator[tuple[str, str]]:
+    train, held_out = split(facts, spec)
+    channels, height, width = facts.shape
+    said = "as the source says" if any(facts.held_out) else f"data.held_out={spec.held_out:g}"
+    left = len(facts.labels) - len(kept_rows(facts, spec))
+    yield "training sees", f"{channels}x{height}x{width}: {len(train):,} pictures, {len(held_out):,} held out ({said})"
+    if left:
+        yield "", f"{left} copies dropped (data.duplicates=drop)"
+
+
+def _counts(counts: "Counter[str]", most: int = 8) -> str:
+    shown = [f"{name} {count:,}" for name, count in counts.most_common(most)]
+    return ", ".join(shown) + (f", {len(counts) - most} more" if len(counts) > most else "")

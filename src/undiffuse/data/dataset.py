@@ -1,0 +1,86 @@
+"""What training sees: pictures on their own grid of levels, in a train part and a held-out part."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from undiffuse.errors import UsageError, nearest
+from undiffuse.images import from_levels
+from undiffuse.shapes import Int64, Tensor, UInt8
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures on the data's own grid, uint8 0..levels-1, in memory or mapped from a file, and their labels (-1: none).
+
+    rows: the part is these rows of `pictures` only; all of them by default. labels are those of the part.
+    """
+
+    pictures: UInt8[Tensor, "n c h w"]
+    labels: Int64[Tensor, "m"]
+    levels: int
+    rows: Int64[Tensor, "m"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, rows: np.ndarray | slice = slice(None)) -> Tensor:
+        """float32 [n, c, h, w] in [-1, 1]."""
+        return from_levels(self.pictures[rows if self.rows is None else self.rows[rows]], self.levels)
+
+    def chosen(self, rows: Tensor) -> "Part":
+        """Only these rows, an int64 tensor, in this order; no picture is copied."""
+        return replace(self, labels=self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A train part, a held-out part that training never sees, and the names of the classes (none: no labels).
+
+    content: a key of all pictures and labels and how they were prepared. notes: what was left out or changed, in words.
+    """
+
+    name: str
+    train: Part
+    held_out: Part
+    class_names: tuple[str, ...]
+    content: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w)."""
+        return tuple(self.train.pictures.shape[1:])
+
+    @property
+    def levels(self) -> int:
+        return self.train.levels
+
+    def restricted(self, classes: Sequence[str]) -> "Dataset":
+        """Only these classes, re-indexed 0.. in this source's own order."""
+        if not self.class_names:
+            raise UsageError(f"data.classes: {self.name} has no classes; leave it out")
+        kept = sorted({_class_index(self.class_names, name) for name in classes})
+        if not kept:
+            raise UsageError("data.classes: name at least one class, or leave it out for all")
+        if len(kept) == len(self.class_names):
+            return self
+        names = tuple(self.class_names[index] for index in kept)
+        train, held_out = (_of_classes(part, torch.tensor(kept)) for part in (self.train, self.held_out))
+        if not len(train):
+            raise UsageError(f"data.classes: no train picture of {', '.join(names)}")
+        return replace(self, train=train, held_out=held_out, class_names=names)
+
+
+def _of_classes(part: Part, kept: Tensor) -> Part:
+    chosen = part.chosen(torch.isin(part.labels, kept).nonzero()[:, 0])
+    return replace(chosen, labels=torch.searchsorted(kept, chosen.labels))
+
+
+def _class_index(names: Sequence[str], name: str) -> int:
+    lowered = [known.lower() for known in names]
+    if str(name).lower() not in lowered:
+        raise UsageError(f"data.classes: no class '{name}'; {nearest(str(name), list(names))}")
+    return lowered.index(str(name).lower())

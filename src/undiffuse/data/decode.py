@@ -1,0 +1,171 @@
+"""One picture: from the bytes of a file, in whatever state, to an array [h, w, c] of uint8."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from undiffuse.data.spec import BadPicture
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "TGA")
+SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+MAX_PIXELS = 100_000_000
+GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I"}
+WIDE_MODES = {"I;16", "I;16B", "I;16L", "I"}
+ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a picture is before anything is done to it. size: (h, w) as it is to be looked at; odd: traits to report."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    gray: bool
+    odd: tuple[str, ...] = ()
+
+    @property
+    def transparent(self) -> bool:
+        return "transparent" in self.odd
+
+
+def examined(content: bytes | np.ndarray) -> Facts:
+    """From the header alone. Raises BadPicture."""
+    if isinstance(content, np.ndarray):
+        height, width, channels = content.shape
+        return Facts("array", f"{channels} channels", (height, width), channels == 1)
+    with _opened(content) as image:
+        return _facts(image)
+
+
+def decoded(content: bytes | np.ndarray, near: tuple[int, int] | None = None) -> tuple[np.ndarray, bool]:
+    """uint8 [h, w, c], c = 1 (gray), 3, or 2 and 4 with transparency last; and whether it has transparency.
+
+    Upright by its EXIF orientation, the first frame of an animation, 16 bits rounded to 8. near: a JPEG much larger
+    than this (h, w) may be decoded at 1/2, 1/4 or 1/8 of its size, still at least twice as large. Raises BadPicture.
+    """
+    if isinstance(content, np.ndarray):
+        return content, False
+    with _opened(content) as image:
+        facts = _facts(image)
+        if near is not None and min(facts.size) > 0:
+            image.draft(image.mode, (2 * max(near), 2 * max(near)))
+        picture = _upright(_loaded(image))
+        return _pixels(picture, facts), facts.transparent
+
+
+def _opened(content: bytes) -> Image.Image:
+    if not content:
+        raise BadPicture("empty", "the file is empty")
+    with _quiet():
+        try:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        except UnidentifiedImageError as error:
+            if content.startswith(SIGNATURES):
+                raise BadPicture("damaged", "cannot be read: damaged near its beginning") from error
+            raise BadPicture("not a picture", f"not a picture: it starts with {content[:12]!r}") from error
+        except (Image.DecompressionBombError, MemoryError) as error:
+            raise BadPicture("too large", f"more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
+        except Exception as error:  # decoders of damaged files raise whatever they stumble over
+            raise _broken(error) from error
+    height, width = image.height, image.width
+    if width * height > MAX_PIXELS:
+        raise BadPicture("too large", f"{width} x {height} is more than {MAX_PIXELS / 1e6:.0f} million pixels")
+    if not width * height:
+        raise BadPicture("damaged", f"{width} x {height} holds no pixel")
+    return image
+
+
+def _facts(image: Image.Image) -> Facts:
+    with _quiet():
+        try:
+            animated = bool(getattr(image, "is_animated", False))
+        except Exception as error:
+            raise _broken(error) from error
+        try:
+            turned = image.getexif().get(ORIENTATION, 1)
+        except Exception:  # pixels may be sound though the note beside them is not
+            turned = 1
+    transparent = image.mode in ALPHA_MODES or "transparency" in image.info
+    traits = {
+        "transparent": transparent,
+        "animated": animated,
+        "turned by EXIF": turned in range(2, 9),
+        "16-bit": image.mode in WIDE_MODES,
+        "CMYK": image.mode == "CMYK",
+        "palette": image.mode in ("P", "PA"),
+    }
+    size = (image.width, image.height) if turned in range(5, 9) else (image.height, image.width)
+    odd = tuple(name for name, holds in traits.items() if holds)
+    return Facts(image.format or "?", image.mode, size, _is_gray(image), odd)
+
+
+def _is_gray(image: Image.Image) -> bool:
+    """By mode, or by the colours of the palette."""
+    if image.mode in GRAY_MODES:
+        return True
+    if image.mode != "P" or image.palette is None:
+        return False
+    colours = np.frombuffer(bytes(image.palette.palette), np.uint8)
+    if image.palette.mode != "RGB" or len(colours) % 3:
+        return False
+    return bool((colours.reshape(-1, 3) == colours.reshape(-1, 3)[:, :1]).all())
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    with _quiet():
+        try:
+            image.load()
+        except MemoryError as error:
+            raise BadPicture("too large", "too large for the memory") from error
+        except Exception as error:
+            raise _broken(error) from error
+    return image
+
+
+def _broken(error: Exception) -> BadPicture:
+    cut = any(word in str(error).lower() for word in ("truncated", "end of", "eof", "not enough"))
+    return BadPicture("truncated" if cut else "damaged", f"cannot be decoded: {' '.join(str(error).split())[:120]}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with _quiet():
+        try:
+            return ImageOps.exif_transpose(image)
+        except Exception:
+            return image
+
+
+def _pixels(image: Image.Image, facts: Facts) -> np.ndarray:
+    if image.mode in WIDE_MODES:
+        return _from_wide(np.asarray(image))
+    if image.mode == "F":
+        raise BadPicture("unsupported", "floating-point levels have no agreed range; save it with 8 or 16 bits")
+    target = ("LA" if facts.transparent else "L") if facts.gray else ("RGBA" if facts.transparent else "RGB")
+    with _quiet():
+        try:
+            if target == "LA" and image.mode != "LA":
+                image = image.convert("RGBA")
+            pixels = np.asarray(image.convert(target))
+        except Exception as error:
+            raise BadPicture("unsupported", f"colours of mode {image.mode} cannot be converted: {error}") from error
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _from_wide(levels: np.ndarray) -> np.ndarray:
+    """16 bits to 8: 65535 becomes 255."""
+    if levels.min() < 0 or levels.max() > 65535:
+        raise BadPicture("unsupported", "levels beyond 16 bits; save it with 8 or 16 bits")
+    return np.round(levels / 257).astype(np.uint8)[..., None]
+
+
+class _quiet(warnings.catch_warnings):
+    """Pillow warns of what is reported here, or is harmless."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.simplefilter("ignore")

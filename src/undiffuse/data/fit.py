@@ -1,0 +1,109 @@
+"""Pictures to one shape: transparency on a background, channels, size. Arrays are uint8 [h, w, c]."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from undiffuse.data.spec import BadPicture, DataSpec, colour
+
+Size = tuple[int, int]
+LUMA = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as Pillow's "L"
+
+
+def shaped(picture: np.ndarray, transparent: bool, spec: DataSpec, size: Size, channels: int) -> np.ndarray:
+    """uint8 [*size, channels]. Raises BadPicture where channels cannot become those asked for."""
+    fill = colour(spec.background) if spec.background is not None else (255,) * 3 if transparent else (0,) * 3
+    if transparent and channels != 4:
+        picture = _on_background(picture, np.array(fill))
+    picture = _with_channels(picture, channels)
+    if picture.shape[:2] == size:
+        return picture
+    return FITTING[spec.fit](picture, size, _fill(fill, channels, transparent))
+
+
+def _on_background(picture: np.ndarray, fill: np.ndarray) -> np.ndarray:
+    """alpha c + (1 - alpha) background, rounded to nearest."""
+    alpha = picture[..., -1:] / 255
+    behind = fill if picture.shape[-1] == 4 or len(set(fill)) > 1 else fill[:1]
+    return np.round(alpha * picture[..., :-1] + (1 - alpha) * behind).astype(np.uint8)
+
+
+def _with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
+    found = picture.shape[-1]
+    if found == channels:
+        return picture
+    if (found, channels) == (3, 1):
+        return np.round(picture @ LUMA).astype(np.uint8)[..., None]
+    if (found, channels) == (1, 3):
+        return picture.repeat(3, axis=-1)
+    if channels == 4 and found in (1, 2, 3):
+        shades = picture[..., :1].repeat(3, axis=-1) if found < 3 else picture
+        alpha = picture[..., 1:] if found == 2 else np.full((*picture.shape[:2], 1), 255, np.uint8)
+        return np.concatenate([shades, alpha], -1)
+    raise BadPicture("other channels", f"{found} channels where {channels} are wanted")
+
+
+def _fill(fill: tuple[int, ...], channels: int, transparent: bool) -> np.ndarray:
+    """The frame's colour in as many channels."""
+    if channels == 3:
+        return np.array(fill, np.uint8)
+    if channels == 4:
+        return np.array([*fill, 0 if transparent else 255], np.uint8)
+    return np.full(channels, round(float(np.array(fill) @ LUMA)), np.uint8)
+
+
+def _crop(picture: np.ndarray, size: Size, fill: np.ndarray) -> np.ndarray:
+    """The largest box of size's proportions around the middle, scaled to it."""
+    height, width = picture.shape[:2]
+    scale = max(size[0] / height, size[1] / width)
+    tall, wide = size[0] / scale, size[1] / scale
+    left, top = (width - wide) / 2, (height - tall) / 2
+    return _resized(picture, size, (left, top, left + wide, top + tall))
+
+
+def _inside(picture: np.ndarray, size: Size, fill: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    small = (min(size[0], max(1, round(height * scale))), min(size[1], max(1, round(width * scale))))
+    return _framed(_resized(picture, small), size, fill)
+
+
+def _stretch(picture: np.ndarray, size: Size, fill: np.ndarray) -> np.ndarray:
+    return _resized(picture, size)
+
+
+def _resized(picture: np.ndarray, size: Size, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
+    """Lanczos with support scaled to the reduction, so antialiased; rounded to nearest."""
+    height, width = size
+    bands = [Image.fromarray(np.ascontiguousarray(picture[..., c])) for c in range(picture.shape[-1])]
+    resized = [band.resize((width, height), Image.Resampling.LANCZOS, box) for band in bands]
+    return np.stack([np.asarray(band) for band in resized], -1)
+
+
+def _framed(picture: np.ndarray, size: Size, fill: np.ndarray) -> np.ndarray:
+    """Cut at the middle where it is larger, framed evenly (an odd pixel right and below) where it is smaller."""
+    out = np.empty((*size, picture.shape[-1]), np.uint8)
+    out[:] = fill
+    source, target = zip(
+        *(_overlap(have, want) for have, want in zip(picture.shape[:2], size, strict=True)), strict=True
+    )
+    out[target] = picture[source]
+    return out
+
+
+def _overlap(have: int, want: int) -> tuple[slice, slice]:
+    shared, before = min(have, want), abs(have - want) // 2
+    return (
+        (slice(before, before + shared), slice(0, shared))
+        if have > want
+        else (slice(0, have), slice(before, before + shared))
+    )
+
+
+FITTING: dict[str, Callable[[np.ndarray, Size, np.ndarray], np.ndarray]] = {
+    "crop": _crop,
+    "pad": _framed,
+    "inside": _inside,
+    "stretch": _stretch,
+}

@@ -1,0 +1,135 @@
+"""Where pictures come from: names, paths and hub: names -> a Source."""
+
+import os
+from collections.abc import Callable
+from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
+
+from undiffuse.data.sources.archive import SUFFIXES, Archive
+from undiffuse.data.sources.arrays import Arrays
+from undiffuse.data.sources.base import Item, Source
+from undiffuse.data.sources.cifar import Cifar
+from undiffuse.data.sources.digits import Digits
+from undiffuse.data.sources.folder import Folder
+from undiffuse.data.sources.hub import Hub
+from undiffuse.data.sources.idx import Idx
+from undiffuse.data.spec import DataSpec
+from undiffuse.errors import UsageError, nearest
+
+__all__ = ["SOURCES", "Item", "Source", "anywhere", "found"]
+
+GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+TEN = tuple("0123456789")
+
+
+Reader = Callable[[Path, str], Source | None]  # of a folder that may hold a data set of this name
+
+
+def _idx(classes: tuple[str, ...]) -> Reader:
+    return lambda folder, name: Idx(folder, name, classes) if Idx.fits(folder) else None
+
+
+def _cifar(folder: Path, name: str) -> Source | None:
+    places = [folder, *folder.glob("cifar-*-batches-*"), *folder.glob("cifar-*-binary"), *folder.glob("cifar-*.tar.gz")]
+    return next((Cifar(place, name) for place in places if Cifar.fits(place)), None)
+
+
+def _named(name: str, on_hub: str, read: Reader) -> Callable[[DataSpec], Source]:
+    """An installed or downloaded copy, else the hub's."""
+
+    def source(spec: DataSpec) -> Source:
+        places = _places(name)
+        for place in places:
+            if place.is_dir() and (here := read(place, name)):
+                return here
+        if find_spec("datasets") is None:
+            raise UsageError(
+                f"{name} was not found; looked in {', '.join(map(str, places))}. Put its files there, or, to have it "
+                f"from the hub ({on_hub}): pip install 'undiffuse[hub]'"
+            )
+        return Hub(on_hub, spec)
+
+    return source
+
+
+def _places(name: str) -> list[Path]:
+    """Where an installed or downloaded copy may lie, first to last."""
+    own = [Path(os.environ["UNDIFFUSE_DATA"])] if os.environ.get("UNDIFFUSE_DATA") else []
+    folders = [*own, Path("data"), Path.home() / "data", Path("/usr/share/datasets")]
+    return [folder / name for folder in folders]
+
+
+# name -> a function from what is asked of it to the source
+SOURCES: dict[str, Callable[[DataSpec], Source]] = {
+    "digits": lambda spec: Digits(),
+    "mnist": _named("mnist", "ylecun/mnist", _idx(TEN)),
+    "fashion-mnist": _named("fashion-mnist", "zalando-datasets/fashion_mnist", _idx(GARMENTS)),
+    "cifar10": _named("cifar10", "uoft-cs/cifar10", _cifar),
+    "cifar100": _named("cifar100", "uoft-cs/cifar100", _cifar),
+}
+
+
+def found(spec: DataSpec) -> Source:
+    """The source that `spec.source` names: a data set's name, hub:NAME, or a file, folder or pattern of files."""
+    text = spec.source
+    if text in SOURCES:
+        return SOURCES[text](spec)
+    if text.startswith("hub:"):
+        return Hub(text.removeprefix("hub:"), spec)
+    return _at(Path(text).expanduser(), spec)
+
+
+def anywhere(source: str) -> str:
+    """The same source from any working folder: paths become absolute."""
+    if source.startswith("hub:") and not Path(source.removeprefix("hub:")).exists():
+        return source
+    scheme = "hub:" if source.startswith("hub:") else ""
+    return source if source in SOURCES else f"{scheme}{Path(source.removeprefix('hub:')).expanduser().absolute()}"
+
+
+def _at(path: Path, spec: DataSpec) -> Source:
+    text = str(path)
+    if any(sign in text for sign in "*?[") and not path.exists():
+        return _several(text, spec)
+    if not spec.source.strip() or not path.exists():
+        hint = "no such file or folder" if "/" in text else nearest(spec.source, list(SOURCES))
+        raise UsageError(f"unknown data source '{spec.source}'; {hint}")
+    if Cifar.fits(path):
+        return Cifar(path, path.name)
+    if path.is_dir():
+        return _in_folder(path, spec)
+    if path.suffix in (".npz", ".npy"):
+        return Arrays(path)
+    if path.suffix == ".parquet":
+        return Hub(text, spec)
+    if path.name.lower().endswith(SUFFIXES):
+        return Archive((path,), spec)
+    if "-idx" in path.name or ".idx" in path.name:
+        return Idx(path.parent, path.parent.name)
+    raise UsageError(
+        f"{path}: not a kind of data set; give a folder, .zip, .tar, .npz, .npy, .parquet, IDX or CIFAR files"
+    )
+
+
+def _in_folder(path: Path, spec: DataSpec) -> Source:
+    if Idx.fits(path):
+        return Idx(path, path.name)
+    shards = sorted(file for file in path.iterdir() if file.name.lower().endswith((".tar", ".zip")))
+    if shards and spec.select is None and not any(file.is_dir() for file in path.iterdir()):
+        return Archive(tuple(shards), spec)
+    tables = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    if tables:
+        return Hub(str(path), spec)
+    return Folder(path, spec)
+
+
+def _several(pattern: str, spec: DataSpec) -> Source:
+    paths = tuple(Path(name) for name in sorted(glob(pattern)))  # noqa: PTH207  (the pattern may be absolute)
+    if not paths:
+        raise UsageError(f"{pattern}: no file matches this pattern")
+    if all(path.name.lower().endswith(SUFFIXES) for path in paths):
+        return Archive(paths, spec)
+    if all(path.suffix == ".parquet" for path in paths):
+        return Hub(pattern, spec)
+    raise UsageError(f"{pattern}: patterns are for several .tar, .zip or .parquet files")

@@ -1,0 +1,136 @@
+"""Zip and tar files (also webdataset's shards), read without unpacking them."""
+
+import json
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from undiffuse.data.sources.base import MAX_BYTES, Item, opened_lines, stamp_of
+from undiffuse.data.sources.labelling import KEYS, Place, Places, by_folders, by_table, pictures_of, table_beside
+from undiffuse.data.spec import BadPicture, DataSpec
+from undiffuse.errors import UndiffuseError
+
+SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+NOTE = 1 << 20  # bytes of a label file beside a picture, at most
+Member = tuple[str, int, Callable[[], bytes]]  # name, size, read
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One archive, or several that together are one set. Classes come from folders, from a label file at the top or
+    outside, or, as webdataset has it, from NAME.cls or NAME.json beside NAME.png."""
+
+    paths: tuple[Path, ...]
+    spec: DataSpec
+    levels: int = 256
+
+    @property
+    def name(self) -> str:
+        return self.paths[0].name + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
+
+    def classes(self) -> None:
+        return None
+
+    def stamp(self) -> str:
+        return stamp_of([*self.paths, *([Path(self.spec.labels)] if self.spec.labels else [])])
+
+    def items(self) -> Iterator[Item]:
+        names, notes = self._listed()
+        wanted = pictures_of(names, self.spec.select)
+        if not wanted:
+            raise UndiffuseError(
+                f"{self.name}: no pictures in it" + (f" that match {self.spec.select}" if self.spec.select else "")
+            )
+        places, kept = self._places(wanted, names, notes), set(wanted)
+        for path in self.paths:
+            for name, size, read in _members(path):
+                if name in kept:
+                    yield places.item(name, _content(size, read))
+
+    def _listed(self) -> tuple[list[str], dict[str, bytes]]:
+        """Every file's name, and the contents of those that may hold labels."""
+        names, notes = [], {}
+        for path in self.paths:
+            for name, size, read in _members(path):
+                names.append(name)
+                if name.endswith((".cls", ".json", ".csv", ".jsonl")) and size <= 64 * NOTE:
+                    content = _content(size, read)
+                    notes[name] = b"" if isinstance(content, BadPicture) else content
+        return names, notes
+
+    def _places(self, wanted: Sequence[str], names: Sequence[str], notes: dict[str, bytes]) -> Places:
+        if self.spec.labels is not None:
+            outside = Path(self.spec.labels)
+            inside = next((name for name in notes if name == self.spec.labels), None)
+            text = notes[inside].decode(errors="replace") if inside else opened_lines(outside)
+            return by_table(wanted, text, self.spec.labels, self.spec.label_key)
+        beside = {name: _note(name, notes, self.spec.label_key) for name in wanted}
+        if any(label is not None for label in beside.values()):
+            return Places({name: Place(label) for name, label in beside.items()})
+        table = table_beside(names)
+        if table is not None and table in notes:
+            return by_table(wanted, notes[table].decode(errors="replace"), table, self.spec.label_key)
+        return by_folders(wanted)
+
+
+def _note(name: str, notes: dict[str, bytes], key: str | None) -> str | None:
+    """webdataset: the files of one sample share their name up to the first dot."""
+    path = PurePosixPath(name)
+    stem = str(path.with_name(path.name.split(".")[0]))
+    if (plain := notes.get(f"{stem}.cls")) is not None:
+        return plain.decode(errors="replace").strip() or None
+    try:
+        raw: Any = json.loads(notes.get(f"{stem}.json", b"{}"))
+    except (ValueError, RecursionError):
+        return None
+    found = [raw[known] for known in ((key,) if key else KEYS) if known in raw] if isinstance(raw, dict) else []
+    return str(found[0]) if found and isinstance(found[0], str | int) else None
+
+
+def _content(size: int, read: Callable[[], bytes]) -> bytes | BadPicture:
+    if size > MAX_BYTES:
+        return BadPicture("too large", f"larger than {MAX_BYTES >> 20} MiB")
+    try:
+        return read()
+    except MemoryError:
+        return BadPicture("too large", "too large for the memory")
+    except Exception as error:  # what damaged archives make their readers raise has no end
+        return BadPicture("unreadable", f"cannot be read from the archive ({error})")
+
+
+def _members(path: Path) -> Iterator[Member]:
+    yield from _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
+
+
+def _zip_members(path: Path) -> Iterator[Member]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if not info.is_dir():
+                    yield info.filename, info.file_size, lambda info=info: archive.read(info)  # type: ignore[misc]
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+        raise UndiffuseError(f"{path}: not a readable zip file ({error})") from error
+
+
+def _tar_members(path: Path) -> Iterator[Member]:
+    try:
+        with tarfile.open(path) as archive:
+            for info in archive:
+                if info.isreg() and not info.issparse():
+                    yield info.name.removeprefix("./"), info.size, lambda info=info: _extracted(archive, info)  # type: ignore[misc]
+                archive.members.clear()  # type: ignore[attr-defined]  # or it remembers every file of a shard
+    except UndiffuseError:
+        raise
+    except Exception as error:
+        raise UndiffuseError(f"{path}: not a readable tar file ({error})") from error
+
+
+def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(info)
+    data = b"" if file is None else file.read()
+    if len(data) < info.size:
+        raise EOFError("ends early")
+    return data

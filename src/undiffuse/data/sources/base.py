@@ -1,0 +1,85 @@
+"""What every source of pictures offers."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from undiffuse.data.spec import BadPicture
+from undiffuse.errors import UndiffuseError
+
+MAX_BYTES = 512 * 1024 * 1024  # of one encoded picture
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture as it is found. content: the bytes of a file, an array uint8 [h, w, c], or why there is neither.
+
+    label: a class name, None if there is none; held_out: the source says so, None if it does not say.
+    """
+
+    name: str
+    content: bytes | np.ndarray | BadPicture
+    label: str | None = None
+    held_out: bool | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A place where pictures come from. Reading it twice gives the same items in the same order."""
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+
+    @property
+    def levels(self) -> int:
+        """Of its arrays; pictures in files have 256."""
+
+    def classes(self) -> tuple[str, ...] | None:
+        """Names in the order of their indices; None: those that are found, in natural order."""
+
+    def stamp(self) -> str | None:
+        """Changes whenever what `items` gives may have changed, and is quick to have; None: reading it all is quick."""
+
+    def items(self) -> Iterator[Item]: ...
+
+
+def stamp_of(paths: Iterable[Path]) -> str:
+    """Of files: their names, sizes, times of modification and of change of status (which no copy can set back)."""
+    digest = blake2b(digest_size=16)
+    for path in paths:
+        try:
+            found = path.stat()
+            facts = (str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+        except OSError as error:
+            facts = (str(path), -1, error.errno or 0, 0, 0)
+        digest.update(repr(facts).encode())
+    return digest.hexdigest()
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A sorting key under which 2.png comes before 10.png."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def read_bytes(path: Path) -> bytes | BadPicture:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            return BadPicture("too large", f"larger than {MAX_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except PermissionError:
+        return BadPicture("unreadable", "no permission to read it")
+    except OSError as error:
+        return BadPicture("unreadable", f"cannot be read ({error.strerror})")
+
+
+def opened_lines(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UndiffuseError(f"{path}: cannot be read as text ({getattr(error, 'strerror', None) or error})") from error

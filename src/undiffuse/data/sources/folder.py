@@ -1,0 +1,59 @@
+"""A folder of pictures."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from undiffuse.data.sources.base import Item, opened_lines, read_bytes, stamp_of
+from undiffuse.data.sources.labelling import by_folders, by_table, pictures_of, table_beside
+from undiffuse.data.spec import DataSpec
+from undiffuse.errors import UndiffuseError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Every picture below a folder; classes from sub-folders or from a label file."""
+
+    folder: Path
+    spec: DataSpec
+    levels: int = 256
+
+    @property
+    def name(self) -> str:
+        return self.folder.name or str(self.folder)
+
+    def classes(self) -> None:
+        return None
+
+    def stamp(self) -> str:
+        listed = self._listed()
+        table = self._table(listed)
+        return stamp_of([self.folder / name for name in listed] + ([table] if table else []))
+
+    def items(self) -> Iterator[Item]:
+        names = pictures_of(self._listed(), self.spec.select)
+        if not names:
+            pattern = f" that match {self.spec.select}" if self.spec.select else ""
+            raise UndiffuseError(f"{self.folder}: no pictures here{pattern}")
+        table = self._table(self._listed())
+        if table is None:
+            places = by_folders(names)
+        else:
+            places = by_table(names, opened_lines(table), str(table), self.spec.label_key)
+        for name in names:
+            yield places.item(name, read_bytes(self.folder / name))
+
+    def _listed(self) -> list[str]:
+        """Every file, by its path from here with forward slashes; links to folders are not followed."""
+        found = []
+        for top, _, files in os.walk(self.folder):
+            below = Path(top).relative_to(self.folder)
+            found += [(below / file).as_posix() for file in files]
+        return sorted(found)
+
+    def _table(self, listed: list[str]) -> Path | None:
+        if self.spec.labels is not None:
+            return Path(self.spec.labels)
+        beside = table_beside(listed)
+        return None if beside is None else self.folder / beside

@@ -1,0 +1,112 @@
+"""IDX files, as MNIST and Fashion-MNIST come: http://yann.lecun.com/exdb/mnist describes the format."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from undiffuse.data.sources.base import Item, stamp_of
+from undiffuse.errors import UndiffuseError
+
+PARTS = {"train": False, "t10k": True}  # file name's beginning -> held out
+UBYTE = 8
+MAX_SIDE, MAX_COUNT = 10_000, 2**26
+
+
+@dataclass(frozen=True)
+class Idx:
+    """A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, gzipped or not."""
+
+    folder: Path
+    name: str
+    names: tuple[str, ...] | None = None
+    levels: int = 256
+
+    def classes(self) -> tuple[str, ...] | None:
+        return self.names
+
+    @classmethod
+    def fits(cls, folder: Path) -> bool:
+        return _found(folder, "train", "images") is not None
+
+    def stamp(self) -> str:
+        return stamp_of(sorted(self.folder.glob("*-idx*")))
+
+    def items(self) -> Iterator[Item]:
+        for part, held_out in PARTS.items():
+            images, labels = (_found(self.folder, part, what) for what in ("images", "labels"))
+            if images is not None:
+                yield from self._part(images, labels, held_out)
+
+    def _part(self, images: Path, labels: Path | None, held_out: bool) -> Iterator[Item]:
+        classes = None if labels is None else _labels(labels)
+        with _open(images) as file:
+            count, height, width, *rest = _header(file, images, 3)
+            channels = rest[0] if rest else 1
+            if classes is not None and len(classes) != count:
+                raise UndiffuseError(f"{images}: {count} pictures, but {labels} holds {len(classes)} labels")
+            if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and 0 < channels <= 4):
+                raise UndiffuseError(f"{images}: pictures of {height} x {width} x {channels} make no sense")
+            for row in range(count):
+                raw = _take(file, images, height * width * channels, f"{row} of {count} pictures")
+                picture = np.frombuffer(raw, np.uint8).reshape(height, width, channels)
+                yield Item(f"{images.name}#{row}", picture, self._class(classes, row, images), held_out)
+
+    def _class(self, classes: np.ndarray | None, row: int, images: Path) -> str | None:
+        if classes is None:
+            return None
+        index = int(classes[row])
+        if self.names is None:
+            return str(index)
+        if index >= len(self.names):
+            raise UndiffuseError(f"{images}: label {index} of picture {row}; {self.name} has {len(self.names)} classes")
+        return self.names[index]
+
+
+def _found(folder: Path, part: str, what: str) -> Path | None:
+    """train-images-idx3-ubyte, train-images.idx3-ubyte (as some copies spell it), either gzipped."""
+    for pattern in (f"{part}-{what}-idx*ubyte", f"{part}-{what}.idx*ubyte", f"{part}-{what}*idx*ubyte.gz"):
+        for path in sorted(folder.glob(pattern)):
+            return path
+    return None
+
+
+def _labels(path: Path) -> np.ndarray:
+    with _open(path) as file:
+        (count,) = _header(file, path, 1)
+        if count > MAX_COUNT:
+            raise UndiffuseError(f"{path}: {count} labels make no sense")
+        return np.frombuffer(_take(file, path, count, "all labels"), np.uint8)
+
+
+def _open(path: Path) -> BinaryIO:
+    """Gzipped by its first bytes, whatever its name."""
+    try:
+        with path.open("rb") as probe:
+            packed = probe.read(2) == b"\x1f\x8b"
+        return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
+    except OSError as error:
+        raise UndiffuseError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _header(file: BinaryIO, path: Path, dimensions: int) -> list[int]:
+    magic = _take(file, path, 4, "the header")
+    if magic[:2] != b"\0\0" or magic[2] != UBYTE or magic[3] not in (dimensions, dimensions + (dimensions == 3)):
+        raise UndiffuseError(
+            f"{path}: not an IDX file of unsigned bytes in {dimensions} dimensions (magic {magic.hex()})"
+        )
+    return [int(size) for size in np.frombuffer(_take(file, path, 4 * magic[3], "the header"), ">u4")]
+
+
+def _take(file: BinaryIO, path: Path, count: int, what: str) -> bytes:
+    try:
+        data = file.read(count)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UndiffuseError(f"{path}: damaged: {error}, after {what}") from error
+    if len(data) < count:
+        raise UndiffuseError(f"{path}: ends early, after {what}")
+    return data

@@ -1,0 +1,73 @@
+"""What is asked of a data set, and what may be wrong with a picture."""
+
+from dataclasses import dataclass
+
+from undiffuse.errors import UndiffuseError, UsageError, nearest
+
+FITS = ("crop", "pad", "inside", "stretch")
+POLICIES = ("refuse", "skip")
+DUPLICATES = ("keep", "drop")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """How the pictures of `source` become arrays of one shape.
+
+    size: (h, w); None: their own, if all have the same. fit: how a picture gets there: "crop" (scaled to cover it, then
+    cut at the middle), "pad" (never scaled: cut or framed), "inside" (scaled to fit into it, then framed), "stretch".
+    channels: 1 or 3 (4 keeps transparency); None: 1 if every picture is gray, else 3.
+    background: a colour, behind transparent pixels and in frames; None: white for those with transparency, else black.
+    bad: pictures that cannot be used are refused, all together in one message, or skipped and counted.
+    duplicates: of pictures that are equal after preparation, with the same label, keep all or only the first.
+    held_out: the share that training never sees, of a source that does not say; limit: at most so many of each part.
+    select: only files whose path matches this pattern. labels: a CSV or JSON file; label_key: its column of classes.
+    """
+
+    source: str
+    size: tuple[int, int] | None = None
+    fit: str = "crop"
+    channels: int | None = None
+    background: str | None = None
+    bad: str = "refuse"
+    duplicates: str = "keep"
+    held_out: float = 0.1
+    limit: int | None = None
+    select: str | None = None
+    labels: str | None = None
+    label_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for key, value, known in (
+            ("fit", self.fit, FITS),
+            ("bad", self.bad, POLICIES),
+            ("duplicates", self.duplicates, DUPLICATES),
+        ):
+            if value not in known:
+                raise UsageError(f"data.{key}: unknown name '{value}'; {nearest(value, known)}")
+        if self.channels not in (None, 1, 3, 4):
+            raise UsageError(f"data.channels: 1 (gray), 3 (colour) or 4 (with transparency), not {self.channels}")
+        if self.background is not None:
+            colour(self.background)
+
+
+def colour(name: str) -> tuple[int, int, int]:
+    """white, #ffcc00, rgb(1,2,3): red, green, blue."""
+    from PIL import ImageColor
+
+    try:
+        red, green, blue, *_ = ImageColor.getrgb(name)
+    except ValueError as error:
+        raise UsageError(f"data.background: '{name}' is no colour; give a name such as white, or #rrggbb") from error
+    return red, green, blue
+
+
+class BadPicture(UndiffuseError):
+    """A picture that cannot be used. kind: in two words, as counted; the message says more."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
+class DataWarning(UserWarning):
+    """Something about the data that works otherwise than asked."""

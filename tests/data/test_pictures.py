@@ -1,0 +1,235 @@
+"""Pictures in every state are read, or called bad by their right name; to any shape, as the policy says."""
+
+import io
+
+import numpy as np
+import pytest
+from corpus import BLUE, GRAY, RED, WHITE, corpus, plain, saved
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from undiffuse.data.check import checked
+from undiffuse.data.decode import decoded, examined
+from undiffuse.data.fit import shaped
+from undiffuse.data.prepare import dataset
+from undiffuse.data.spec import FITS, BadPicture, DataSpec
+from undiffuse.errors import UndiffuseError, UsageError
+
+CORPUS = corpus()
+SIZE = (16, 16)
+
+
+def made(content, spec=None, size=SIZE, channels=3):
+    spec = spec or DataSpec("x")
+    picture, transparent = decoded(content, None if spec.fit == "pad" else size)
+    return shaped(picture, transparent, spec, size, channels)
+
+
+def test_the_corpus_has_its_forty_kinds():
+    assert len(CORPUS) >= 40 and len({content for content, _ in CORPUS.values()}) >= len(CORPUS) - 2
+
+
+@pytest.mark.parametrize("name", CORPUS)
+def test_each_kind_is_read_or_refused_by_name(name):
+    content, expected = CORPUS[name]
+    if isinstance(expected, str) and expected != "turned":
+        with pytest.raises(BadPicture) as caught:
+            examined(content)
+            decoded(content)
+        assert caught.value.kind == expected, str(caught.value)
+        assert "\n" not in str(caught.value)
+        return
+    facts, picture = examined(content), made(content)
+    assert picture.shape == (16, 16, 3) and picture.dtype == np.uint8
+    if expected == "turned":
+        assert facts.size == (16, 32) and "turned by EXIF" in facts.odd
+        left, right = (BLUE, RED) if name == "exif-6" else (RED, BLUE)
+        assert (
+            np.abs(picture[8, 2].astype(int) - left).max() < 12
+            and np.abs(picture[8, 13].astype(int) - right).max() < 12
+        )
+    else:
+        assert np.abs(picture[8, 8].astype(int) - expected).max() <= 1, picture[8, 8]
+
+
+@pytest.mark.parametrize(
+    ("name", "trait"),
+    [
+        ("gif-animated", "animated"),
+        ("png-rgba-half", "transparent"),
+        ("png-palette-transparent", "transparent"),
+        ("png-16-bit", "16-bit"),
+        ("jpeg-cmyk", "CMYK"),
+        ("png-palette", "palette"),
+    ],
+)
+def test_traits_are_reported(name, trait):
+    assert trait in examined(CORPUS[name][0]).odd
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (_, expected) in CORPUS.items() if expected == GRAY and "rgba" not in name]
+)
+def test_gray_is_known_as_gray_and_stays_so(name):
+    content, _ = CORPUS[name]
+    assert examined(content).gray
+    assert made(content, channels=1)[8, 8] == pytest.approx([119], abs=1)
+
+
+# -- to one shape -----------------------------------------------------------------------------------------------------
+
+
+def striped(height, width) -> np.ndarray:
+    """Red changes down, green across."""
+    down, across = np.mgrid[:height, :width]
+    return np.stack([down * 255 // max(height - 1, 1), across * 255 // max(width - 1, 1), down * 0], -1).astype(
+        np.uint8
+    )
+
+
+def test_crop_takes_the_middle_of_the_longer_side():
+    picture = striped(16, 48)
+    done = shaped(picture, False, DataSpec("x", fit="crop"), SIZE, 3)
+    np.testing.assert_array_equal(done, picture[:, 16:32])
+
+
+def test_pad_never_scales_and_frames_in_black_or_the_background():
+    picture = striped(8, 30)
+    done = shaped(picture, False, DataSpec("x", fit="pad"), SIZE, 3)
+    np.testing.assert_array_equal(done[4:12], picture[:, 7:23])
+    assert not done[:4].any() and not done[12:].any()
+    green = shaped(picture, False, DataSpec("x", fit="pad", background="#00ff00"), SIZE, 3)
+    assert (green[0, 0] == (0, 255, 0)).all()
+
+
+def test_inside_keeps_everything_and_frames():
+    done = shaped(np.full((10, 40, 3), 200, np.uint8), False, DataSpec("x", fit="inside"), SIZE, 3)
+    assert (done[6:10] == 200).all() and not done[:6].any() and not done[10:].any()
+
+
+def test_stretch_fills_both_sides():
+    done = shaped(striped(10, 40), False, DataSpec("x", fit="stretch"), SIZE, 3)
+    assert done[0, 0, 1] < 10 and done[15, 15].tolist()[:2] == pytest.approx([250, 250], abs=8)
+
+
+def test_scaling_down_is_antialiased():
+    fine = np.zeros((64, 64, 3), np.uint8)
+    fine[::2] = 255
+    done = shaped(fine, False, DataSpec("x"), SIZE, 3)
+    assert np.abs(done.astype(int) - 127).max() <= 16  # nearest or bilinear points would give 0 or 255
+
+
+def test_frames_of_transparent_pictures_are_white():
+    clear = saved(plain("RGBA", (255, 0, 0, 0), (8, 8)), "PNG")
+    assert (made(clear, DataSpec("x", fit="pad")) == 255).all()
+    assert (made(clear, DataSpec("x", fit="pad", background="blue"))[0, 0] == BLUE).all()
+
+
+def test_transparency_is_composited_in_exact_proportion():
+    for alpha in (0, 1, 77, 128, 254, 255):
+        picture = made(saved(plain("RGBA", (10, 200, 90, alpha)), "PNG"), DataSpec("x", background="#336699"))
+        expected = np.round(np.array([10, 200, 90]) * alpha / 255 + np.array([0x33, 0x66, 0x99]) * (1 - alpha / 255))
+        np.testing.assert_array_equal(picture[3, 3], expected)
+
+
+def test_transparency_can_be_kept():
+    picture = made(saved(plain("RGBA", (10, 200, 90, 77)), "PNG"), channels=4)
+    assert picture[0, 0].tolist() == [10, 200, 90, 77]
+    assert made(saved(plain("L", 9), "PNG"), channels=4)[0, 0].tolist() == [9, 9, 9, 255]
+
+
+def test_colour_becomes_gray_as_television_does():
+    assert made(saved(plain("RGB", (255, 0, 0)), "PNG"), channels=1)[0, 0] == 76
+    assert made(saved(plain("RGB", WHITE), "PNG"), channels=1)[0, 0] == 255
+
+
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from(FITS),
+    st.sampled_from([1, 3, 4]),
+)
+def test_any_size_becomes_any_size(have, want, fit, channels):
+    done = shaped(np.full((*have, 3), 100, np.uint8), False, DataSpec("x", fit=fit), want, channels)
+    assert done.shape == (*want, channels)
+    if fit in ("crop", "stretch"):
+        assert (done[..., 0] == 100).all()
+
+
+def test_large_jpegs_are_decoded_small_and_look_the_same():
+    big = np.zeros((1600, 1600, 3), np.uint8)
+    big[:800], big[:, 800:, 2] = (200, 100, 50), 240
+    content = saved(Image.fromarray(big), "JPEG", quality=95)
+    assert decoded(content, (32, 32))[0].shape[0] < 1600
+    small = Image.open(io.BytesIO(content)).resize((32, 32), Image.Resampling.LANCZOS)
+    difference = made(content, size=(32, 32)).astype(int) - np.asarray(small).astype(int)
+    assert np.abs(difference).mean() < 1.5
+
+
+# -- a folder of them -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "pictures"
+    place.mkdir()
+    for name, (content, _) in CORPUS.items():
+        suffix = ".jpg" if name == "name-lies" else ".png"
+        (place / f"{name}{suffix}").write_bytes(content)
+    return place
+
+
+BAD = sorted(name for name, (_, expected) in CORPUS.items() if isinstance(expected, str) and expected != "turned")
+
+
+def test_bad_pictures_are_refused_all_at_once(folder):
+    with pytest.raises(UndiffuseError) as caught:
+        dataset(DataSpec(str(folder), size=SIZE))
+    said = str(caught.value)
+    assert "undiffuse check" in said and "data.bad=skip" in said and f"of {len(CORPUS)} pictures" in said
+    assert "not a picture" in said and "truncated" in said and "\n" not in said
+
+
+def test_bad_pictures_are_skipped_and_counted(folder):
+    data = dataset(DataSpec(str(folder), size=SIZE, bad="skip", held_out=0.25))
+    assert len(data.train) + len(data.held_out) == len(CORPUS) - len(BAD)
+    assert data.shape == (3, 16, 16) and data.class_names == () and data.levels == 256
+    assert any("skipped" in note and "undiffuse check" in note for note in data.notes)
+    assert any("animated" in note for note in data.notes)
+
+
+def test_check_lists_every_one(folder, monkeypatch):
+    monkeypatch.setattr("undiffuse.data.check.SHOWN", 100)
+    found = checked(DataSpec(str(folder), size=SIZE))
+    said = "\n".join(text for _, text in found.rows)
+    for name in BAD:
+        assert f"{name}." in said
+    assert len(found.trouble) == 1 and "data.bad=skip" in found.trouble[0]
+    assert "copies" in dict(found.rows)
+
+
+def test_different_sizes_ask_for_one(folder):
+    with pytest.raises(UsageError, match=r"sizes, from 1x1 to 3000x1 .* most often 16x16.*--set data.size=32"):
+        dataset(DataSpec(str(folder), bad="skip"))
+    assert any("data.size" in text for text in checked(DataSpec(str(folder))).trouble)
+
+
+def test_only_bad_pictures_are_refused_by_the_first(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UndiffuseError, match=r"no usable picture: a.png: the file is empty"):
+        dataset(DataSpec(str(tmp_path), size=SIZE, bad="skip"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fit": "cover"}, "data.fit: unknown name 'cover'"),
+        ({"bad": "ignore"}, "data.bad: unknown name 'ignore'"),
+        ({"channels": 2}, "data.channels"),
+        ({"background": "blurple"}, "'blurple' is no colour"),
+    ],
+)
+def test_unknown_policies_are_named(changes, words):
+    with pytest.raises(UsageError, match=words):
+        DataSpec("x", **changes)
