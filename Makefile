@@ -24,6 +24,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.core
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps torch-fidelity==0.4.0  # it wants torchvision, of which there is no CPU build; its network does not
 	@touch $@
 
 setup: $(VENV)/.dev

@@ -133,16 +133,17 @@ def dropped_copies(facts: Prepared, spec: DataSpec) -> int:
 
 
 def _chosen(facts: Prepared, rows: np.ndarray, share: float) -> np.ndarray:
-    """Which rows are held out: of each class, the pictures whose digests come first."""
+    """Which rows are held out: of each class, the pictures whose digests come first; at least one of five or more."""
     labels, digests = np.array(facts.labels)[rows], np.array(facts.digests)[rows]
     chosen = np.zeros(len(rows), bool)
     for label in np.unique(labels):
         inside = np.flatnonzero(labels == label)
         known = np.unique(digests[inside])
-        taken = known[: round(share * len(known))]
+        least = 1 if share > 0 and len(known) >= 5 else 0
+        taken = known[: max(round(share * len(known)), least)]
         chosen[inside] = np.isin(digests[inside], taken)
     if share > 0 and not chosen.any() and len(np.unique(digests)) > 1:
-        chosen = digests == digests.min()
+        chosen = digests == np.unique(digests)[0]
     return chosen
 
 

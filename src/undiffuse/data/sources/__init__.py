@@ -35,7 +35,9 @@ def _cifar(folder: Path, name: str) -> Source | None:
     return next((Cifar(place, name) for place in places if Cifar.fits(place)), None)
 
 
-def _named(name: str, on_hub: str, read: Reader) -> Callable[[DataSpec], Source]:
+def _named(
+    name: str, on_hub: str, read: Reader, classes: tuple[str, ...] | None = None
+) -> Callable[[DataSpec], Source]:
     """An installed or downloaded copy, else the hub's."""
 
     def source(spec: DataSpec) -> Source:
@@ -48,7 +50,7 @@ def _named(name: str, on_hub: str, read: Reader) -> Callable[[DataSpec], Source]
                 f"{name} was not found; looked in {', '.join(map(str, places))}. Put its files there, or, to have it "
                 f"from the hub ({on_hub}): pip install 'undiffuse[hub]'"
             )
-        return Hub(on_hub, spec)
+        return Hub(on_hub, spec, classes)
 
     return source
 
@@ -63,8 +65,8 @@ def _places(name: str) -> list[Path]:
 # name -> a function from what is asked of it to the source
 SOURCES: dict[str, Callable[[DataSpec], Source]] = {
     "digits": lambda spec: Digits(),
-    "mnist": _named("mnist", "ylecun/mnist", _idx(TEN)),
-    "fashion-mnist": _named("fashion-mnist", "zalando-datasets/fashion_mnist", _idx(GARMENTS)),
+    "mnist": _named("mnist", "ylecun/mnist", _idx(TEN), TEN),
+    "fashion-mnist": _named("fashion-mnist", "zalando-datasets/fashion_mnist", _idx(GARMENTS), GARMENTS),
     "cifar10": _named("cifar10", "uoft-cs/cifar10", _cifar),
     "cifar100": _named("cifar100", "uoft-cs/cifar100", _cifar),
 }

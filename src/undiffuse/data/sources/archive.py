@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from undiffuse.data.sources.base import MAX_BYTES, Item, opened_lines, stamp_of
+from undiffuse.data.sources.base import MAX_BYTES, Item, in_a_line, opened_lines, stamp_of
 from undiffuse.data.sources.labelling import KEYS, Place, Places, by_folders, by_table, pictures_of, table_beside
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError
@@ -98,11 +98,12 @@ def _content(size: int, read: Callable[[], bytes]) -> bytes | BadPicture:
     except MemoryError:
         return BadPicture("too large", "too large for the memory")
     except Exception as error:  # what damaged archives make their readers raise has no end
-        return BadPicture("unreadable", f"cannot be read from the archive ({error})")
+        return BadPicture("unreadable", f"cannot be read from the archive ({in_a_line(error)})")
 
 
 def _members(path: Path) -> Iterator[Member]:
-    yield from _zip_members(path) if zipfile.is_zipfile(path) else _tar_members(path)
+    is_zip = path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
+    yield from _zip_members(path) if is_zip else _tar_members(path)
 
 
 def _zip_members(path: Path) -> Iterator[Member]:
@@ -111,8 +112,8 @@ def _zip_members(path: Path) -> Iterator[Member]:
             for info in archive.infolist():
                 if not info.is_dir():
                     yield info.filename, info.file_size, lambda info=info: archive.read(info)  # type: ignore[misc]
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
-        raise UndiffuseError(f"{path}: not a readable zip file ({error})") from error
+    except Exception as error:
+        raise UndiffuseError(f"{path}: not a readable zip file ({in_a_line(error)})") from error
 
 
 def _tar_members(path: Path) -> Iterator[Member]:
@@ -125,7 +126,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
     except UndiffuseError:
         raise
     except Exception as error:
-        raise UndiffuseError(f"{path}: not a readable tar file ({error})") from error
+        raise UndiffuseError(f"{path}: not a readable tar file ({in_a_line(error)})") from error
 
 
 def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

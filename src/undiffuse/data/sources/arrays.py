@@ -6,12 +6,12 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.lib import format as npy
 
-from undiffuse.data.sources.base import Item, stamp_of
+from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
 
 PARTS = (
@@ -24,6 +24,13 @@ PARTS = (
 )
 MAX_CHANNELS, MAX_LABELS = 16, 2**26
 BLOCK = 16 * 1024 * 1024
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """A file, or a member of an archive."""
+
+    def read(self, count: int = -1, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class Arrays:
                     with archive.open(f"{images}.npy") as file:
                         yield from self._part(file, known, held_out, images)
 
-    def _part(self, file: IO[bytes], labels: np.ndarray | None, held_out: bool | None, key: str) -> Iterator[Item]:
+    def _part(self, file: Readable, labels: np.ndarray | None, held_out: bool | None, key: str) -> Iterator[Item]:
         shape, fortran, dtype = _header(file)
         if dtype != np.uint8 or len(shape) not in (3, 4):
             raise UndiffuseError(
@@ -95,13 +102,13 @@ def _labels(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
         return np.frombuffer(_take(file, count * dtype.itemsize), dtype).astype(np.int64)
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: Readable) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     return read(file)
 
 
-def _pictures(file: IO[bytes], shape: tuple[int, ...], path: Path) -> Iterator[np.ndarray]:
+def _pictures(file: Readable, shape: tuple[int, ...], path: Path) -> Iterator[np.ndarray]:
     size = math.prod(shape[1:])
     if size > 4 * BLOCK * 8:
         raise UndiffuseError(f"{path}: pictures of {' x '.join(map(str, shape[1:]))} are too large")
@@ -111,7 +118,7 @@ def _pictures(file: IO[bytes], shape: tuple[int, ...], path: Path) -> Iterator[n
         yield from np.frombuffer(_take(file, count * size), np.uint8).reshape(count, *shape[1:])
 
 
-def _take(file: IO[bytes], count: int) -> bytes:
+def _take(file: Readable, count: int) -> bytes:
     """Exactly so many bytes; a zip member gives them piecemeal."""
     data = file.read(count)
     while len(data) < count:
@@ -131,5 +138,4 @@ def _reading(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise UndiffuseError(f"{path}: too large for the memory") from error
     except Exception as error:  # zlib, zipfile, NumPy's header parser: whatever damaged files make them raise
-        reason = getattr(error, "strerror", None) or error
-        raise UndiffuseError(f"{path}: not a sound NumPy file ({' '.join(str(reason).split())[:120]})") from error
+        raise UndiffuseError(f"{path}: not a sound NumPy file ({in_a_line(error)})") from error

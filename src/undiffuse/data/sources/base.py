@@ -78,6 +78,11 @@ def read_bytes(path: Path) -> bytes | BadPicture:
         return BadPicture("unreadable", f"cannot be read ({error.strerror})")
 
 
+def in_a_line(error: Exception) -> str:
+    """What a library said of a file, short enough to be quoted."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
+
+
 def opened_lines(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from undiffuse.data.sources.base import Item, stamp_of
+from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
 
 SIDE, PIXELS = 32, 3 * 32 * 32
@@ -93,7 +93,7 @@ class Cifar:
         except UndiffuseError:
             raise
         except Exception as error:
-            raise UndiffuseError(f"{self.path}: not a readable tar file ({error})") from error
+            raise UndiffuseError(f"{self.path}: not a readable tar file ({in_a_line(error)})") from error
 
 
 def _class(names: tuple[str, ...] | None, label: int, file: str, row: int) -> str:
@@ -184,7 +184,7 @@ def _unpickled(data: bytes, name: str) -> dict[Any, Any]:
                 raise UndiffuseError("its memo is larger than the file")  # or the reader would make room for it
         found = _Reader(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:
-        raise UndiffuseError(f"{name}: not a pickle of data: {' '.join(str(error).split())[:120]}") from error
+        raise UndiffuseError(f"{name}: not a pickle of data: {in_a_line(error)}") from error
     if not isinstance(found, dict):
         raise UndiffuseError(f"{name}: a dictionary is wanted, this is {type(found).__name__}")
     return found

@@ -1,12 +1,12 @@
 """Data sets of the Hugging Face hub, and parquet files, through `datasets`; read as a stream, not unpacked first."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from undiffuse.data.sources.base import Item, stamp_of
+from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
@@ -22,6 +22,7 @@ class Hub:
 
     path: str
     spec: DataSpec
+    names: tuple[str, ...] | None = None  # in place of the hub's own
     levels: int = 256
 
     @property
@@ -29,8 +30,9 @@ class Hub:
         return self.path
 
     def classes(self) -> tuple[str, ...] | None:
-        streams = self._streams()
-        features = next(iter(streams.values())).features or {}
+        if self.names is not None:
+            return self.names
+        features = next(iter(self._streams().values())).features or {}
         key = self._label_key(features)
         return tuple(features[key].names) if key and hasattr(features[key], "names") else None
 
@@ -58,11 +60,19 @@ class Hub:
             raise UndiffuseError(f"{self.path}: no column of pictures; columns: {', '.join(features)}")
         label_key = self._label_key(features)
         stream = stream.cast_column(column, ImageFeature(decode=False))
-        for row, record in enumerate(stream):
-            label = record[label_key] if label_key else None
-            if label is not None:
-                label = names[label] if names and isinstance(label, int) and 0 <= label < len(names) else str(label)
+        for row, record in enumerate(self._rows(stream)):
+            label = _class(record[label_key], names) if label_key else None
             yield Item(f"{part}#{row}", _content(record[column]), label, held_out)
+
+    def _rows(self, stream: Any) -> Iterator[dict[str, Any]]:
+        """At most data.limit of them: what is not wanted is not fetched."""
+        try:
+            yield from islice(stream, self.spec.limit)
+        except Exception as error:  # connections, damaged files
+            raise self._failed("read", error) from error
+
+    def _failed(self, verb: str, error: Exception) -> UndiffuseError:
+        return UndiffuseError(f"hub:{self.path}: cannot be {verb} ({type(error).__name__}: {in_a_line(error)})")
 
     def _label_key(self, features: Any) -> str | None:
         if self.spec.label_key is not None:
@@ -82,13 +92,15 @@ class Hub:
                 return datasets.load_dataset_builder("parquet", data_files=_parquet_files(self.path))
             name, _, configuration = self.path.partition(":")
             return datasets.load_dataset_builder(name, configuration or None)
-        except Exception as error:  # of every kind: connections, missing files, unknown layouts
-            reason = " ".join(str(error).split())[:160]
-            raise UndiffuseError(f"hub:{self.path}: cannot be opened ({type(error).__name__}: {reason})") from error
+        except Exception as error:  # connections, missing files, unknown layouts
+            raise self._failed("opened", error) from error
 
     def _streams(self) -> dict[str, Any]:
-        streams = self._builder().as_streaming_dataset()
-        return dict(streams)
+        builder = self._builder()
+        try:
+            return dict(builder.as_streaming_dataset())
+        except Exception as error:
+            raise self._failed("opened", error) from error
 
 
 def _parquet_files(path: str) -> dict[str, list[str]]:
@@ -99,21 +111,30 @@ def _parquet_files(path: str) -> dict[str, list[str]]:
     return {"train": train, **({"test": held_out} if held_out else {})} if train else {"train": held_out}
 
 
+def _class(label: Any, names: tuple[str, ...] | None) -> str | None:
+    """A class's index or its name; the hub's test sets write -1 for what they do not tell."""
+    if label is None or (isinstance(label, int) and label < 0):
+        return None
+    return names[label] if names and isinstance(label, int) and label < len(names) else str(label)
+
+
 def _content(value: Any) -> bytes | BadPicture:
     match value:
         case {"bytes": bytes() as content}:
             return content
         case {"path": str() as path}:
-            try:
-                return Path(path).read_bytes()
-            except OSError as error:
-                return BadPicture("unreadable", f"{path}: {error.strerror}")
+            return _fetched(path)
         case None:
             return BadPicture("empty", "the row has no picture")
-    from PIL import Image
-
-    if isinstance(value, Image.Image):
-        buffer = io.BytesIO()
-        value.save(buffer, format="PNG")
-        return buffer.getvalue()
     return BadPicture("not a picture", f"the row holds {type(value).__name__}")
+
+
+def _fetched(path: str) -> bytes | BadPicture:
+    """From this machine, or from where the hub keeps it."""
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb") as file:
+            return bytes(file.read())
+    except Exception as error:
+        return BadPicture("unreadable", f"{path}: {in_a_line(error)}")

@@ -4,8 +4,9 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import numpy as np
 
@@ -83,17 +84,17 @@ def _labels(path: Path) -> np.ndarray:
         return np.frombuffer(_take(file, path, count, "all labels"), np.uint8)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> BufferedIOBase:
     """Gzipped by its first bytes, whatever its name."""
     try:
         with path.open("rb") as probe:
             packed = probe.read(2) == b"\x1f\x8b"
-        return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
+        return cast(BufferedIOBase, gzip.open(path)) if packed else path.open("rb")
     except OSError as error:
         raise UndiffuseError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _header(file: BinaryIO, path: Path, dimensions: int) -> list[int]:
+def _header(file: BufferedIOBase, path: Path, dimensions: int) -> list[int]:
     magic = _take(file, path, 4, "the header")
     if magic[:2] != b"\0\0" or magic[2] != UBYTE or magic[3] not in (dimensions, dimensions + (dimensions == 3)):
         raise UndiffuseError(
@@ -102,7 +103,7 @@ def _header(file: BinaryIO, path: Path, dimensions: int) -> list[int]:
     return [int(size) for size in np.frombuffer(_take(file, path, 4 * magic[3], "the header"), ">u4")]
 
 
-def _take(file: BinaryIO, path: Path, count: int, what: str) -> bytes:
+def _take(file: BufferedIOBase, path: Path, count: int, what: str) -> bytes:
     try:
         data = file.read(count)
     except (OSError, EOFError, zlib.error) as error:
