@@ -1,6 +1,7 @@
 """Features by name: what they are of, that they say it, and that nothing stands in for another."""
 
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -112,9 +113,9 @@ def test_inception_is_never_replaced(monkeypatch, tmp_path):
         extractor("inception", DIGITS)
 
 
+@pytest.mark.skipif(find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed")
 def test_inception_runs_through_torch_fidelity(monkeypatch, tmp_path):
     """With random weights in the right format, for the real ones cannot be fetched here."""
-    pytest.importorskip("torch_fidelity.version", reason="torch-fidelity is not installed", exc_type=ImportError)
     network = features._inception_class().__new__(features._inception_class())
     monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: None)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)

@@ -9,7 +9,7 @@ from scipy.linalg import sqrtm
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.features import pixels
-from undiffuse.metrics.frechet import GROUPS, FeatureSums, frechet, frechet_with_error
+from undiffuse.metrics.frechet import GROUPS, FeatureSums, Reference, frechet, frechet_with_error
 
 
 def generator(seed=0) -> np.random.Generator:
@@ -168,3 +168,63 @@ def test_pixels_are_the_images_flat_in_float64():
     x = torch.arange(12.0).reshape(2, 1, 2, 3)
     assert pixels(x).dtype == np.float64
     np.testing.assert_array_equal(pixels(x), np.arange(12.0).reshape(2, 6))
+
+
+# -- many features ----------------------------------------------------------------------------------------------------
+
+
+class Seen(torch.nn.Module):
+    """Pictures that are their own features, for torchmetrics."""
+
+    num_features = 12
+
+    def forward(self, x):
+        return x.double().flatten(1)
+
+
+def test_torchmetrics_says_the_same_of_the_same_features():
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    a, b = (torch.from_numpy(generator(seed).integers(0, 256, (500, 12, 1, 1))).to(torch.uint8) for seed in (1, 2))
+    b[:, :6] //= 2
+    metric = fid.FrechetInceptionDistance(feature=Seen(), normalize=False, input_img_size=(12, 1, 1)).set_dtype(
+        torch.float64
+    )
+    metric.update(a, real=True)
+    metric.update(b, real=False)
+    ours = distance(*(of(x.double().flatten(1).numpy()) for x in (a, b)))
+    assert ours == pytest.approx(float(metric.compute()), rel=1e-6)
+
+
+def test_the_error_from_the_slope_is_the_jackknifes():
+    """Over 30 features both ways can be afforded."""
+    features = generator(5).standard_normal((3000, 30)) @ np.diag(np.linspace(0.2, 2, 30))
+    sums, reference = of(features), of(generator(6).standard_normal((3000, 30)))
+    value, exact = frechet_with_error(sums, reference)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("undiffuse.metrics.frechet.LARGE", 10)
+        again, linear = frechet_with_error(sums, reference)
+        assert frechet_with_error(of(features[:50]), reference)[1] is None
+    assert again == value and linear == pytest.approx(exact, rel=0.05)
+
+
+def test_the_slope_is_the_derivative():
+    reference = Reference.of((generator(1).standard_normal(6), covariance(6, 2)))
+    mean, cov = generator(3).standard_normal(6), covariance(6, 4)
+    by_mean, by_cov = reference.slope((mean, cov))
+    for seed in range(5):
+        dm, dc = generator(seed).standard_normal(6) * 1e-5, covariance(6, seed + 10) * 1e-5
+        change = (reference.distance((mean + dm, cov + dc)) - reference.distance((mean - dm, cov - dc))) / 2
+        assert change == pytest.approx(by_mean @ dm + (by_cov * dc).sum(), rel=1e-4)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_merging_parts_in_any_order_gives_the_same_value(parts):
+    features, reference = generator(1).standard_normal((700, 9)), of(generator(2).standard_normal((700, 9)))
+    pieces = [of(piece) for piece in np.array_split(features, parts)]
+    values = []
+    for order in ([*range(parts)], [*reversed(range(parts))], list(generator(3).permutation(parts))):
+        merged = pieces[order[0]]
+        for place in order[1:]:
+            merged = merged.merge(pieces[place])
+        values.append(distance(merged, reference))
+    np.testing.assert_allclose(values, distance(of(features), reference), rtol=1e-12)

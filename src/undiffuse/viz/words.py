@@ -26,7 +26,7 @@ METRICS = {
     "frechet": Metric(
         "Fréchet distance",
         "lower",
-        "How far the mean and spread of the generated pictures lie from those of real ones, on the pixels themselves.",
+        "How far the mean and spread of the generated pictures lie from those of real ones, by their features.",
         "real training pictures against real held-out ones",
     ),
     "train_on_generated": Metric(
@@ -34,6 +34,12 @@ METRICS = {
         "higher",
         "How well a classifier that saw only generated pictures reads real held-out ones.",
         "the same classifier trained on real pictures",
+    ),
+    "label_accuracy": Metric(
+        "Recognised as asked",
+        "higher",
+        "How many generated pictures a classifier of real ones takes for the class that they were asked for.",
+        "real held-out pictures",
     ),
     "bpd": Metric(
         "Bits per dimension",
