@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from undiffuse import build, config, evaluation, images
+from undiffuse import build, config, evaluation, images, measures
 from undiffuse.jobs import Training
 from undiffuse.pipeline import Pipeline
 
@@ -50,13 +50,13 @@ def trained(name: str, folder: Path) -> Pipeline:
 def measured(name: str, folder: Path) -> dict[str, Any]:
     pipe = trained(name, folder)
     data = build.dataset(pipe.config)
-    real = evaluation.Real.of(data, "pixels")
+    real = measures.Real.of(data, "pixels")
     result: dict[str, Any] = {}
     for steps, settings in WAYS.items():
         sets = evaluation.of_model(pipe.configured(**settings), evaluation.default_count(data), [0])
         result[str(steps)] = {
-            "frechet": evaluation.frechet(sets, real).as_dict(),
-            "accuracy": evaluation.train_on_generated(sets, real).as_dict(),
+            "frechet": measures.frechet(sets, real).as_dict(),
+            "accuracy": measures.train_on_generated(sets, real).as_dict(),
         }
         images.write_png(folder / f"{name}-{steps}.png", images.grid(images.to_hwc(sets[0].images[:40]), columns=10))
     return result

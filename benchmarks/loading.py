@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from undiffuse import build, config, rng
-from undiffuse.data import prepare
+from undiffuse.data import cache, prepare
 from undiffuse.data.spec import DataSpec
 from undiffuse.metrics.features import About, extractor
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
@@ -31,10 +31,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def prepared(name: str) -> None:
-    with tempfile.TemporaryDirectory() as cache:
-        kept, prepare.cache_folder = prepare.cache_folder, lambda: Path(cache)
+    with tempfile.TemporaryDirectory() as folder:
+        kept, cache.cache_folder = cache.cache_folder, lambda: Path(folder)
         first, again = (seconds(lambda: prepare.dataset(DataSpec(name))) for _ in range(2))
-        prepare.cache_folder = kept
+        cache.cache_folder = kept
     print(f"{name}: prepared in {first:.2f} s, opened again in {again:.3f} s")
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from undiffuse import build, config, evaluation
+from undiffuse import build, config, evaluation, measures
 from undiffuse.jobs import Training
 from undiffuse.pipeline import Pipeline
 
@@ -60,7 +60,7 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
     """Bits per dimension for every variance that the model can be read with, and Frechet distances."""
     pipe = trained(row, folder)
     data = build.dataset(pipe.config)
-    real = evaluation.Real.of(data, "pixels")
+    real = measures.Real.of(data, "pixels")
     fixed = pipe.process.variance != "learned"
     result: dict[str, Any] = {"row": asdict(row), "bpd": {}}
     for variance in ("small", "large") if fixed else ("learned",):
@@ -69,7 +69,7 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
         result["bpd"][variance] = {"value": estimate.value, "stderr": estimate.stderr, "parts": parts}
     for name, settings in (("ddim", FAST), ("ancestral", ANCESTRAL)):
         sets = evaluation.of_model(pipe.configured(**settings), evaluation.default_count(data), [0])
-        result[name] = evaluation.frechet(sets, real).as_dict()
+        result[name] = measures.frechet(sets, real).as_dict()
     return result
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from undiffuse import evaluation, images
+from undiffuse import evaluation, images, measures
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.evaluation import Real, Samples
+from undiffuse.measures import Real, Samples
 from undiffuse.metrics import reference
 from undiffuse.rng import fold
 
@@ -59,8 +59,8 @@ def test_the_result_has_the_contracts_shape_and_is_strict_json(judged):
 
 def test_several_sets_give_their_mean_and_its_error(judged):
     sets = [noise(seed=seed) for seed in range(3)]
-    alone = [evaluation.frechet([one], judged) for one in sets]
-    together = evaluation.frechet(sets, judged)
+    alone = [measures.frechet([one], judged) for one in sets]
+    together = measures.frechet(sets, judged)
     assert together.value == pytest.approx(np.mean([one.value for one in alone]))
     assert together.stderr == pytest.approx(np.linalg.norm([one.stderr for one in alone]) / 3)
     assert together.n == 600
@@ -78,18 +78,18 @@ def test_measures_are_chosen_by_name_or_by_what_the_samples_allow(data):
 
 
 def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):
-    found = evaluation.label_accuracy([real(data)], judged)
+    found = measures.label_accuracy([real(data)], judged)
     assert found.value > 0.99 and found.floor == pytest.approx(0.9978, abs=1e-4)
     wrong = Samples(data.train.images(), (data.train.labels + 1) % 10)
-    assert evaluation.label_accuracy([wrong], judged).value < 0.01
+    assert measures.label_accuracy([wrong], judged).value < 0.01
     some = data.restricted(["3", "7"])
-    assert evaluation.label_accuracy([real(some)], Real.of(some, "pixels")).value > 0.99
+    assert measures.label_accuracy([real(some)], Real.of(some, "pixels")).value > 0.99
 
 
 def test_no_classifier_is_said(data):
     other = replace(data, class_names=tuple("abcdefghij"))
     with pytest.raises(UndiffuseError, match="none comes with undiffuse for digits"):
-        evaluation.label_accuracy([real(data)], Real.of(other, "pixels"))
+        measures.label_accuracy([real(data)], Real.of(other, "pixels"))
     with pytest.raises(UsageError, match="no classifier comes with undiffuse for pictures of 1x8x8"):
         Real.of(other, "classifier")
 
@@ -97,14 +97,14 @@ def test_no_classifier_is_said(data):
 @pytest.mark.parametrize("features", ["pca", "classifier"])
 def test_every_kind_of_features_tells_noise_from_pictures(data, features):
     judged = Real.of(data, features)
-    close, far = (evaluation.frechet([s], judged) for s in (real(data), noise()))
+    close, far = (measures.frechet([s], judged) for s in (real(data), noise()))
     assert close.value == pytest.approx(close.floor) and far.value > 10 * close.value
 
 
 def test_the_floor_of_few_samples_is_of_as_few_train_images_of_all_classes(data, judged):
-    small = evaluation.frechet([noise(100)], judged).floor
-    assert small > 1.5 * evaluation.frechet([noise(1347)], judged).floor
-    assert len(np.unique(data.train.labels[evaluation._some(data, 100)])) == 10
+    small = measures.frechet([noise(100)], judged).floor
+    assert small > 1.5 * measures.frechet([noise(1347)], judged).floor
+    assert len(np.unique(data.train.labels[measures._some(data, 100)])) == 10
 
 
 def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tmp_path, monkeypatch):
@@ -131,12 +131,12 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
 
 def test_unlabelled_samples_cannot_teach(judged):
     with pytest.raises(UndiffuseError, match="needs labelled samples"):
-        evaluation.train_on_generated([Samples(noise().images, None)], judged)
+        measures.train_on_generated([Samples(noise().images, None)], judged)
 
 
 def test_one_image_is_too_few(judged):
     with pytest.raises(UndiffuseError, match="at least 2 images"):
-        evaluation.frechet([noise(1)], judged)
+        measures.frechet([noise(1)], judged)
 
 
 def test_as_many_as_there_are_to_train_on_shared_by_the_classes(data):

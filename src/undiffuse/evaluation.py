@@ -1,143 +1,25 @@
 """Samples in, numbers out: what `undiffuse evaluate` measures, with its protocol."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from undiffuse import __version__, build, images, rng
+from undiffuse import __version__, build, images
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.measures import METRICS, MOST, NEED_LABELS, Real, Samples
 from undiffuse.metrics.base import Estimate
 from undiffuse.metrics.classifier import shipped_for
-from undiffuse.metrics.features import About, Features, extractor
-from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
-from undiffuse.metrics.reference import kept
-from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
 from undiffuse.pipeline import Pipeline
 from undiffuse.shapes import Images, Labels, Tensor
 
 ODE_STEPS = 50
-MOST = 5000  # images, of a seed by default
-CHUNK = 10_000  # images whose features are held at once
 Watch = Callable[[Iterator[Any]], Iterable[Any]]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """One set of generated images, with labels if they were asked for by class."""
-
-    images: Images
-    labels: Labels | None
-
-
-@dataclass(frozen=True)
-class Real:
-    """Real images, and the features that they are compared by."""
-
-    data: Dataset
-    features: Features
-
-    @classmethod
-    def of(cls, data: Dataset, features: str) -> "Real":
-        return cls(
-            data, extractor(features, About(data.shape, data.class_names, lambda: data.train.images(_some(data, MOST))))
-        )
-
-    def held_out(self) -> FeatureSums:
-        """Of all held-out images, from the cache if they are there."""
-        part, data = self.data.held_out, self.data
-        chosen = sha256(b"" if part.rows is None else part.rows.numpy().tobytes()).hexdigest()
-        key = repr((data.content, "held out", len(part), chosen, data.levels, self.features.says))
-        return kept(key, lambda: self.sums(lambda rows: part.images(rows), len(part)))
-
-    def floor(self, n: int) -> FeatureSums:
-        """Of as many train images: the distance depends on how many there are, so like is compared with like."""
-        rows = _some(self.data, n)
-        return self.sums(lambda some: self.data.train.images(rows[some]), len(rows))
-
-    def of_samples(self, x: Images) -> FeatureSums:
-        return self.sums(lambda rows: _on_grid(x[rows], self.data), len(x))
-
-    def sums(self, images: Callable[[slice], Images], n: int) -> FeatureSums:
-        parts = (FeatureSums.of(self.features(images(slice(i, min(i + CHUNK, n))))) for i in range(0, n, CHUNK))
-        return functools.reduce(FeatureSums.merge, parts)
-
-
-def frechet(sets: Sequence[Samples], real: Real) -> Estimate:
-    """Frechet distance, samples against held-out images; floor: as many train images in their place."""
-    held_out = real.held_out()
-    measured = [frechet_with_error(real.of_samples(s.images), held_out) for s in sets]
-    floor, _ = frechet_with_error(real.floor(len(sets[0].images)), held_out)
-    values = np.array([value for value, _ in measured])
-    return Estimate(
-        float(values.mean()), _combined([stderr for _, stderr in measured]), floor, real.features.unit, _n(sets)
-    )
-
-
-def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
-    """Accuracy on held-out images of an SVC trained on samples; floor: of one trained on as many train images."""
-    data = real.data
-    test = (data.held_out.images(), data.held_out.labels)
-    scores = [svc_accuracy((s.images, _labels(s, "train_on_generated")), test, data.levels) for s in sets]
-    rows = _some(data, len(sets[0].images))
-    trained = svc_accuracy((data.train.images(rows), data.train.labels[rows]), test, data.levels)
-    return Estimate(*_share(scores, len(data.held_out)), trained, "accuracy", _n(sets))
-
-
-def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
-    """How many samples a classifier of real images takes for the class that they were asked for.
-
-    floor: how many held-out images it takes for theirs.
-    """
-    data = real.data
-    shipped = shipped_for(data.shape, data.class_names)
-    if shipped is None:
-        raise UndiffuseError(
-            f"label_accuracy needs a classifier, and none comes with undiffuse for {data.name}; leave it out"
-        )
-    index = torch.tensor([shipped.class_names.index(name) for name in data.class_names])
-
-    def accuracy(images: Images, labels: Labels) -> float:
-        return float((shipped.classes(_on_grid(images, data)) == index[labels]).float().mean())
-
-    scores = [accuracy(s.images, _labels(s, "label_accuracy")) for s in sets]
-    held_out = accuracy(data.held_out.images(), data.held_out.labels)
-    return Estimate(*_share(scores, len(sets[0].images)), held_out, "accuracy", _n(sets))
-
-
-def _labels(s: Samples, metric: str) -> Labels:
-    if s.labels is None:
-        raise UndiffuseError(f"{metric} needs labelled samples; these have no labels, leave it out")
-    return s.labels
-
-
-def _share(scores: Sequence[float], n: int) -> tuple[float, float]:
-    """Mean of shares among n each, and its standard error: binomial, and the spread over sampling seeds."""
-    value = float(np.mean(scores))
-    spread = _spread(np.array(scores)) if len(scores) > 1 else 0.0
-    return value, float(np.hypot(binomial_stderr(value, n), spread))
-
-
-def _some(data: Dataset, n: int) -> np.ndarray:
-    """n train images at random, or all, in order: a source may hold one class after the other."""
-    total = len(data.train)
-    return np.arange(total) if n >= total else np.sort(rng.permutation(total, 0, "floor")[:n])
-
-
-METRICS: dict[str, Callable[[Sequence[Samples], Real], Estimate]] = {
-    "frechet": frechet,
-    "train_on_generated": train_on_generated,
-    "label_accuracy": label_accuracy,
-}
-NEED_LABELS = ("train_on_generated", "label_accuracy")
 
 
 LIKELIHOODS = ("bpd", "bpd_ode")  # measures of the model itself, not of its samples
@@ -215,7 +97,7 @@ def real_images(pipe: Pipeline, source: str | None) -> Dataset:
     """The model's own data set, or another of the same shape."""
     if source is None and _is_imported(pipe):
         raise UsageError("say which real images to compare this model with, for example: --data digits")
-    data = build.dataset(pipe.config) if source is None else load(source)
+    data = build.dataset(pipe.config) if source is None else _prepared_alike(pipe, source)
     if data.shape != pipe.shape:
         raise UsageError(f"--data {source}: images of {list(data.shape)}, but the model draws {list(pipe.shape)}")
     known = pipe.class_names
@@ -226,6 +108,14 @@ def real_images(pipe: Pipeline, source: str | None) -> Dataset:
             "mean something else; leave --data out"
         )
     return data
+
+
+def _prepared_alike(pipe: Pipeline, source: str) -> Dataset:
+    """Another source by the model's own policy: size, channels, background and what to do with bad pictures."""
+    if _is_imported(pipe):
+        return load(source)
+    facts = ("levels", "shape", "classes", "content", "select", "labels", "label_key", "limit")
+    return build.dataset(pipe.config.replaced({f"data.{key}": None for key in facts} | {"data.source": source}))
 
 
 def on_its_grid(pipe: Pipeline, data: Dataset) -> Pipeline:
@@ -300,26 +190,6 @@ def model_protocol(pipe: Pipeline, seeds: Sequence[int], weights: str, checkpoin
     """How a model's samples were drawn."""
     sampling = pipe.config.sample.model_dump()
     return {"seeds": list(seeds), "weights": weights, "checkpoint": checkpoint, **sampling}
-
-
-def _on_grid(x: Images, data: Dataset) -> Tensor:
-    """Rounded to the data's own levels, as a written picture is."""
-    return images.from_levels(images.to_levels(x, data.levels), data.levels)
-
-
-def _combined(stderrs: Sequence[float | None]) -> float | None:
-    """Of the mean of independent estimates; steadier than the spread of a few of them."""
-    known = [stderr for stderr in stderrs if stderr is not None]
-    return float(np.sqrt(np.square(known).sum()) / len(known)) if len(known) == len(stderrs) else None
-
-
-def _spread(values: np.ndarray) -> float:
-    """Standard error of the mean over sampling seeds."""
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _n(sets: Sequence[Samples]) -> int:
-    return sum(len(s.images) for s in sets)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -11,13 +11,13 @@ import tiny
 from made import files, pictures, png, written
 from undiffuse.cli import main
 from undiffuse.config import read
-from undiffuse.data import prepare
+from undiffuse.data import cache
 from undiffuse.pipeline import Pipeline
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "pictures", files(30))
     (tmp_path / "tiny.yaml").write_text(tiny.config().as_yaml())

@@ -2,11 +2,11 @@
 
 import pytest
 
-from undiffuse.data import prepare
+from undiffuse.data import cache as files
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
-    monkeypatch.setattr(prepare, "cache_folder", lambda: folder)
+    monkeypatch.setattr(files, "cache_folder", lambda: folder)
     return folder

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from made import NAMES, pictures, png
 
+from made import NAMES, pictures, png
 from undiffuse.data.prepare import dataset
-from undiffuse.data.spec import DataSpec
+from undiffuse.data.sources import Item, hub
+from undiffuse.data.sources.spool import read_once
+from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
 datasets = pytest.importorskip("datasets")
@@ -65,6 +67,37 @@ def test_the_second_time_nothing_is_read(copy, monkeypatch):
     first = dataset(DataSpec(f"hub:{copy}"))
     monkeypatch.setattr("undiffuse.data.sources.hub.Hub._part", None)
     assert dataset(DataSpec(f"hub:{copy}")).content == first.content
+
+
+def test_what_is_far_is_fetched_once(copy, monkeypatch):
+    near = dataset(DataSpec(f"hub:{copy}", channels=3))
+    monkeypatch.setattr("undiffuse.data.sources.hub.Hub.is_far", lambda self: True)
+    fetched, part = [], hub.Hub._part
+
+    def counted(self, stream, name, *rest):
+        fetched.append(name)
+        return part(self, stream, name, *rest)
+
+    monkeypatch.setattr("undiffuse.data.sources.hub.Hub._part", counted)
+    far = dataset(DataSpec(f"hub:{copy}", channels=3, size=(9, 7), fit="pad"))
+    assert fetched == ["train", "test"]
+    assert torch.equal(far.train.images(), near.train.images()) and far.content == near.content
+
+
+def test_bad_rows_are_remembered_too(tmp_path):
+    bad = BadPicture("empty", "nothing")
+
+    class Few:
+        name, levels = "few", 256
+        classes = stamp = lambda self: None
+
+        def items(self):
+            yield Item("a", b"123", "cat", True)
+            yield Item("b", bad, None, None)
+
+    with read_once(Few(), True) as source:
+        first, again = list(source.items()), list(source.items())
+    assert first[0] == again[0] and again[1].content.kind == "empty" and str(again[1].content) == "nothing"
 
 
 def test_a_limit_reads_no_more_than_it_must(copy, monkeypatch):

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from made import NAMES, files, idx_folder, pictures, png, written
 
+from made import NAMES, files, idx_folder, pictures, png, written
 from undiffuse import build, config
-from undiffuse.data import prepare
+from undiffuse.data import cache as files_kept
 from undiffuse.data.check import checked
 from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import dataset
@@ -98,7 +98,7 @@ def test_nothing_is_left_of_what_was_refused(tmp_path, cache):
 
 def test_without_a_cache_they_are_held_in_memory_and_that_is_said(folder, monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr(prepare, "cache_folder", lambda: tmp_path / "file" / "x")
+    monkeypatch.setattr(files_kept, "cache_folder", lambda: tmp_path / "file" / "x")
     with pytest.warns(DataWarning, match=r"cannot be used \(Not a directory\); the pictures are held in memory"):
         data = dataset(DataSpec(str(folder)))
     assert len(data.train) + len(data.held_out) == 60
@@ -106,7 +106,7 @@ def test_without_a_cache_they_are_held_in_memory_and_that_is_said(folder, monkey
 
 def test_a_full_disk_is_known_before_it_is_full(folder, monkeypatch):
     usage = type("Usage", (), {"free": 100})
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(files_kept.shutil, "disk_usage", lambda _: usage)
     with pytest.warns(DataWarning, match="0 MiB are needed, 0 MiB are free"):
         dataset(DataSpec(str(folder)))
 

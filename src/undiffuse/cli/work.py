@@ -16,6 +16,7 @@ from undiffuse.errors import UsageError
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training, tuned
+from undiffuse.measures import Real
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, check_file, check_writable, write_text
@@ -110,7 +111,7 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     repeats = said.repeats if given.repeats is None else given.repeats
     if n < 2 or repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {repeats}")
-    real = evaluation.Real.of(data, given.features or said.features)
+    real = Real.of(data, given.features or said.features)
     seeds = range(given.seed, given.seed + repeats)
     sets = []
     if of_samples:
@@ -174,7 +175,7 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
     labelled = labels is not None and bool((labels != labels[0]).any())
     names = evaluation.chosen(given.metrics, labelled, False, data)
     _check_likelihood(given, names, None)
-    real = evaluation.Real.of(data, given.features or "pixels")
+    real = Real.of(data, given.features or "pixels")
     result = evaluation.measure([samples], real, names, {"images": path.name})
     print(show.table(result["metrics"]))
     return result

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from undiffuse.data.prepare import Prepared, counted_bad, kept_rows, opened, split
+from undiffuse.data.cache import Prepared, opened
+from undiffuse.data.prepare import counted_bad, kept_rows, split
 from undiffuse.data.sources import found
 from undiffuse.data.sources.base import Source
 from undiffuse.data.spec import DataSpec

@@ -191,7 +191,7 @@ def _inception_class() -> Any:
         raise UndiffuseError("the features 'inception' need: pip install torch-fidelity")
     if "torch_fidelity" not in sys.modules and find_spec("torchvision") is None:
         alone = types.ModuleType("torch_fidelity")
-        alone.__path__ = list(spec.submodule_search_locations)
+        alone.__path__, alone.__spec__ = list(spec.submodule_search_locations), spec
         sys.modules["torch_fidelity"] = alone
     return import_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
 

@@ -38,10 +38,13 @@ class Hub:
 
     def stamp(self) -> str:
         builder = self._builder()
-        files = builder.config.data_files or {}
-        local = [Path(str(name)) for names in files.values() for name in names if "://" not in str(name)]
-        remote = [str(name) for names in files.values() for name in names if "://" in str(name)]
-        return f"{builder.hash} {sorted(remote)} {stamp_of(sorted(local))}"
+        files = _files(builder)
+        remote, local = ([name for name in files if ("://" in name) is far] for far in (True, False))
+        return f"{builder.hash} {remote} {stamp_of(map(Path, local))}"
+
+    def is_far(self) -> bool:
+        """Some of it is not on this machine."""
+        return any("://" in name for name in _files(self._builder()))
 
     def items(self) -> Iterator[Item]:
         streams = self._streams()
@@ -101,6 +104,11 @@ class Hub:
             return dict(builder.as_streaming_dataset())
         except Exception as error:
             raise self._failed("opened", error) from error
+
+
+def _files(builder: Any) -> list[str]:
+    """Where they lie; those of the hub carry their commit."""
+    return sorted(str(name) for names in (builder.config.data_files or {}).values() for name in names)
 
 
 def _parquet_files(path: str) -> dict[str, list[str]]:

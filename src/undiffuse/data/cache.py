@@ -1,0 +1,219 @@
+"""Pictures decoded once, by one policy, into a file that training maps into memory.
+
+The file lies in the user's cache under a key of every picture's bytes, name, label and part, of the policy, and of this
+code's version; a second key, of the files' names, sizes and times, finds it without reading the pictures again.
+Deleting the cache is always safe.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from undiffuse.data.decode import decoded
+from undiffuse.data.fit import shaped
+from undiffuse.data.sources.base import Item, Source, natural
+from undiffuse.data.sources.hub import Hub
+from undiffuse.data.sources.spool import read_once
+from undiffuse.data.spec import BadPicture, DataSpec, DataWarning
+from undiffuse.data.survey import Finding, Size, Survey, Watch, shape_of, surveyed
+from undiffuse.errors import UndiffuseError
+from undiffuse.shapes import Tensor
+
+VERSION = 1
+CHUNK = 256
+THREADS = min(8, os.cpu_count() or 1)
+
+
+@dataclass
+class Prepared:
+    """Everything but the pixels: what is kept as JSON beside them. digests: of each picture, to tell equal ones."""
+
+    shape: tuple[int, int, int]
+    levels: int
+    class_names: tuple[str, ...]
+    content: str
+    labels: list[int] = field(default_factory=list)
+    held_out: list[bool | None] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    bad: list[Finding] = field(default_factory=list)
+    survey: dict[str, Any] = field(default_factory=dict)
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse" / "data"
+
+
+def opened(source: Source, spec: DataSpec, watch: Watch = iter) -> tuple[Tensor, Prepared]:
+    """uint8 [n, c, h, w] and the facts, from the cache if it has them."""
+    stamp = source.stamp()
+    if stamp is None:
+        return _read(source, spec, surveyed(source, watch), None, watch)
+    pointer = cache_folder() / f"{_key('stamp', stamp, _policy(spec))}.json"
+    known = _pointed(pointer)
+    if known is not None:
+        return _mapped(known)
+    with read_once(source, isinstance(source, Hub) and source.is_far()) as source:
+        survey = surveyed(source, watch)
+        known = cache_folder() / _key("content", survey.content, _policy(spec))
+        if not (known / "facts.json").is_file():
+            return _kept(source, spec, survey, known, pointer, watch)
+    _point(pointer, known)
+    return _mapped(known)
+
+
+def _policy(spec: DataSpec) -> str:
+    """What changes the prepared pictures; the rest of the specification only chooses among them."""
+    alike = replace(spec, source="", bad="skip", duplicates="keep", held_out=0.1, limit=None)
+    return repr(asdict(alike)) + (f" {spec.limit}" if spec.source.startswith("hub:") else "")
+
+
+def _key(*parts: str) -> str:
+    return blake2b(repr((VERSION, *parts)).encode(), digest_size=16).hexdigest()
+
+
+def _pointed(pointer: Path) -> Path | None:
+    try:
+        known = cache_folder() / str(json.loads(pointer.read_text()))
+    except (OSError, ValueError):
+        return None
+    return known if (known / "facts.json").is_file() else None
+
+
+def _point(pointer: Path, known: Path) -> None:
+    aside = pointer.with_suffix(f".{os.getpid()}")
+    aside.write_text(json.dumps(known.name))
+    aside.replace(pointer)
+
+
+def _mapped(folder: Path) -> tuple[Tensor, Prepared]:
+    raw = json.loads((folder / "facts.json").read_text())
+    made = {
+        "shape": tuple(raw["shape"]),
+        "class_names": tuple(raw["class_names"]),
+        "bad": [Finding(**finding) for finding in raw["bad"]],
+    }
+    facts = Prepared(**(raw | made))
+    n, size = len(facts.labels), int(np.prod(facts.shape))
+    path = folder / "pictures.bin"
+    if path.stat().st_size != n * size:
+        raise UndiffuseError(f"{folder}: the prepared pictures are damaged; delete this folder, it will be made again")
+    flat = torch.from_file(str(path), shared=False, size=n * size, dtype=torch.uint8)
+    return flat.view(n, *facts.shape), facts
+
+
+def _kept(
+    source: Source, spec: DataSpec, survey: Survey, folder: Path, pointer: Path, watch: Watch
+) -> tuple[Tensor, Prepared]:
+    """Prepare into the cache, aside first; in memory where the cache cannot be written."""
+    size, channels = shape_of(survey, source, spec)
+    need = survey.count * size[0] * size[1] * channels
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache_folder()).free
+        if need > free:
+            raise OSError(28, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
+        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="writing-") as aside:
+            _, facts = _read(source, spec, survey, Path(aside) / "pictures.bin", watch)
+            (Path(aside) / "facts.json").write_text(json.dumps(asdict(facts)))
+            if not folder.exists():
+                Path(aside).rename(folder)
+                Path(aside).mkdir()
+        _point(pointer, folder)
+        return _mapped(folder)
+    except OSError as error:
+        warnings.warn(
+            f"the cache {cache_folder()} cannot be used ({error.strerror}); the pictures are held in memory, and "
+            "decoded again the next time",
+            DataWarning,
+            stacklevel=2,
+        )
+        return _read(source, spec, survey, None, watch)
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+Decoded = tuple[Item, np.ndarray | BadPicture]
+
+
+def _read(source: Source, spec: DataSpec, survey: Survey, path: Path | None, watch: Watch) -> tuple[Tensor, Prepared]:
+    """Every usable picture, in the source's order, into a file or memory."""
+    size, channels = shape_of(survey, source, spec)
+    names = _class_names(source, survey)
+    facts = Prepared((channels, *size), source.levels, names, survey.content, survey=_summary(survey))
+    index = {name: place for place, name in enumerate(names)}
+    held: list[np.ndarray] = []
+    with path.open("wb") if path else _nothing() as file:
+        for item, picture in _all_decoded(source, survey, spec, size, channels, watch):
+            if isinstance(picture, BadPicture):
+                facts.bad.append(Finding(item.name, picture.kind, str(picture)))
+                continue
+            raw = np.ascontiguousarray(picture.transpose(2, 0, 1))
+            held.append(raw) if file is None else file.write(raw.tobytes())
+            facts.labels.append(index[item.label] if item.label is not None else -1)
+            facts.held_out.append(item.held_out)
+            facts.names.append(item.name)
+            facts.digests.append(blake2b(raw.tobytes(), digest_size=8).hexdigest())
+    if not facts.labels:
+        first = f": {facts.bad[0].name}: {facts.bad[0].why}" if facts.bad else ""
+        raise UndiffuseError(f"{source.name}: no usable picture{first}")
+    return torch.from_numpy(np.stack(held)) if held else torch.empty(0, *facts.shape, dtype=torch.uint8), facts
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+def _summary(survey: Survey) -> dict[str, Any]:
+    sizes = [[*size, count] for size, count in survey.sizes.most_common()]
+    return {"formats": dict(survey.formats), "odd": dict(survey.odd), "sizes": sizes}
+
+
+def _class_names(source: Source, survey: Survey) -> tuple[str, ...]:
+    if not survey.labelled:
+        return ()
+    found_labels = sorted((label for label in survey.labels if label is not None), key=natural)
+    return source.classes() or tuple(found_labels)
+
+
+def _all_decoded(
+    source: Source, survey: Survey, spec: DataSpec, size: Size, channels: int, watch: Watch
+) -> Iterator[Decoded]:
+    one = partial(_one, labelled=survey.labelled, spec=spec, size=size, channels=channels)
+    items = iter(watch(source.items()))
+    with ThreadPoolExecutor(THREADS) as pool:
+        while chunk := list(islice(items, CHUNK)):
+            yield from pool.map(one, chunk) if _worth_threads(chunk) else map(one, chunk)
+
+
+def _worth_threads(chunk: Iterable[Item]) -> bool:
+    return any(isinstance(item.content, bytes) for item in chunk)
+
+
+def _one(item: Item, labelled: bool, spec: DataSpec, size: Size, channels: int) -> Decoded:
+    try:
+        if isinstance(item.content, BadPicture):
+            return item, item.content
+        if labelled and item.label is None:
+            return item, BadPicture("no label", "others have a class, this one has none")
+        picture, transparent = decoded(item.content, None if spec.fit == "pad" else size)
+        return item, shaped(picture, transparent, spec, size, channels)
+    except BadPicture as problem:
+        return item, problem
+    except MemoryError:
+        return item, BadPicture("too large", "too large for the memory")
