@@ -16,6 +16,11 @@ Seed = Annotated[int, Option("--seed", help="Image i of a seed is always the sam
 Device = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one).")]
 Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw.")]
 Checkpoint = Annotated[str, Option("--checkpoint", metavar="STEP|last", help="Which checkpoint.")]
+Guidance = Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")]
+Sampler = Annotated[str | None, Option("--sampler", help="ancestral or ddim (default: the model's).")]
+SampleSteps = Annotated[
+    int | None, Option("--steps", metavar="K", help="Steps from noise to picture (default: the model's).")
+]
 Steps = Annotated[int, Option("-T", help="Number of steps T of the forward process.")]
 
 
@@ -54,11 +59,9 @@ class Sample:
     seed: Seed = 0
     start: Annotated[int, Option("--start", help="Index of the first image.")] = 0
     label: Label = None
-    guidance: Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")] = None
-    sampler: Annotated[str | None, Option("--sampler", help="ancestral or ddim (default: the model's).")] = None
-    steps: Annotated[
-        int | None, Option("--steps", metavar="K", help="Steps from noise to picture (default: the model's).")
-    ] = None
+    guidance: Guidance = None
+    sampler: Sampler = None
+    steps: SampleSteps = None
     eta: Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")] = None
     spacing: Annotated[str | None, Option("--spacing", help="uniform, trailing or quadratic.")] = None
     noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
@@ -90,6 +93,9 @@ class Evaluate:
         Option("--dequantise", metavar="noise|uniform", help="For bpd_ode: how the grid is left (default: noise)."),
     ] = None
     label: Annotated[str | None, Option("--label", help="Only these classes: a or a,b,c.")] = None
+    guidance: Guidance = None
+    sampler: Sampler = None
+    steps: SampleSteps = None
     seed: Seed = 0
     repeats: Annotated[
         int | None, Option("--repeats", help="Sampling seeds to average over (default: the model's, mostly 3).")

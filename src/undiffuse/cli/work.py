@@ -74,6 +74,7 @@ def evaluate(given: Evaluate) -> None:
     what = Path(given.what)
     if (what / "config.yaml").is_file() or is_diffusers(what):
         pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)
+        pipe = pipe.configured(guidance=given.guidance, sampler=given.sampler, steps=given.steps)
         result = _evaluate_model(pipe, given)
         if given.out is None:
             _keep(RunFolder(what), result)
@@ -169,6 +170,9 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
         raise UsageError(f"{path}: no such model or pictures")
     if given.data is None:
         raise UsageError("say which real images to compare with, for example: --data digits")
+    for name in ("n", "repeats", "label", "guidance", "sampler", "steps"):
+        if getattr(given, name) is not None:
+            raise UsageError(f"{'-' * (1 + (name != 'n'))}{name} is for a model, these are pictures; leave it out")
     data = load(given.data)
     samples = evaluation.of_files(path, data)
     labels = samples.labels
