@@ -59,7 +59,7 @@ def data_spec(config: Config) -> DataSpec:
     """What is asked of the data set."""
     said = config.data
     settings = said.model_dump(exclude={"classes", "levels", "shape", "content", "flip", "size"})
-    height, width = (said.size, said.size) if isinstance(said.size, int) else said.size or (0, 0)
+    height, width = said.size or (0, 0)
     return DataSpec(size=(height, width) if said.size else None, **settings)
 
 

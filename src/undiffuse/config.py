@@ -29,6 +29,10 @@ def _as_name(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
+def _as_square(value: Any) -> Any:
+    return [value, value] if type(value) is int else value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -45,7 +49,7 @@ class Data(_Section):
     levels: Annotated[int, Field(ge=2, le=256)] | None = None
     shape: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
     content: str | None = None
-    size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    size: Annotated[list[Side], Field(min_length=2, max_length=2), BeforeValidator(_as_square)] | None = None
     fit: str = "crop"
     channels: Literal[1, 3, 4] | None = None
     background: str | None = None

@@ -9,8 +9,8 @@ import traceback
 import numpy as np
 import pytest
 from corpus import animation, noisy, plain, saved, turned
-from made import cifar_pickle, cifar_rows, files, idx, npz, pictures, tarred, written, zipped
 
+from made import cifar_pickle, cifar_rows, files, idx, npz, pictures, tarred, written, zipped
 from undiffuse.data.decode import decoded, examined
 from undiffuse.data.sources import found
 from undiffuse.data.spec import BadPicture, DataSpec

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+
 from made import (
     NAMES,
     cifar_binary,
@@ -25,7 +26,6 @@ from made import (
     written,
     zipped,
 )
-
 from undiffuse.data.prepare import dataset
 from undiffuse.data.sources import Hub, anywhere, found
 from undiffuse.data.sources.arrays import Arrays

@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face hub, and parquet files, through `datasets`; read as a stream, not unpacked first."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -90,6 +91,8 @@ class Hub:
         except ImportError as error:
             raise UndiffuseError("hub data sets and parquet files need: pip install 'undiffuse[hub]'") from error
         datasets.disable_progress_bars()
+        for library in ("huggingface_hub", "datasets", "httpx"):  # what they have to say is in the error
+            logging.getLogger(library).setLevel(logging.CRITICAL)
         try:
             if self.path.endswith(".parquet"):
                 return datasets.load_dataset_builder("parquet", data_files=_parquet_files(self.path))
