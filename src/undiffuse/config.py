@@ -284,12 +284,19 @@ def _checked(raw: dict[Any, Any], origin: str) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise UsageError(
-                f"{origin}: unknown key '{key}'; {nearest(key, [*_keys(Config), 'model.preset'])}"
-            ) from error
+            raise UsageError(f"{origin}: unknown key '{key}'; {_near_key(key)}") from error
         if first["type"] == "preset":
             raise UsageError(f"{origin}: {first['msg']}") from error
         raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {repr(first['input'])[:80]}") from error
+
+
+def _near_key(key: str) -> str:
+    """The nearest key; if none is near, its section's, else the sections."""
+    keys = [*_keys(Config), "model.preset"]
+    section = [name for name in keys if name.startswith(f"{key.split('.')[0]}.")]
+    sections = list(dict.fromkeys(name.split(".")[0] + ".*" * ("." in name) for name in keys))
+    hint = nearest(key, keys)
+    return hint if hint.startswith("did") else nearest(key, section or sections)
 
 
 def _keys(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
