@@ -1,15 +1,14 @@
 """The configuration: one schema, checked once. Recipes and run folders hold it as YAML; reading it needs no torch."""
 
-import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from undiffuse import dialect
 from undiffuse.errors import UsageError, nearest
 from undiffuse.nn.presets import PRESETS
 
@@ -187,7 +186,7 @@ class Config(_Section):
         return _checked(raw, "configuration")
 
     def as_yaml(self) -> str:
-        return yaml.dump(self.model_dump(), Dumper=_Dumper, sort_keys=False, default_flow_style=None)
+        return dialect.written(self.model_dump())
 
 
 def recipes() -> list[str]:
@@ -226,9 +225,9 @@ def read(path: Path) -> Config:
 
 def _parsed(text: str, origin: str) -> Config:
     try:
-        raw = yaml.load(text, _Loader) or {}
-    except BAD_YAML as error:
-        raise UsageError(f"{origin}: not YAML: {' '.join(str(error).split())[:200]}") from error
+        raw = dialect.parsed(text) or {}
+    except ValueError as error:
+        raise UsageError(f"{origin}: not YAML: {error}") from error
     if not isinstance(raw, dict):
         raise UsageError(f"{origin}: a configuration is a mapping of sections, this is {type(raw).__name__}")
     return _checked(raw, origin)
@@ -242,27 +241,9 @@ def _assignment(text: str) -> tuple[str, Any]:
     if value.startswith("*"):
         return key.strip(), value  # a pattern of files; YAML's aliases have no use here
     try:
-        return key.strip(), yaml.load(value, _Loader)
-    except BAD_YAML as error:
+        return key.strip(), dialect.parsed(value)
+    except ValueError as error:
         raise UsageError(f"--set {key}: cannot read the value '{value[:80]}'") from error
-
-
-# PyYAML lets its constructors' own errors out: `!!bool x` is a KeyError, 5,000 digits are a ValueError.
-BAD_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text, which nobody means; here it is a number."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Knows the same, so a name like 1e3 is written in quotes."""
-
-
-for kind in (_Loader, _Dumper):
-    kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), "-+0123456789"
-    )
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:

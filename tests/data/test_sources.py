@@ -310,6 +310,11 @@ def test_classes_from_a_table_elsewhere(tmp_path, name):
     assert whole(data) == EXPECTED
 
 
+def test_the_table_named_may_be_in_the_folder(tmp_path):
+    written(tmp_path, FLAT | {"notes/mine.csv": TABLES["labels.csv"].encode()})
+    assert whole(read(tmp_path, labels="notes/mine.csv")) == EXPECTED
+
+
 def test_nested_objects_have_what_the_outer_says(tmp_path):
     rows = [
         {"image": "0.png", "category": "cat", "variations": {"a": {"image": "1.png"}, "b": {"image": "2.png"}}},

@@ -54,6 +54,6 @@ class Folder:
 
     def _table(self, listed: list[str]) -> Path | None:
         if self.spec.labels is not None:
-            return Path(self.spec.labels)
+            return (self.folder if self.spec.labels in listed else Path()) / self.spec.labels
         beside = table_beside(listed)
         return None if beside is None else self.folder / beside
