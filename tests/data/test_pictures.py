@@ -88,6 +88,18 @@ def striped(height, width) -> np.ndarray:
     )
 
 
+def test_crop_keeps_the_proportions_asked_for():
+    rows, columns = np.mgrid[:60, :40].astype(np.uint8) * 4  # of 20 rows and 40 columns become 8 and 16: one in 2.5
+    done = shaped(np.stack([rows, columns, rows], -1), False, DataSpec("x", fit="crop"), (8, 16), 3).astype(float)
+    np.testing.assert_allclose(np.diff(done[1:-1, :, 0], axis=0), 10, atol=1.5)
+    np.testing.assert_allclose(np.diff(done[:, 1:-1, 1], axis=1), 10, atol=1.5)
+
+
+def test_an_odd_pixel_of_the_frame_is_right_and_below():
+    done = shaped(np.full((2, 2, 1), 200, np.uint8), False, DataSpec("x", fit="pad"), (3, 5), 1)[..., 0]
+    assert (done == 200).tolist() == [[0, 1, 1, 0, 0], [0, 1, 1, 0, 0], [0] * 5]
+
+
 def test_crop_takes_the_middle_of_the_longer_side():
     picture = striped(16, 48)
     done = shaped(picture, False, DataSpec("x", fit="crop"), SIZE, 3)

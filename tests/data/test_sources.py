@@ -384,6 +384,14 @@ def test_what_is_no_archive_is_said(tmp_path, name):
         read(tmp_path / name)
 
 
+@pytest.mark.parametrize("rows", [3, 3.5, 10])
+def test_a_tar_file_cut_short_is_not_a_smaller_set(tmp_path, rows):
+    whole_file = tarred(files())
+    (tmp_path / "x.tar").write_bytes(whole_file[: int(rows * 512)])
+    with pytest.raises(UndiffuseError, match=r"cut short|not a readable tar"):
+        read(tmp_path / "x.tar")
+
+
 def test_an_encrypted_or_damaged_member_is_one_bad_picture(tmp_path):
     content = bytearray(zipped(files()))
     content[content.index(b"IHDR") + 20] ^= 255
@@ -416,6 +424,7 @@ def test_paths_hold_from_anywhere(tmp_path, monkeypatch):
     [
         ("/no/such/folder", "unknown data source '/no/such/folder'; no such file or folder"),
         ("*.tar", "no file matches this pattern"),
+        ("hub:", "wants a data set's name"),
         ("x.docx", "not a kind of data set; give a folder"),
         ("empty", "no pictures here"),
     ],

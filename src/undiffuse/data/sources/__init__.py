@@ -77,6 +77,8 @@ def found(spec: DataSpec) -> Source:
     text = spec.source
     if text in SOURCES:
         return SOURCES[text](spec)
+    if text == "hub:":
+        raise UsageError("hub: wants a data set's name: hub:ylecun/mnist")
     if text.startswith("hub:"):
         return Hub(text.removeprefix("hub:"), spec)
     return _at(Path(text).expanduser(), spec)

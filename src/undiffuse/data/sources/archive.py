@@ -123,10 +123,19 @@ def _tar_members(path: Path) -> Iterator[Member]:
                 if info.isreg() and not info.issparse():
                     yield info.name.removeprefix("./"), info.size, lambda info=info: _extracted(archive, info)  # type: ignore[misc]
                 archive.members.clear()  # type: ignore[attr-defined]  # or it remembers every file of a shard
+            _closed(archive, path)
     except UndiffuseError:
         raise
     except Exception as error:
         raise UndiffuseError(f"{path}: not a readable tar file ({in_a_line(error)})") from error
+
+
+def _closed(archive: tarfile.TarFile, path: Path) -> None:
+    """tarfile takes the end of the file for the end of the archive, so that one cut short reads as a smaller set."""
+    file: Any = archive.fileobj
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise UndiffuseError(f"{path}: a tar file without its end mark: cut short? Fetch or write it again")
 
 
 def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

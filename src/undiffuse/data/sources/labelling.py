@@ -148,7 +148,7 @@ def _mapping(rows: list[dict[str, Any]], names: Sequence[str], origin: str, key:
     columns = [str(column) for column in Counter(column for row in rows for column in row)]
     file_key = _file_column(rows, names, columns)
     if file_key is None:
-        raise UndiffuseError(f"{origin}: no column names the pictures; columns: {', '.join(columns[:12])}")
+        raise UndiffuseError(f"{origin}: no column names the pictures; columns: {', '.join(columns[:12]) or 'none'}")
     label_key = key or next((column for known in KEYS for column in columns if column.lower() == known), None)
     if label_key not in columns:
         hint = nearest(key, columns) if key else f"say which with data.label_key; columns: {', '.join(columns[:12])}"
