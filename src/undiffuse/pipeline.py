@@ -159,7 +159,7 @@ class Pipeline:
 
     def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
         """How many frames `stream` will yield."""
-        visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
+        visited = times(self.process.schedule, self.config.sample.steps, self.config.sample.spacing)
         size = BLOCK if batch_size is None else batch_size
         check_blocks(start, n, size)
         return (len(visited) - 1) * ((start + n - 1) // size - start // size + 1)
@@ -256,7 +256,7 @@ class Pipeline:
         return labels.of_scored(self.class_names, len(images), label)
 
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
-        visited = times(self.process.T, self.config.sample.steps, self.config.sample.spacing)
+        visited = times(self.process.schedule, self.config.sample.steps, self.config.sample.spacing)
         sampler = build.sampler(self.config)
         denoise = self.denoise(self.labels(rows, label))
         draws = rng.per_row(seed, "sample", rows=rows)

@@ -142,7 +142,7 @@ USAGE = [
     (["evaluate", "good.npz", "--data", "digits", "-n", "5"], "-n is for a model, these are pictures; leave it out"),
     (["evaluate", "good.npz", "--data", "digits", "--steps", "5"], "--steps is for a model, these are pictures"),
     (["evaluate", "run", "--steps", "0"], "sample.steps"),
-    (["evaluate", "run", "--sampler", "heun"], "unknown name 'heun'"),
+    (["evaluate", "run", "--sampler", "heunn"], "unknown name 'heunn'"),
     (["evaluate", "run", "--label", "ten"], "no class 'ten'"),
     (["evaluate", "run", "--features", "vgg"], "unknown features 'vgg'"),
     (["evaluate", "file", "--data", "digits"], "cannot read pictures"),

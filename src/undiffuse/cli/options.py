@@ -17,7 +17,7 @@ Device = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (d
 Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw.")]
 Checkpoint = Annotated[str, Option("--checkpoint", metavar="STEP|last", help="Which checkpoint.")]
 Guidance = Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")]
-Sampler = Annotated[str | None, Option("--sampler", help="ancestral or ddim (default: the model's).")]
+Sampler = Annotated[str | None, Option("--sampler", help="ddim, dpmpp_2m, unipc, heun ... (docs/samplers.md).")]
 SampleSteps = Annotated[
     int | None, Option("--steps", metavar="K", help="Steps from noise to picture (default: the model's).")
 ]
@@ -63,7 +63,7 @@ class Sample:
     sampler: Sampler = None
     steps: SampleSteps = None
     eta: Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")] = None
-    spacing: Annotated[str | None, Option("--spacing", help="uniform, trailing or quadratic.")] = None
+    spacing: Annotated[str | None, Option("--spacing", help="uniform, quadratic, trailing, log-snr or karras.")] = None
     noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
     batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
     device: Device = None

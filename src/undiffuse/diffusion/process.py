@@ -136,6 +136,11 @@ class Process:
         fixed = large if self.variance == "large" else small
         return Normal(mean, expand(np.where(s == 0, self.decoder_var, fixed), mean))
 
+    def carried(self, split: Split, s: Times) -> Data:
+        """The same x0 and eps at another time: signal_s x0 + sigma_s eps (Song, Meng & Ermon 2021, eq. 12, eta = 0)."""
+        signal, sigma = (expand(scale, split.x0) for scale in self.scales(s))
+        return signal * split.x0 + sigma * split.eps
+
     def drawn(self, split: Split, t: Times, s: Times, rng: Generator) -> Data:
         """x_s of the reverse step: mean + sqrt(var) z (Ho et al. 2020, Algorithm 2), and the mean alone at s = 0.
 

@@ -32,9 +32,9 @@ class DDIM:
         self, process: Process, denoise: Denoise, x_t: Data, t: float, s: float, rng: Generator, memory: Memory = None
     ) -> tuple[Data, Memory]:
         guess = denoise(x_t, t)
-        signal, sigma = (expand(scale, x_t) for scale in process.scales(s))
         if self.eta == 0 or s == 0:
-            return signal * guess.x0 + sigma * guess.eps, None
+            return process.carried(guess, s), None
+        signal, sigma = (expand(scale, x_t) for scale in process.scales(s))
         var = self.eta**2 * process.posterior(guess, t, s).var
         stays = (sigma**2 - var).clamp(min=0).sqrt()
         kept = np.float64(stays / sigma)
