@@ -20,7 +20,7 @@ from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss, check_score
 from undiffuse.diffusion.noise import NOISES, Gamma, Noise
 from undiffuse.diffusion.process import VARIANCES, Process
-from undiffuse.diffusion.samplers import SAMPLERS, Sampler
+from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, Sampler
 from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarning
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.nn.spec import UNetSpec
@@ -193,6 +193,11 @@ def loss(config: Config) -> Loss:
 
 def sampler(config: Config) -> Sampler:
     return _row(SAMPLERS, config.sample.sampler, "sample.sampler")(config.sample.eta)
+
+
+def guesses(config: Config) -> int | None:
+    """How many guesses a step combines; None for samplers with noise, and for PNDM, which wants equal steps."""
+    return None if config.sample.eta else GUESSES.get(config.sample.sampler)
 
 
 def plan(config: Config) -> Plan:

@@ -147,12 +147,18 @@ class Train(_Section):
 
 
 class Sample(_Section):
+    """guidance acts where guidance_from <= t / T <= guidance_to; diffusion.guidance says what the rest does."""
+
     sampler: str = "ddim"
     steps: Positive = 50
-    spacing: str = "uniform"
+    spacing: str = "auto"
     guidance: float = 1.0
+    guidance_from: Fraction = 0.0
+    guidance_to: Annotated[float, Field(ge=0, le=1)] = 1.0
+    guidance_rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
     eta: Fraction = 0.0
     clip: bool = True
+    threshold: Annotated[float, Field(gt=0.5, le=1)] = 1.0
 
 
 class Evaluate(_Section):

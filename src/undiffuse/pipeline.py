@@ -1,49 +1,41 @@
 """A trained model, ready to use: load, sample, watch, save."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
-from undiffuse import build, labels, rng
+from undiffuse import build, rng
 from undiffuse.blocks import aligned, check_blocks, counted
 from undiffuse.config import Config, read
-from undiffuse.diffusion.bound import Bits, Slice, estimated
-from undiffuse.diffusion.denoiser import Denoise, Denoiser, bind
-from undiffuse.diffusion.guidance import clipped, guided
-from undiffuse.diffusion.ode import Flow, State, integrated
-from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.samplers import Frame, trajectory
-from undiffuse.diffusion.samplers.spacing import times
-from undiffuse.diffusion.split import Split
+from undiffuse.diffusion.samplers.fitted import Fitted, Watch, fitted
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.foreign import load_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.labels import Label
+from undiffuse.model import Model
 from undiffuse.nn.compiling import compiled
-from undiffuse.nn.layers import frozen
 from undiffuse.runs import RunFolder
-from undiffuse.shapes import Images, Tensor
+from undiffuse.shapes import Images
 from undiffuse.train import checkpoint
 
 BLOCK = 128
+FIT_START = 1 << 40  # the first index of the images that times are fitted on, far from any that is asked for
 WEIGHTS = {"ema": "ema", "raw": "backbone"}
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """A configuration and a denoiser with trained weights.
+class Pipeline(Model):
+    """A trained model, ready to make images.
 
     Image i of seed S draws its noise from (S, i) alone, whatever n, the batch size, the device and the labels. So it
     is the same image up to float rounding, which differs between batch sizes and devices; equal blocks are equal.
     """
-
-    config: Config
-    denoiser: Denoiser
-    device: str = "cpu"
 
     # -- in and out -----------------------------------------------------------------------------------------------
 
@@ -68,7 +60,7 @@ class Pipeline:
         config = read(run.config)
         denoiser = build.denoiser(config)
         _load_weights(denoiser, run, WEIGHTS[weights], str(checkpoint))
-        return cls.of(config, denoiser, device)
+        return replace(cls.of(config, denoiser, device), fitted=_fitted(run, denoiser.process.T))
 
     @classmethod
     def of(cls, config: Config, denoiser: Denoiser, device: str | None = None) -> "Pipeline":
@@ -90,23 +82,9 @@ class Pipeline:
         weights = {"ema": self._network().state_dict()}
         state = {"step": self.config.train.steps, "noise": str(self.process.noise)}
         checkpoint.save(run.checkpoints, checkpoint.Snapshot(weights, state))
+        if self.fitted is not None:
+            run.times.write_text(self.fitted.write())
         return run.path
-
-    # -- what it is -----------------------------------------------------------------------------------------------
-
-    @property
-    def process(self) -> Process:
-        return self.denoiser.process
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Empty for an unconditional model."""
-        return tuple(self.config.data.classes or ()) if build.num_classes(self.config) else ()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(c, h, w) of an image."""
-        return tuple(self.config.data.shape or ())
 
     # -- sampling -------------------------------------------------------------------------------------------------
 
@@ -116,10 +94,12 @@ class Pipeline:
         self.frame_count(1)
         self.denoise(self.labels([0]))
 
-    def configured(self, **changes: Any) -> "Pipeline":
-        """With other defaults: sampler, steps, spacing, guidance, eta, clip. None keeps the present one."""
-        wanted = {f"sample.{key}": value for key, value in changes.items() if value is not None}
-        return replace(self, config=self.config.replaced(wanted)) if wanted else self
+    def fit(self, n: int = 64, seed: int = 0, watch: Watch = iter) -> "Pipeline":
+        """With times for few steps, fitted to this model on n images of no other use: see `samplers.fitted`."""
+        rows = range(FIT_START, FIT_START + counted(n))
+        draws = rng.per_row(seed, "sample", rows=rows)
+        x_T = self._prior(draws).to(self.device).contiguous(memory_format=torch.channels_last)
+        return replace(self, fitted=fitted(self.process, self.denoise(self.labels(rows)), x_T, draws, watch))
 
     def compiled(self) -> "Pipeline":
         """With its network compiled by torch.compile (see nn.compiling), for blocks of 128 images; pays on GPUs."""
@@ -159,7 +139,7 @@ class Pipeline:
 
     def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
         """How many frames `stream` will yield."""
-        visited = times(self.process.schedule, self.config.sample.steps, self.config.sample.spacing)
+        visited = self.times()
         size = BLOCK if batch_size is None else batch_size
         check_blocks(start, n, size)
         return (len(visited) - 1) * ((start + n - 1) // size - start // size + 1)
@@ -172,96 +152,12 @@ class Pipeline:
         """x_T of these images: where `sample` and `frames` start from. float32 [n, c, h, w] on the CPU."""
         return self._prior(rng.per_row(seed, "sample", rows=range(start, start + counted(n))))
 
-    def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
-        """int64 class index of each image, as `labels.of_rows` reads `label`; None for an unconditional model."""
-        return labels.of_rows(self.class_names, rows, label)
-
-    def denoise(self, y: Tensor | None = None) -> Denoise:
-        """(x_t, t) -> Split as sampling uses it: guided and clipped as configured, for rows of these classes."""
-        settings = self.config.sample
-        if settings.guidance != 1 and self.class_names and self.config.train.label_dropout == 0:
-            raise UsageError(
-                "guidance needs a model trained with train.label_dropout above 0; leave it at 1 for this one"
-            )
-        bound = bind(self.denoiser, None if y is None else y.to(self.device))
-        denoise = guided(bound, settings.guidance, len(self.class_names))
-        return clipped(denoise) if settings.clip else denoise
-
-    # -- likelihood -----------------------------------------------------------------------------------------------
-
-    def bits_per_dim(self, images: Tensor, label: Tensor | None = None, times: int | None = None) -> Tensor:
-        """The variational bound on -log2 p(x_0) per dimension of each image, [n]; see `bound` for its terms and error.
-
-        images: float32 [n, c, h, w] in [-1, 1] on the data's own grid of levels; others are refused. times: of the T
-        terms, how many to draw for each image (unbiased); all by default. label: int64 [n], class of each; None scores
-        a conditional model as an unconditional one.
-        """
-        return self.bound(images, label, times).total
-
-    def bound(
-        self,
-        images: Tensor,
-        label: Tensor | None = None,
-        times: int | None = None,
-        seed: int = 0,
-        watch: Callable[[Iterator[Slice]], Iterable[Slice]] = iter,
-    ) -> Bits:
-        """The bound's terms by t and the mean squared errors behind them. `watch` sees each network call's slice."""
-        label, x0 = self._scored(images, label), images.float().to(self.device)
-
-        def denoise(rows: slice) -> Denoise:
-            return self.denoise(None if label is None else label[rows])
-
-        levels = self.config.data.levels or 256
-        count = self.process.T if times is None else times
-        return _sound(estimated(self.process, denoise, x0, levels, count, seed, watch))
-
-    def ode_likelihood(
-        self,
-        images: Tensor,
-        label: Tensor | None = None,
-        steps: int = 50,
-        dequantise: str = "noise",
-        seed: int = 0,
-        watch: Callable[[Iterator[State]], Iterable[State]] = iter,
-    ) -> Flow:
-        """The same bits per dimension by the probability-flow ODE: see diffusion.ode.integrated.
-
-        x0 is clipped as in sampling; not for dequantise="uniform", whose data reach half a bin beyond [-1, 1].
-        """
-        label, x0 = self._scored(images, label), images.float().to(self.device)
-        pipe = self if dequantise == "noise" else self.configured(clip=False)
-
-        def denoise(rows: slice) -> Denoise:
-            return pipe.denoise(None if label is None else label[rows])
-
-        levels = self.config.data.levels or 256
-        with frozen(self.denoiser.backbone):
-            return _sound(integrated(self.process, denoise, x0, levels, steps, dequantise, seed, watch))
-
-    @torch.no_grad()
-    def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
-        """What the model makes of these images at time t: corrupted with noise (seed, index), then denoised."""
-        label = self._scored(images, label)
-        draws = rng.per_row(seed, "guess", rows=range(len(images)))
-        truth = self.process.corrupt(images.to(self.device), t, draws)
-        return self.denoise(label)(truth.x_t, t)
-
-    def _scored(self, images: Tensor, label: Tensor | None) -> Tensor | None:
-        """The labels of images to be scored (the null label for none), after checking both."""
-        sound = isinstance(images, Tensor) and images.dtype in (torch.float32, torch.float64)
-        if not sound or tuple(images.shape[1:]) != self.shape or not len(images):
-            what = f"{getattr(images, 'dtype', type(images).__name__)} {list(getattr(images, 'shape', ()))}"
-            raise UsageError(f"give at least one image, a float32 tensor [n, {str(list(self.shape))[1:]}; got {what}")
-        return labels.of_scored(self.class_names, len(images), label)
-
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
-        visited = times(self.process.schedule, self.config.sample.steps, self.config.sample.spacing)
         sampler = build.sampler(self.config)
         denoise = self.denoise(self.labels(rows, label))
         draws = rng.per_row(seed, "sample", rows=rows)
         x_T = self._prior(draws).to(self.device).contiguous(memory_format=torch.channels_last)
-        for frame in trajectory(self.process, denoise, sampler, x_T, visited, draws):
+        for frame in trajectory(self.process, denoise, sampler, x_T, self.times(), draws):
             if frame.t == 0 and not bool(frame.x.isfinite().all()):
                 raise UndiffuseError("sampling gave NaN or infinity: the weights hold some, or guidance is too large")
             yield frame
@@ -275,15 +171,6 @@ class Pipeline:
         return self.denoiser.backbone
 
 
-Likelihood = TypeVar("Likelihood", Bits, Flow)
-
-
-def _sound(likelihood: Likelihood) -> Likelihood:
-    if not bool(likelihood.total.isfinite().all()):
-        raise UndiffuseError("the likelihood came out NaN or infinite: the weights hold some, or guidance is too large")
-    return likelihood
-
-
 def _located(model: str | Path) -> Path:
     path = Path(model)
     if not path.is_dir():
@@ -291,6 +178,15 @@ def _located(model: str | Path) -> Path:
             f"no model '{model}': give a run folder, as written by `undiffuse train`, or a diffusers folder"
         )
     return path
+
+
+def _fitted(run: RunFolder, T: int) -> Fitted | None:
+    if not run.times.is_file():
+        return None
+    try:
+        return Fitted.read(run.times.read_text(errors="replace"), T)
+    except UndiffuseError as error:
+        raise UndiffuseError(f"{run.times}: {error}; delete it, or make it again with: undiffuse fit") from error
 
 
 def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) -> None:

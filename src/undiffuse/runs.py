@@ -38,6 +38,11 @@ class RunFolder:
         return self.path / "evaluation.json"
 
     @property
+    def times(self) -> Path:
+        """Times fitted to the model, if any."""
+        return self.path / "times.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

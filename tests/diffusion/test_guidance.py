@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from laws import refused, schedule
 
 from undiffuse.diffusion.denoiser import Denoiser, bind
-from undiffuse.diffusion.guidance import clipped, guided
+from undiffuse.diffusion.guidance import clipped, guided, steered, thresholded
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.split import Split
 from undiffuse.errors import UsageError
@@ -118,3 +118,72 @@ def test_clipping_keeps_the_variance():
     made, x = denoiser("x0", "learned"), fold(2).normal((4, 2, 5)).double()
     bound = bind(made, Y)
     torch.testing.assert_close(clipped(bound)(x, T).var_fraction, bound(x, T).var_fraction)
+
+
+# -- intervals, rescaling, thresholds, classifiers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("t", "acts"), [(200.0, True), (300.0, True), (199.0, False), (301.0, False)])
+def test_guidance_acts_in_its_interval_only_and_costs_nothing_outside(t, acts):
+    asked = []
+
+    def counting(x, times, y=None):
+        asked.append(len(x))
+        return backbone(x, times, y)
+
+    made = Denoiser(counting, Process(schedule("cosine")), "eps")
+    guess = guided(bind(made, Y), 3.0, NULL, (0.2, 0.3))(X, t)
+    full, conditional, _ = both(3.0, t=t)
+    torch.testing.assert_close(guess.x0, full.x0 if acts else conditional.x0)
+    assert asked == [8 if acts else 4]
+
+
+def test_each_datum_has_its_own_side_of_the_interval():
+    t = np.array([100.0, 250.0, 250.0, 900.0])
+    guess = guided(bind(denoiser(), Y), 3.0, NULL, (0.2, 0.3))(X, t)
+    full, conditional, _ = both(3.0, t=t)
+    torch.testing.assert_close(guess.x0[1], full.x0[1])
+    torch.testing.assert_close(guess.x0[[0, 3]], conditional.x0[[0, 3]])
+
+
+@pytest.mark.parametrize("between", [(0.5, 0.4), (-0.1, 1.0), (0.0, 1.1)])
+def test_an_interval_that_is_none_is_refused(between):
+    with refused(UsageError, "guidance acts between two numbers"):
+        guided(bind(denoiser(), Y), 3.0, NULL, between)
+
+
+@pytest.mark.parametrize("rescale", [0.3, 1.0])
+def test_rescaling_brings_the_spread_back(rescale):
+    """Lin et al. 2024, eq. 15 and 16: x = rescale * x std_pos / std_cfg + (1 - rescale) * x."""
+    full, conditional, _ = both(4.0)
+    guess = guided(bind(denoiser(), Y), 4.0, NULL, rescale=rescale)(X, T)
+    std, wanted = full.x0.std(dim=(1, 2)), conditional.x0.std(dim=(1, 2))
+    torch.testing.assert_close(guess.x0.std(dim=(1, 2)), rescale * wanted + (1 - rescale) * std)
+    torch.testing.assert_close(guess.x_t, X)
+
+
+def test_dynamic_thresholding():
+    """Saharia et al. 2022: a quantile of |x0| of each image, at least 1; x0 clamped to it and divided by it."""
+    raw = bind(denoiser(), Y)(X * 3, T)
+    guess = thresholded(bind(denoiser(), Y), 0.9)(X * 3, T)
+    a = np.maximum(np.quantile(np.abs(raw.x0.numpy().reshape(4, -1)), 0.9, axis=1), 1)[:, None, None]
+    np.testing.assert_allclose(guess.x0.numpy(), np.clip(raw.x0.numpy(), -a, a) / a, rtol=1e-6)
+    assert (a > 1).any()
+    torch.testing.assert_close(guess.x_t, X * 3)
+    with refused(UsageError, "share of dynamic thresholding"):
+        thresholded(bind(denoiser(), Y), 0.5)
+
+
+def test_classifier_guidance_is_bayes_rule():
+    """N(0, 1) data has eps = sigma x_t; seen through log N(z; x_t, 1) at scale 1 it is the posterior's."""
+    made, z = Process(schedule("cosine")), 0.7
+    signal, sigma = (float(scale) for scale in made.scales(T))
+
+    def prior(x_t, t):
+        return Split.from_eps(x_t, sigma * x_t, np.float64(signal), np.float64(sigma))
+
+    with torch.no_grad():
+        guess = steered(prior, lambda x, t: -((z - x) ** 2).flatten(1).sum(1) / 2)(X, T)
+    torch.testing.assert_close(guess.eps, sigma * X - sigma * (z - X))
+    torch.testing.assert_close(guess.x_t, X)
+    assert not guess.x0.requires_grad

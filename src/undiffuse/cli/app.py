@@ -57,6 +57,13 @@ def check(given: options.Check) -> None:
     data.check(given)
 
 
+def fit(given: options.Fit) -> None:
+    """Choose the times of sampling in few steps for this model, and keep them with it."""
+    from undiffuse.cli import fitting
+
+    fitting.fit(given)
+
+
 def sample(given: options.Sample) -> None:
     """Draw images from a model: a picture, an animation, an array or a folder of PNG files."""
     from undiffuse.cli import drawing
@@ -125,6 +132,7 @@ def plot_noise(given: options.PlotNoise) -> None:
 options.register(app, "demo", options.Demo, demo)
 options.register(app, "train", options.Train, train)
 options.register(app, "check", options.Check, check)
+options.register(app, "fit", options.Fit, fit)
 options.register(app, "sample", options.Sample, sample)
 options.register(app, "evaluate", options.Evaluate, evaluate)
 options.register(app, "convert", options.Convert, convert)

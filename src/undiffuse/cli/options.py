@@ -52,6 +52,15 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Fit:
+    model: Model
+    n: Annotated[int, Option("-n", help="Images to fit them on, each about a hundred network calls.")] = 64
+    seed: Seed = 0
+    guidance: Guidance = None
+    device: Device = None
+
+
+@dataclass(frozen=True)
 class Sample:
     model: Model
     out: Annotated[Path, Option("--out", metavar="X.png|X.gif|X.npz|DIR/", help="A new folder, or a file.")]
@@ -63,7 +72,9 @@ class Sample:
     sampler: Sampler = None
     steps: SampleSteps = None
     eta: Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")] = None
-    spacing: Annotated[str | None, Option("--spacing", help="uniform, quadratic, trailing, log-snr or karras.")] = None
+    spacing: Annotated[
+        str | None, Option("--spacing", help="auto, uniform, quadratic, trailing, log-snr, karras or fitted.")
+    ] = None
     noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
     batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
     device: Device = None

@@ -40,10 +40,22 @@ SAMPLERS: dict[str, Callable[[float], Sampler]] = {  # name -> eta -> sampler
     **{name: _without_eta(name, make) for name, make in PLAIN.items()},
 }
 
+GUESSES = {  # how many guesses a step combines, of those without noise: what times can be fitted for
+    "ddim": 1,
+    "euler": 1,
+    "heun": 1,
+    "dpmpp_1m": 1,
+    "dpmpp_2m": 2,
+    "dpmpp_3m": 2,
+    "unipc": 2,
+    "deis": 2,
+}
+
 __all__ = [
     "DDIM",
     "DEIS",
     "EDM",
+    "GUESSES",
     "PNDM",
     "SAMPLERS",
     "Ancestral",

@@ -1,0 +1,174 @@
+"""Quality against network calls: Frechet distance of samples by every sampler and spacing, the same seeds throughout.
+
+Run: python benchmarks/samplers.py MODEL OUT.jsonl [--n 5000] [--calls 5 8 10 ...] [--samplers ...] [--spacings ...]
+     python benchmarks/samplers.py MODEL OUT.jsonl --table [--plot OUT.png]
+
+Steps are as many as the calls allow: Heun and EDM take two calls a step, PNDM four in each of its first three. A row
+that is already in OUT.jsonl is not made again, so it can be stopped, or shared by processes (--part 0/2, --part 1/2).
+Each row keeps 200 bootstrap replicates of the distance over samples, the same resampling in every row, so that rows can
+be compared pair by pair. Excess is the distance above that of as many train images (the floor).
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from undiffuse import build, images, measures, rng
+from undiffuse.diffusion.samplers import GUESSES, SAMPLERS
+from undiffuse.errors import UndiffuseError
+from undiffuse.metrics.frechet import FeatureSums, Reference
+from undiffuse.pipeline import Pipeline
+
+CALLS = (5, 8, 10, 15, 20, 50, 100, 250, 1000)
+SPACED = ("uniform", "quadratic", "trailing", "log-snr", "karras", "fitted")
+WITH_NOISE = ("ancestral_small", "ancestral_large", "dpmpp_2m_sde", "edm")
+NAMES = [*(name for name in SAMPLERS if name != "ancestral"), *WITH_NOISE[:2]]
+REPLICATES = 200
+
+
+def steps_of(name: str, calls: int) -> int:
+    """Of so many calls, the last step's being one."""
+    if name in ("heun", "edm"):
+        return (calls + 1) // 2
+    if name == "pndm":
+        return calls - 9 if calls >= 13 else (calls - 1) // 4 + 1
+    return calls
+
+
+def configured(pipe: Pipeline, name: str, spacing: str, calls: int) -> Pipeline:
+    if name.startswith("ancestral_"):
+        wanted = {"diffusion.variance": name.removeprefix("ancestral_")}
+        config = pipe.config.replaced(wanted)
+        denoiser = build.denoiser(config)
+        denoiser.backbone.load_state_dict(pipe.denoiser.backbone.state_dict())
+        pipe = Pipeline.of(config, denoiser)
+        name = "ancestral"
+    return pipe.configured(sampler=name, spacing=spacing, steps=steps_of(name, calls), eta=0.0)
+
+
+def replicates(features: np.ndarray, reference: Reference) -> list[float]:
+    values, n = [], len(features)
+    for i in range(REPLICATES):
+        drawn = rng.fold(0, "bootstrap", i).integers(0, n - 1, (n,)).numpy()
+        counts = np.bincount(drawn, minlength=n)
+        mean = counts @ features / len(features)
+        cov = (features.T * counts) @ features - len(features) * np.outer(mean, mean)
+        values.append(reference.distance((mean, cov / (len(features) - 1))))
+    return values
+
+
+def measured(pipe: Pipeline, real: measures.Real, n: int) -> dict[str, Any]:
+    began = time.monotonic()
+    x = pipe.sample(n, batch_size=250)
+    seconds = time.monotonic() - began
+    levels = real.data.levels
+    features = real.features(images.from_levels(images.to_levels(x, levels), levels))
+    reference = Reference.of(real.held_out().moments())
+    return {
+        "frechet": reference.distance(FeatureSums.of(features).moments()),
+        "replicates": [round(value, 5) for value in replicates(features, reference)],
+        "seconds": round(seconds, 1),
+    }
+
+
+def rows_of(out: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+    lines = out.read_text().splitlines() if out.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return {(row["sampler"], row["spacing"], row["calls"]): row for row in rows}
+
+
+def made(given: argparse.Namespace) -> None:
+    pipe = Pipeline.load(given.model)
+    if "fitted" in given.spacings and pipe.fitted is None:
+        pipe = pipe.fit()
+    real = measures.Real.of(build.dataset(pipe.config), given.features)
+    floor = Reference.of(real.held_out().moments()).distance(real.floor(given.n).moments())
+    part, parts = map(int, given.part.split("/"))
+    wanted = [(name, spacing, calls) for calls in given.calls for name in given.samplers for spacing in given.spacings]
+    for name, spacing, calls in wanted[part::parts]:
+        if (name, spacing, calls) in rows_of(given.out):
+            continue
+        if spacing == "fitted" and (name not in GUESSES or steps_of(name, calls) > 50):
+            continue
+        fixed = configured(pipe, name, spacing, calls)
+        fixed = replace(fixed, fitted=pipe.fitted)
+        try:
+            steps = len(fixed.times()) - 1
+            row = {"sampler": name, "spacing": spacing, "calls": calls, "steps": steps, "n": given.n, "floor": floor}
+            row |= measured(fixed, real, given.n)
+        except UndiffuseError as error:  # an answer too: not finite, or more steps than there are times
+            row |= {"frechet": None, "said": str(error), "replicates": [], "seconds": 0}
+        with given.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{name} {spacing} {calls}: {row['frechet']}  ({row['seconds']} s)", flush=True)
+
+
+def table(given: argparse.Namespace) -> None:
+    """For each sampler its best spacing at every number of calls, and the spacings of one sampler."""
+    rows = rows_of(given.out)
+    calls = sorted({key[2] for key in rows})
+    names = [name for name in NAMES if any(key[0] == name for key in rows)]
+    floor = next(iter(rows.values()))["floor"]
+    print(f"floor {floor:.4f}, n = {next(iter(rows.values()))['n']}\n")
+    print("| sampler | " + " | ".join(map(str, calls)) + " |\n|" + "---|" * (len(calls) + 1))
+    for name in names:
+        cells = []
+        for count in calls:
+            found = [
+                (row["frechet"], row["spacing"]) for key, row in rows.items() if key[0] == name and key[2] == count
+            ]
+            known = [(value, spacing) for value, spacing in found if value is not None]
+            cells.append("{:.3f} {}".format(*min(known)) if known else "")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    if given.plot:
+        plotted(rows, names, calls, floor, given.plot)
+
+
+def plotted(
+    rows: dict[tuple[str, str, int], dict[str, Any]], names: list[str], calls: list[int], floor: float, out: Path
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for i, name in enumerate(names):
+        best = [
+            min(
+                (row["frechet"] for key, row in rows.items() if key[0] == name and key[2] == count and row["frechet"]),
+                default=np.nan,
+            )
+            for count in calls
+        ]
+        axes.loglog(calls, best, marker="o", ms=4, color=f"C{i % 10}", ls="-" if i < 10 else "--", label=name)
+    axes.axhline(floor, color="0.5", lw=1, ls=":")
+    axes.text(calls[-1], floor, "floor: as many train images ", ha="right", va="bottom", color="0.4", fontsize=8)
+    axes.set(xlabel="network calls", ylabel="Frechet distance, best spacing of each", xticks=calls, xticklabels=calls)
+    axes.minorticks_off()
+    axes.legend(fontsize=8, ncols=2, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--n", type=int, default=5000)
+    parser.add_argument("--calls", type=int, nargs="+", default=CALLS)
+    parser.add_argument("--samplers", nargs="+", default=NAMES)
+    parser.add_argument("--spacings", nargs="+", default=SPACED)
+    parser.add_argument("--features", default="classifier")
+    parser.add_argument("--part", default="0/1")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    table(given) if given.table else made(given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""fit: times for sampling in few steps."""
+
+import functools
+from pathlib import Path
+
+from undiffuse.cli import show
+from undiffuse.cli.options import Fit
+from undiffuse.errors import UsageError
+from undiffuse.interop.folder import is_diffusers
+from undiffuse.pipeline import Pipeline
+from undiffuse.runs import RunFolder, check_writable, write_text
+
+
+def fit(given: Fit) -> None:
+    if is_diffusers(Path(given.model)):
+        raise UsageError(f"{given.model}: fitted times are kept in a run folder, and this is one of diffusers")
+    pipe = Pipeline.load(given.model, device=given.device).configured(guidance=given.guidance)
+    run = RunFolder.open(Path(given.model))
+    check_writable(run.path)
+    made = pipe.fit(given.n, given.seed, functools.partial(show.counted, "network calls")).fitted
+    assert made is not None
+    write_text(run.times, made.write())
+    for steps in (3, 5, 10):
+        if steps <= made.most:
+            print(f"{steps} steps: {' '.join(f'{t:g}' for t in made.times(steps, 2))}")
+    print(run.times)

@@ -1,0 +1,64 @@
+"""fit: times are kept with the model, and used from then on for few steps."""
+
+import pytest
+import torch
+
+import tiny
+from undiffuse.cli import main
+from undiffuse.errors import UsageError
+from undiffuse.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tiny.trained(tmp_path_factory.mktemp("fit") / "run")
+    assert main(["fit", str(out), "-n", "4"]) == 0
+    return out
+
+
+def test_fitted_times_are_the_default_for_few_steps(run):
+    pipe = Pipeline.load(run)
+    assert pipe.config.sample.spacing == "auto"
+    assert pipe.times() == pipe.fitted.times(5, 1) != pipe.configured(spacing="uniform").times()
+    assert pipe.configured(sampler="unipc").times() == pipe.fitted.times(5, 2)
+    assert pipe.configured(spacing="fitted", sampler="ancestral").times() == pipe.fitted.times(5, 1)
+
+
+@pytest.mark.parametrize("changes", [{"sampler": "ancestral"}, {"sampler": "pndm"}, {"eta": 0.5}])
+def test_not_where_they_were_not_fitted_for(run, changes):
+    pipe = Pipeline.load(run).configured(**changes)
+    assert pipe.times() == pipe.configured(spacing="uniform").times()
+
+
+def test_they_go_where_the_model_goes(run, tmp_path):
+    copy = Pipeline.load(Pipeline.load(run).save(tmp_path / "copy"))
+    assert copy.fitted == Pipeline.load(run).fitted
+    assert torch.equal(copy.sample(2), Pipeline.load(run).sample(2))
+
+
+def test_fitting_again_is_the_same(run, tmp_path):
+    before = (run / "times.json").read_text()
+    assert main(["fit", str(run), "-n", "4"]) == 0
+    assert (run / "times.json").read_text() == before
+
+
+def test_without_them_fitted_is_refused(tmp_path, capsys):
+    out = tiny.trained(tmp_path / "run")
+    with pytest.raises(UsageError, match="undiffuse fit MODEL"):
+        Pipeline.load(out).configured(spacing="fitted").times()
+    assert main(["sample", str(out), "--out", str(tmp_path / "x.png"), "--spacing", "fitted"]) == 2
+
+
+def test_junk_times_are_one_line(tmp_path, capsys):
+    out = tiny.trained(tmp_path / "run")
+    (out / "times.json").write_text("{")
+    assert main(["sample", str(out), "--out", str(tmp_path / "x.png")]) == 1
+    assert "times.json: not fitted times" in capsys.readouterr().err
+
+
+def test_another_sampler_than_ddim_has_no_eta(run):
+    pipe = Pipeline.load(run).configured(eta=0.5)
+    assert pipe.configured(sampler="heun").config.sample.eta == 0
+    assert pipe.configured(steps=3).config.sample.eta == 0.5
+    with pytest.raises(UsageError, match="eta is for the sampler 'ddim'"):
+        pipe.configured(sampler="heun", eta=0.2).check()
