@@ -26,7 +26,7 @@ _HOMES = {
     "spacing": "undiffuse.diffusion.samplers.spacing:times",
     "trajectory": "undiffuse.diffusion.samplers",
 }
-_MODULES = {"rng": "undiffuse.rng", "samplers": "undiffuse.diffusion.samplers"}
+_MODULES = {"editing": "undiffuse.editing", "rng": "undiffuse.rng", "samplers": "undiffuse.diffusion.samplers"}
 
 __all__ = ["__version__"]
 __all__ += [*_HOMES, *_MODULES]

@@ -70,6 +70,15 @@ def write_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
         np.savez_compressed(file, images=images, labels=labels.astype(np.int64))
 
 
+def write_folder(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """A new folder with 000000.png, 000001.png ... and labels.json."""
+    path.mkdir()
+    names = [f"{i:06d}.png" for i in range(len(images))]
+    for name, picture in zip(names, images, strict=True):
+        write_png(path / name, picture)
+    (path / LABELS).write_text(json.dumps(dict(zip(names, labels.tolist(), strict=True)), indent=0))
+
+
 def read_images(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The pictures and labels that `sample` wrote: an .npz, or a folder of PNG files (then every label is -1)."""
     if path.is_dir():

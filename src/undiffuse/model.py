@@ -112,7 +112,7 @@ class Model:
         watch: Callable[[Iterator[Slice]], Iterable[Slice]] = iter,
     ) -> Bits:
         """The bound's terms by t and the mean squared errors behind them. `watch` sees each network call's slice."""
-        label, x0 = self._scored(images, label), images.float().to(self.device)
+        label, x0 = self.scored(images, label), images.float().to(self.device)
 
         def denoise(rows: slice) -> Denoise:
             return self.denoise(None if label is None else label[rows])
@@ -134,7 +134,7 @@ class Model:
 
         x0 is clipped as in sampling; not for dequantise="uniform", whose data reach half a bin beyond [-1, 1].
         """
-        label, x0 = self._scored(images, label), images.float().to(self.device)
+        label, x0 = self.scored(images, label), images.float().to(self.device)
         pipe = self if dequantise == "noise" else self.configured(clip=False)
 
         def denoise(rows: slice) -> Denoise:
@@ -147,13 +147,13 @@ class Model:
     @torch.no_grad()
     def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
         """What the model makes of these images at time t: corrupted with noise (seed, index), then denoised."""
-        label = self._scored(images, label)
+        label = self.scored(images, label)
         draws = rng.per_row(seed, "guess", rows=range(len(images)))
         truth = self.process.corrupt(images.to(self.device), t, draws)
         return self.denoise(label)(truth.x_t, t)
 
-    def _scored(self, images: Tensor, label: Tensor | None) -> Tensor | None:
-        """The labels of images to be scored (the null label for none), after checking both."""
+    def scored(self, images: Tensor, label: Tensor | None) -> Tensor | None:
+        """The labels of given images (the null label for none), after checking both."""
         sound = isinstance(images, Tensor) and images.dtype in (torch.float32, torch.float64)
         if not sound or tuple(images.shape[1:]) != self.shape or not len(images):
             what = f"{getattr(images, 'dtype', type(images).__name__)} {list(getattr(images, 'shape', ()))}"

@@ -11,8 +11,8 @@ from torch import nn
 from undiffuse import build, rng
 from undiffuse.blocks import aligned, check_blocks, counted
 from undiffuse.config import Config, read
-from undiffuse.diffusion.denoiser import Denoiser
-from undiffuse.diffusion.samplers import Frame, trajectory
+from undiffuse.diffusion.denoiser import Denoise, Denoiser
+from undiffuse.diffusion.samplers import Frame, Sampler, trajectory
 from undiffuse.diffusion.samplers.fitted import Fitted, Watch, fitted
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.foreign import load_diffusers
@@ -21,7 +21,7 @@ from undiffuse.labels import Label
 from undiffuse.model import Model
 from undiffuse.nn.compiling import compiled
 from undiffuse.runs import RunFolder
-from undiffuse.shapes import Images
+from undiffuse.shapes import Data, Images
 from undiffuse.train import checkpoint
 
 BLOCK = 128
@@ -152,15 +152,19 @@ class Pipeline(Model):
         """x_T of these images: where `sample` and `frames` start from. float32 [n, c, h, w] on the CPU."""
         return self._prior(rng.per_row(seed, "sample", rows=range(start, start + counted(n))))
 
-    def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
-        sampler = build.sampler(self.config)
-        denoise = self.denoise(self.labels(rows, label))
-        draws = rng.per_row(seed, "sample", rows=rows)
-        x_T = self._prior(draws).to(self.device).contiguous(memory_format=torch.channels_last)
-        for frame in trajectory(self.process, denoise, sampler, x_T, self.times(), draws):
+    def walk(
+        self, x: Data, times: Sequence[float], draws: rng.Generator, denoise: Denoise, sampler: Sampler | None = None
+    ) -> Iterator[Frame]:
+        """Run the reverse process from x, which stands at times[0], by the configured sampler or another one."""
+        x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        for frame in trajectory(self.process, denoise, sampler or build.sampler(self.config), x, times, draws):
             if frame.t == 0 and not bool(frame.x.isfinite().all()):
                 raise UndiffuseError("sampling gave NaN or infinity: the weights hold some, or guidance is too large")
             yield frame
+
+    def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
+        draws = rng.per_row(seed, "sample", rows=rows)
+        yield from self.walk(self._prior(draws), self.times(), draws, self.denoise(self.labels(rows, label)))
 
     def _prior(self, draws: rng.Generator) -> Images:
         return self.process.prior((len(draws.streams), *self.shape), draws)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
 Data: TypeAlias = Float[Tensor, "b *d"]  # a batch of data of any shape
 Images: TypeAlias = Float[Tensor, "b c h w"]  # images in [-1, 1]
 PerDatum: TypeAlias = Float[Tensor, "b"]  # one number per datum
+Mask: TypeAlias = Bool[Tensor, "..."]  # which pixels; broadcast against data
 Labels: TypeAlias = Int64[Tensor, "b"]  # class indices; the null label is num_classes
 Float64Array: TypeAlias = NDArray[np.float64] | np.float64  # schedule tables and coefficients
 Times: TypeAlias = float | int | np.ndarray | np.generic | Tensor  # t in [0, T]: one for all data, or one per datum [b]
@@ -27,6 +28,7 @@ __all__ = [
     "Images",
     "Int64",
     "Labels",
+    "Mask",
     "PerDatum",
     "Tensor",
     "Times",

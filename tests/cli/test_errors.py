@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import tiny
@@ -24,6 +25,7 @@ def place(tmp_path, tiny_run, monkeypatch):
     full = tmp_path / "full"
     full.mkdir()
     (full / "x").write_text("mine")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
     pictures = (np.arange(20 * 64).reshape(20, 8, 8, 1) % 256).astype(np.uint8)
     np.savez(tmp_path / "good.npz", images=pictures, labels=np.arange(20) % 10)
     np.savez(tmp_path / "shape.npz", images=pictures[:, :7], labels=np.arange(20))
@@ -52,6 +54,10 @@ def refused(capsys):
 
 def train(*sets: str) -> list[str]:
     return ["train", TINY, "--out", "new", *(part for text in sets for part in ("--set", text))]
+
+
+def edit(kind: str, *options: str, out: str = "x.png") -> list[str]:
+    return ["edit", "run", kind, "--out", out, *options]
 
 
 def sample(*options: str, out: str = "x.png") -> list[str]:
@@ -160,8 +166,30 @@ USAGE = [
     (["plot", "pie"], "pie"),
     (["sampel"], "sampel"),
     (["--nope"], "--nope"),
-    *(([*name.split(), "run", "--some", "thing"], "is not in this version") for name in
-      ("edit", "studio")),
+    (["studio", "run", "--some", "thing"], "is not in this version"),
+    (edit("melt"), "unknown kind of edit 'melt'; known: inpaint"),
+    (edit("impaint"), "did you mean 'inpaint'?"),
+    (edit("inpaint"), "inpaint needs --mask: a picture, white where to paint, or one of left, right"),
+    (edit("inpaint", "--mask", "left", "--strength", "0.5"), "--strength is for variation, not for inpaint"),
+    (edit("reconstruct", "-n", "3"), "-n is for inpaint and interpolate and variation, not for reconstruct"),
+    (edit("inpaint", "--mask", "left", "--repeats", "0"), "repeats must be at least 1"),
+    (edit("inpaint", "--mask", "left", "-n", "0"), "-n must be at least 1"),
+    (edit("inpaint", "--mask", "black.png"), "everything is known: there is nothing to paint"),
+    (edit("variation", "--strength", "0"), "strength must lie in (0, 1]"),
+    (edit("variation", "--strength", "nan"), "strength must lie in (0, 1]"),
+    (edit("variation", "--rows", "0,a"), "--rows takes whole numbers"),
+    (edit("variation", "--rows", "-1"), "counted from 0"),
+    (edit("variation", "--rows", "450"), "there are 450 held-out pictures"),
+    (edit("variation", "--rows", "0", "--image", "black.png"), "not both"),
+    (edit("variation", "--label", "elephant"), "no class 'elephant'"),
+    (edit("interpolate", "--between", "1"), "--between takes two numbers"),
+    (edit("interpolate", "--between", "0,1", "--rows", "0,1"), "not both"),
+    (edit("interpolate", "--image", "black.png"), "give two, not 1"),
+    (edit("interpolate", "-n", "1"), "at least 2 pictures"),
+    (edit("interpolate", "--sampler", "ancestral"), "draws noise on the way"),
+    (edit("reconstruct", "--refine", "-1"), "refinements must be at least 0"),
+    (edit("variation", out="x.gif"), "unknown file extension '.gif'"),
+    (edit("variation", out="full"), "full: exists already"),
 ]  # fmt: skip
 
 RUN_TIME = [
@@ -172,6 +200,12 @@ RUN_TIME = [
     (["train", TINY, "--out", "n" * 300], "too long"),
     (train("model.channels=1000000"), "out of memory"),
     (sample(out="file/x.png"), "file: cannot be written"),
+    (edit("variation", "--image", "nowhere.png"), "nowhere.png: No such file"),
+    (edit("variation", "--image", "file"), "file: not a picture"),
+    (edit("variation", "--image", "empty"), "empty: no PNG files here"),
+    (edit("variation", "--image", "junk.npz"), "junk.npz: not an .npz"),
+    (edit("inpaint", "--mask", "file"), "file: not a picture"),
+    (edit("variation", out="nowhere/x.png"), "nowhere: cannot be written"),
     (sample(out="nowhere/x.png"), "nowhere: cannot be written"),
     (sample(out="n" * 300 + ".png"), "too long"),
     (sample("--checkpoint", "3"), "no checkpoint '3'; there are 2, 4, 6"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from laws import refused, schedule
 
 from undiffuse.diffusion.denoiser import Denoiser, bind
-from undiffuse.diffusion.guidance import clipped, guided, steered, thresholded
+from undiffuse.diffusion.guidance import clipped, guided, known, mixed, steered, thresholded
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.split import Split
 from undiffuse.errors import UsageError
@@ -187,3 +187,22 @@ def test_classifier_guidance_is_bayes_rule():
     torch.testing.assert_close(guess.eps, sigma * X - sigma * (z - X))
     torch.testing.assert_close(guess.x_t, X)
     assert not guess.x0.requires_grad
+
+
+def test_what_is_known_is_guessed_as_it_is_and_x_t_stays():
+    x0 = fold(3).normal(X.shape).double()
+    where = torch.tensor([True, False, True])
+    guess, free = known(bind(denoiser(), Y), x0, where)(X, T), bind(denoiser(), Y)(X, T)
+    assert torch.equal(guess.x0[..., where], x0[..., where])
+    assert torch.equal(guess.x0[..., ~where], free.x0[..., ~where])
+    torch.testing.assert_close(guess.x_t, X)
+
+
+def test_mixing_is_affine_and_a_share_for_each_datum():
+    one, other = bind(denoiser(), Y), bind(denoiser(), Y.flip(0))
+    mix = mixed(one, other, np.array([0.0, 1.0, 0.25, 0.5]))(X, T)
+    for field in ("x0", "eps"):
+        a, b = getattr(one(X, T), field), getattr(other(X, T), field)
+        expected = torch.stack([a[0], b[1], 0.75 * a[2] + 0.25 * b[2], (a[3] + b[3]) / 2])
+        torch.testing.assert_close(getattr(mix, field), expected)
+    torch.testing.assert_close(mix.x_t, X)

@@ -71,6 +71,13 @@ def sample(given: options.Sample) -> None:
     drawing.sample(given)
 
 
+def edit(given: options.Edit) -> None:
+    """Change pictures: paint what is missing, vary, go from one to another, take to noise and back."""
+    from undiffuse.cli import editing
+
+    editing.edit(given)
+
+
 def evaluate(given: options.Evaluate) -> None:
     """Measure a model, or pictures that someone drew, against real held-out images."""
     from undiffuse.cli import work
@@ -134,6 +141,7 @@ options.register(app, "train", options.Train, train)
 options.register(app, "check", options.Check, check)
 options.register(app, "fit", options.Fit, fit)
 options.register(app, "sample", options.Sample, sample)
+options.register(app, "edit", options.Edit, edit)
 options.register(app, "evaluate", options.Evaluate, evaluate)
 options.register(app, "convert", options.Convert, convert)
 options.register(plot_app, "schedules", options.PlotSchedules, plot_schedules)
@@ -154,5 +162,4 @@ def _later(parent: typer.Typer, name: str, does: str) -> None:
     parent.command(name.split()[-1], hidden=True, context_settings=anything)(refuse)
 
 
-_later(app, "edit", "change pictures with a model")
 _later(app, "studio", "the browser face")

@@ -21,6 +21,10 @@ Sampler = Annotated[str | None, Option("--sampler", help="ddim, dpmpp_2m, unipc,
 SampleSteps = Annotated[
     int | None, Option("--steps", metavar="K", help="Steps from noise to picture (default: the model's).")
 ]
+Spacing = Annotated[
+    str | None, Option("--spacing", help="auto, uniform, quadratic, trailing, log-snr, karras or fitted.")
+]
+Eta = Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")]
 Steps = Annotated[int, Option("-T", help="Number of steps T of the forward process.")]
 
 
@@ -71,12 +75,50 @@ class Sample:
     guidance: Guidance = None
     sampler: Sampler = None
     steps: SampleSteps = None
-    eta: Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")] = None
-    spacing: Annotated[
-        str | None, Option("--spacing", help="auto, uniform, quadratic, trailing, log-snr, karras or fitted.")
-    ] = None
+    eta: Eta = None
+    spacing: Spacing = None
     noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
     batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
+    device: Device = None
+    weights: Weights = "ema"
+    checkpoint: Checkpoint = "last"
+
+
+@dataclass(frozen=True)
+class Edit:
+    model: Model
+    kind: Annotated[str, Argument(metavar="KIND", help="inpaint, variation, interpolate or reconstruct.")]
+    out: Annotated[Path, Option("--out", metavar="X.png|X.npz|DIR/", help="Where to (interpolate: also X.gif).")]
+    image: Annotated[
+        list[Path] | None, Option("--image", metavar="FILE", help="A picture, several times; or an .npz or a folder.")
+    ] = None
+    rows: Annotated[
+        str | None, Option("--rows", metavar="I,J", help="Or these held-out pictures of its data (default: 0,1,2,3).")
+    ] = None
+    n: Annotated[int | None, Option("-n", help="Results for each picture, or pictures on the way (default: 4, 8).")] = (
+        None
+    )
+    mask: Annotated[
+        str | None,
+        Option("--mask", metavar="M.png|SIDE", help="inpaint: white is painted; or left, right, top, bottom, center."),
+    ] = None
+    repeats: Annotated[int | None, Option("--repeats", help="inpaint: RePaint's resampling (default: 5).")] = None
+    strength: Annotated[
+        float | None, Option("--strength", help="variation: how much noise, above 0 to 1 (default: 0.5).")
+    ] = None
+    between: Annotated[
+        str | None, Option("--between", metavar="I,J", help="interpolate: two images of the seed (default: 0,1).")
+    ] = None
+    refine: Annotated[
+        int | None, Option("--refine", help="reconstruct, interpolate: fixed-point iterations a step (default: 0).")
+    ] = None
+    label: Label = None
+    seed: Seed = 0
+    guidance: Guidance = None
+    sampler: Sampler = None
+    steps: SampleSteps = None
+    eta: Eta = None
+    spacing: Spacing = None
     device: Device = None
     weights: Weights = "ema"
     checkpoint: Checkpoint = "last"

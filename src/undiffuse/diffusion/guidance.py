@@ -10,7 +10,7 @@ from undiffuse.diffusion.denoiser import Bound, Denoise
 from undiffuse.diffusion.process import as_times
 from undiffuse.diffusion.split import Split, expand
 from undiffuse.errors import UsageError
-from undiffuse.shapes import Data, Labels, Times
+from undiffuse.shapes import Data, Float64Array, Labels, Mask, Times
 
 
 def guided(
@@ -96,6 +96,25 @@ def thresholded(denoise: Denoise, share: float = 0.995) -> Denoise:
         return x0.clamp(-a, a) / a
 
     return _moved(denoise, inside)
+
+
+def known(denoise: Denoise, x0: Data, where: Mask) -> Denoise:
+    """Pixels that are known (`where`, broadcast against x0) are guessed as what they are, eps re-derived from x_t.
+
+    Every sampler then takes them the way that ends in x0, its noise included: in ancestral sampling by draws of
+    q(x_s | x_t, x0), the law that Lugmayr et al. 2022, eq. 8a, draws anew for each s.
+    """
+    return _moved(denoise, lambda guessed: torch.where(where, x0, guessed))
+
+
+def mixed(one: Denoise, other: Denoise, share: Float64Array) -> Denoise:
+    """(1 - share) * one + share * other, affine in the split; share: [b]. For what lies between two classes."""
+
+    def mix(x_t: Data, t: Times) -> Split:
+        a, b, w = one(x_t, t), other(x_t, t), expand(share, x_t)
+        return Split((1 - w) * a.x0 + w * b.x0, (1 - w) * a.eps + w * b.eps, a.signal, a.sigma, a.var_fraction)
+
+    return mix
 
 
 LogProb = Callable[[Data, Times], torch.Tensor]  # x_t, t -> log p(y | x_t) of each image, differentiable in x_t

@@ -9,6 +9,7 @@ from undiffuse.diffusion.samplers.deis import DEIS
 from undiffuse.diffusion.samplers.dpmpp import DPMpp, DPMppSDE
 from undiffuse.diffusion.samplers.heun import EDM, Euler, Heun
 from undiffuse.diffusion.samplers.pndm import PNDM
+from undiffuse.diffusion.samplers.repaint import Resampled
 from undiffuse.diffusion.samplers.unipc import UniPC
 from undiffuse.errors import UsageError
 
@@ -64,6 +65,7 @@ __all__ = [
     "Euler",
     "Frame",
     "Heun",
+    "Resampled",
     "Sampler",
     "UniPC",
     "trajectory",

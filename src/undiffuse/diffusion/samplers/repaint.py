@@ -1,0 +1,41 @@
+"""Going back up to come down again: Lugmayr et al. 2022 (RePaint, arXiv 2201.09865), section 4.2."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from undiffuse.diffusion.denoiser import Denoise
+from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.samplers.base import Memory, Sampler
+from undiffuse.errors import UsageError
+from undiffuse.rng import Generator
+from undiffuse.shapes import Data
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Each step from t to s is walked `repeats` times, noise being put back between: x_t ~ q(x_t | x_s).
+
+    What is painted and what is known come to fit each other that way (there: r resamplings, algorithm 1). sampler: any;
+    way: the times it visits, which hold t and s; the stretch between is the jump length j. A multistep solver goes into
+    every repetition with the memory it had at t. Network calls: the sampler's, times `repeats`.
+    """
+
+    sampler: Sampler
+    way: tuple[float, ...]
+    repeats: int
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise UsageError(f"repeats must be at least 1, got {self.repeats}")
+
+    def step(
+        self, process: Process, denoise: Denoise, x_t: Data, t: float, s: float, rng: Generator, memory: Memory = None
+    ) -> tuple[Data, Memory]:
+        stretch = [t, *(u for u in self.way if s < u < t), s]
+        for left in reversed(range(self.repeats)):
+            x_s, kept = x_t, memory
+            for a, b in pairwise(stretch):
+                x_s, kept = self.sampler.step(process, denoise, x_s, a, b, rng, kept)
+            if left:
+                x_t = process.renoise(x_s, s, t, rng)
+        return x_s, kept
