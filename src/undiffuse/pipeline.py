@@ -10,6 +10,7 @@ from torch import nn
 
 from undiffuse import build, rng
 from undiffuse.blocks import aligned, check_blocks, counted
+from undiffuse.bundled import located
 from undiffuse.config import Config, read
 from undiffuse.diffusion.denoiser import Denoise, Denoiser
 from undiffuse.diffusion.samplers import Frame, Sampler, trajectory
@@ -47,13 +48,13 @@ class Pipeline(Model):
         checkpoint: str = "last",
         device: str | None = None,
     ) -> "Pipeline":
-        """MODEL: a run folder, or a diffusers folder with a UNet2DModel (which has one set of weights).
+        """MODEL: a run folder, a diffusers folder with a UNet2DModel (which has one set of weights), or a bundled name.
 
         weights: "ema" (the moving average) or "raw"; checkpoint: a step or "last".
         """
         if weights not in WEIGHTS:
             raise UsageError(f"weights are 'ema' or 'raw', not '{weights}'")
-        path = _located(model)
+        path = located(model)
         if is_diffusers(path):
             return cls.of(*load_diffusers(path), device)
         run = RunFolder.open(path)
@@ -173,15 +174,6 @@ class Pipeline(Model):
         if not isinstance(self.denoiser.backbone, nn.Module):
             raise UndiffuseError("this pipeline's backbone is not a torch.nn.Module, so it has no weights to save")
         return self.denoiser.backbone
-
-
-def _located(model: str | Path) -> Path:
-    path = Path(model)
-    if not path.is_dir():
-        raise UsageError(
-            f"no model '{model}': give a run folder, as written by `undiffuse train`, or a diffusers folder"
-        )
-    return path
 
 
 def _fitted(run: RunFolder, T: int) -> Fitted | None:

@@ -1,8 +1,8 @@
 """fit: times for sampling in few steps."""
 
 import functools
-from pathlib import Path
 
+from undiffuse.bundled import is_bundled, located
 from undiffuse.cli import show
 from undiffuse.cli.options import Fit
 from undiffuse.errors import UsageError
@@ -12,10 +12,13 @@ from undiffuse.runs import RunFolder, check_writable, write_text
 
 
 def fit(given: Fit) -> None:
-    if is_diffusers(Path(given.model)):
+    path = located(given.model)
+    if is_bundled(path):
+        raise UsageError(f"{given.model} comes with undiffuse, and its times with it")
+    if is_diffusers(path):
         raise UsageError(f"{given.model}: fitted times are kept in a run folder, and this is one of diffusers")
     pipe = Pipeline.load(given.model, device=given.device).configured(guidance=given.guidance)
-    run = RunFolder.open(Path(given.model))
+    run = RunFolder.open(path)
     check_writable(run.path)
     made = pipe.fit(given.n, given.seed, functools.partial(show.counted, "network calls")).fitted
     assert made is not None

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from typer import Argument, Option, Typer
 
-Model = Annotated[str, Argument(metavar="MODEL", help="A run folder, or a diffusers folder.")]
+Model = Annotated[str, Argument(metavar="MODEL", help="A run folder, a diffusers folder, or a bundled model.")]
 Out = Annotated[Path | None, Option("--out", help="A new folder (default: runs/NAME, then runs/NAME-2 ...).")]
 Png = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
 Label = Annotated[str | None, Option("--label", help="A class name or index, or several, over and over: a,b,c.")]

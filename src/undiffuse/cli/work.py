@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse import config, evaluation
+from undiffuse.bundled import MODELS, is_bundled, names
 from undiffuse.cli import show
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train
 from undiffuse.data.dataset import Dataset
@@ -71,12 +72,12 @@ def evaluate(given: Evaluate) -> None:
         raise UsageError(f"{given.out}: evaluate writes .json")
     if given.out is not None:
         check_file(given.out)
-    what = Path(given.what)
+    what = MODELS / given.what if given.what in names() and not Path(given.what).exists() else Path(given.what)
     if (what / "config.yaml").is_file() or is_diffusers(what):
         pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)
         pipe = pipe.configured(guidance=given.guidance, sampler=given.sampler, steps=given.steps)
         result = _evaluate_model(pipe, given)
-        if given.out is None:
+        if given.out is None and not is_bundled(what):
             _keep(RunFolder(what), result)
     else:
         result = _evaluate_files(what, given)

@@ -1,0 +1,40 @@
+"""A trained run as a model that comes with the package: averaged weights in half precision, fitted times.
+
+Run: python benchmarks/bundle.py RUN NAME        (writes src/undiffuse/models/NAME; its card, README.md, is by hand)
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from undiffuse.bundled import MODELS
+from undiffuse.pipeline import Pipeline
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    given = parser.parse_args()
+    aside = MODELS / f".{given.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    Pipeline.load(given.run, device="cpu").fit().save(aside)
+    (weights,) = aside.glob("checkpoints/*/ema.safetensors")
+    halves = {name: value.to(torch.float16) for name, value in load_file(weights).items()}
+    save_file(halves, weights)
+    weights.chmod(0o644)
+    shutil.rmtree(aside / "samples")
+    final = MODELS / given.name
+    card = final / "README.md"
+    if card.exists():
+        shutil.copy(card, aside / "README.md")
+    shutil.rmtree(final, ignore_errors=True)
+    aside.rename(final)
+    print(f"{final}: {sum(path.stat().st_size for path in final.rglob('*') if path.is_file()) / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Models that come with undiffuse: run folders of averaged weights in half precision, each with a card, README.md."""
+
+from pathlib import Path
+
+from undiffuse.errors import UsageError
+
+MODELS = Path(__file__).parent / "models"
+
+
+def names() -> list[str]:
+    """Of all of them."""
+    return sorted(path.parent.name for path in MODELS.glob("*/config.yaml"))
+
+
+def located(model: str | Path) -> Path:
+    """MODEL as a folder: one that exists, else the bundled model of that name."""
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if str(model) in names():
+        return MODELS / str(model)
+    raise UsageError(
+        f"no model '{model}': give a run folder, as written by `undiffuse train`, a diffusers folder, or one of those "
+        f"that come with undiffuse: {', '.join(names())}"
+    )
+
+
+def is_bundled(path: Path) -> bool:
+    """Nothing may be written there."""
+    return path.parent == MODELS
