@@ -25,6 +25,11 @@ class Progress:
         self.spoke = now
         print(f"{self.what} {done}/{self.total}  {said}  {self.left()}".rstrip(), file=sys.stderr, flush=True)
 
+    def rate(self, done: int, what: str) -> str:
+        """How many a second so far; nothing before the first."""
+        steps = done - self.first
+        return f"{steps / (time.monotonic() - self.began):.3g} {what}/s" if steps > 0 else ""
+
     def left(self) -> str:
         """Time left at the mean rate so far, or time taken once done."""
         seconds, steps = time.monotonic() - self.began, self.done - self.first
