@@ -1,13 +1,11 @@
 """A sampling job may stop at any instant; continued, its folder ends with the same bytes as if it had not."""
 
 import errno
-import json
 import os
 import resource
 import shutil
 import signal
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,47 +13,15 @@ import pytest
 import torch
 
 import tiny
+from drawn import draw, finished, stamps
 from undiffuse import images, processes, sampling
 from undiffuse.data.prepare import load
-from undiffuse.diffusion.samplers import Frame
-from undiffuse.errors import Interrupted, UndiffuseError, UsageError
+from undiffuse.errors import Interrupted, UndiffuseError
 from undiffuse.pipeline import Pipeline
 from undiffuse.request import Request
 from undiffuse.shards import FORMATS
 
 KINDS = list(FORMATS)
-
-
-@dataclass(frozen=True)
-class Cheap(Pipeline):
-    """A model whose image i is a fixed pattern, drawn without a network."""
-
-    def _frames(self, rows, seed, label):
-        x = torch.stack([torch.sin(torch.arange(64.0) * (i + 1 + seed)).reshape(1, 8, 8) for i in rows])
-        yield Frame(1.0, x, x)
-        yield Frame(0.0, x, x)
-
-
-@pytest.fixture
-def cheap(tiny_pipe):
-    pipe = tiny_pipe.configured(steps=2)
-    return Cheap(pipe.config, pipe.denoiser, pipe.device)
-
-
-def draw(pipe, out, tell=lambda done: None, **asked) -> sampling.Job:
-    """The whole command, but for the words: seven images from the third on, in blocks of four, by default."""
-    request = Request.of(pipe, **{"n": 7, "start": 2, "batch_size": 4, **asked})
-    with sampling.opened(pipe, request, out) as job:
-        job.run(tell)
-    return job
-
-
-def stamps(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-
-
-def finished(folder: Path) -> bool:
-    return json.loads((folder / "job.json").read_text())["finished"]
 
 
 # -- what a folder holds ----------------------------------------------------------------------------------------------
@@ -107,6 +73,19 @@ def test_a_model_without_classes_gives_no_labels(tmp_path_factory, tmp_path, kin
             assert archive.getnames() == ["000002.png", "000003.png"]
     else:
         assert images.read_images(tmp_path / "out")[1].tolist() == [-1] * 7
+
+
+@pytest.mark.parametrize("label", [None, "7", ["7", "1", "1"]])
+def test_classes_whose_names_are_other_classes_numbers(tmp_path, label):
+    """Class 1 is called 7 and class 0 is called 1."""
+    pipe = Pipeline.load(tiny.trained(tmp_path / "run", data__classes=["1", "7"]))
+    asked = {"n": 7, "start": 2, "batch_size": 4, "label": label}
+    draw(pipe, tmp_path / "out", **asked)
+    pictures, labels = images.read_images(tmp_path / "out")
+    np.testing.assert_array_equal(pictures, images.to_hwc(pipe.sample(**asked)))
+    assert labels.tolist() == pipe.labels(range(2, 9), label).tolist()
+    other = images.to_hwc(pipe.sample(**asked | {"label": "1"}))
+    assert (pictures != other).any()
 
 
 # -- killed at any instant --------------------------------------------------------------------------------------------
@@ -240,134 +219,6 @@ def test_spoiled_labels_are_written_again(cheap, tmp_path):
     (tmp_path / "out" / "labels.json").write_text("{}")
     draw(cheap, tmp_path / "out")
     assert tiny.tree(tmp_path / "out") == whole
-
-
-# -- refusals ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"n": 8}, r"n \(7 there, 8 here\)"),
-        ({"start": 3}, r"start \(2 there, 3 here\)"),
-        ({"seed": 1}, r"seed \(0 there, 1 here\)"),
-        ({"batch_size": 5}, r"batch_size \(4 there, 5 here\)"),
-        ({"label": "7"}, r"label \(\[0, 1, 2, .*\] there, \[7\] here\)"),
-        ({"format": "npz"}, r"format \(png there, npz here\)"),
-        ({"pipe": {"steps": 4}}, r"steps \(5 there, 4 here\)"),
-        ({"pipe": {"sampler": "heun"}}, r"sampler \(ddim there, heun here\)"),
-        ({"pipe": {"guidance": 1.5}}, r"guidance \(1.0 there, 1.5 here\)"),
-        ({"pipe": {"eta": 0.5}}, r"eta \(0.0 there, 0.5 here\)"),
-        ({"pipe": {"spacing": "quadratic"}}, r"spacing \(auto there, quadratic here\)"),
-        ({"pipe": {"clip": False}}, r"clip \(True there, False here\)"),
-    ],
-    ids=str,
-)
-def test_another_request_is_refused_by_what_differs(tiny_pipe, tmp_path, change, words):
-    out = tmp_path / "out"
-    draw(tiny_pipe, out)
-    before = tiny.tree(out)
-    pipe = tiny_pipe.configured(**change.pop("pipe", {}))
-    with pytest.raises(UsageError, match=f"holds another job, which differs in {words}; choose another folder"):
-        draw(pipe, out, **change)
-    assert tiny.tree(out) == before
-
-
-def test_other_weights_times_and_noise_are_another_job(tiny_run, tiny_pipe, tmp_path):
-    out = tmp_path / "out"
-    draw(tiny_pipe, out)
-    for other in (Pipeline.load(tiny_run, "raw"), Pipeline.load(tiny_run, checkpoint="4")):
-        with pytest.raises(UsageError, match="differs in the model's weights; choose"):
-            draw(other, out)
-    with pytest.raises(UsageError, match="differs in times"):
-        draw(tiny_pipe.fit(n=4), out)
-    gamma = replace(tiny_pipe, config=tiny_pipe.config.replaced({"diffusion.noise": "laplace"}))
-    with pytest.raises(UsageError, match="differs in the model's weights"):
-        draw(gamma, out)
-
-
-def test_the_same_request_in_other_words_is_the_same(tiny_pipe, tmp_path):
-    """A class by its name, its index or in a list; a default by name."""
-    draw(tiny_pipe, tmp_path / "out", label="7")
-    assert draw(tiny_pipe, tmp_path / "out", label=7).finished
-    assert draw(tiny_pipe.configured(sampler="ddim", steps=5), tmp_path / "out", label=[7]).finished
-
-
-def test_a_job_without_an_image_gives_way_to_another(cheap, tmp_path):
-    """Nothing is lost, and a request that could not be drawn does not block the folder."""
-    with pytest.raises(UndiffuseError, match="sampling gave NaN"):
-        broken = replace(cheap)
-        object.__setattr__(broken, "_frames", lambda *_: (_ for _ in ()).throw(UndiffuseError("sampling gave NaN")))
-        draw(broken, tmp_path / "out")
-    draw(cheap, tmp_path / "out", n=5)
-    assert finished(tmp_path / "out")
-
-
-@pytest.mark.parametrize("text", ["", "[", "[]", "{}", '{"format_version": 1}', "null", "[" * 60_000, b"\xff\xfe"])
-def test_a_job_that_cannot_be_read_is_one_line(cheap, tmp_path, text):
-    out = tmp_path / "out"
-    draw(cheap, out)
-    (out / "job.json").write_bytes(text if isinstance(text, bytes) else text.encode())
-    before = tiny.tree(out)
-    with pytest.raises(
-        UndiffuseError, match=r"job\.json: does not say what was asked for .*; choose another folder"
-    ) as e:
-        draw(cheap, out)
-    assert (type(e.value), len(str(e.value).splitlines())) == (UndiffuseError, 1)
-    assert tiny.tree(out) == before
-
-
-def test_a_newer_job_is_refused(cheap, tmp_path):
-    draw(cheap, tmp_path / "out")
-    path = tmp_path / "out" / "job.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(UndiffuseError, match="format_version 2 is newer than this undiffuse reads; please upgrade"):
-        draw(cheap, tmp_path / "out")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_strangers_file_that_would_be_read_as_ours_is_named(cheap, tmp_path, kind):
-    out = tmp_path / "out"
-    draw(cheap, out, format=kind)
-    (out / "notes.txt").write_text("not taken for an image")
-    assert draw(cheap, out, format=kind).finished
-    (out / f"000001.{kind}").write_text("mine")
-    before = tiny.tree(out)
-    with pytest.raises(UsageError, match=rf"000001\.{kind} in it is not of this job; move it away"):
-        draw(cheap, out, format=kind)
-    assert tiny.tree(out) == before
-
-
-@pytest.mark.parametrize("content", ["x.txt", "000002.png", ".hidden", "labels.json"])
-def test_a_folder_that_no_job_made_is_refused(cheap, tmp_path, content):
-    (tmp_path / content).write_text("mine")
-    with pytest.raises(UsageError, match="exists already, and no sampling job made it; choose another folder"):
-        draw(cheap, tmp_path)
-    assert tiny.tree(tmp_path) == {content: b"mine"}
-
-
-def test_two_commands_do_not_draw_into_one_folder(cheap, tmp_path):
-    refused = pytest.raises(UsageError, match="another command is drawing into it; wait for it, or stop it")
-    with sampling.opened(cheap, Request.of(cheap, n=4), tmp_path / "out"), refused:
-        draw(cheap, tmp_path / "out", n=4)
-    assert not draw(cheap, tmp_path / "out", n=4, start=0).mine
-
-
-def test_formats_and_channels_that_do_not_go_together(cheap, tmp_path):
-    with pytest.raises(UsageError, match=r"--format jpg: unknown; .*png"):
-        Request.of(cheap, n=1, format="jpg")
-    two = replace(cheap, config=cheap.config.replaced({"data.shape": [2, 8, 8]}))
-    with pytest.raises(UsageError, match="pictures of 2 channels have no image file format; take --format npz"):
-        Request.of(two, n=1, format="tar")
-    assert Request.of(two, n=1, format="npz").shape == [2, 8, 8]
-
-
-def test_unfinished_is_what_we_say_not_what_others_name_so(cheap, tmp_path):
-    """Another's job.json does not keep a folder from being read."""
-    draw(cheap, tmp_path / "out")
-    for text in ("[]", "nonsense", '{"finished": 0}', '{"request": 1}'):
-        (tmp_path / "out" / "job.json").write_text(text)
-        assert len(images.read_images(tmp_path / "out")[0]) == 7
 
 
 # -- a full disk, signals, processes ----------------------------------------------------------------------------------

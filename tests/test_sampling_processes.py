@@ -1,6 +1,5 @@
-"""The same with real processes, signals and `accelerate launch`."""
+"""Sampling jobs with real processes, signals and `accelerate launch`."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,15 +10,12 @@ from pathlib import Path
 import pytest
 
 import tiny
+from drawn import finished
 from undiffuse.shards import FORMATS
 
 pytestmark = pytest.mark.slow
 KINDS = list(FORMATS)
 MANY = ["-n", "2000", "--batch-size", "64", "--steps", "25"]
-
-
-def finished(folder: Path) -> bool:
-    return json.loads((folder / "job.json").read_text())["finished"]
 
 
 def command(run: Path, out: Path, *options: str, launch: tuple[str, ...] = ()) -> subprocess.Popen[str]:

@@ -85,6 +85,7 @@ def meet(meanwhile: Callable[[], object]) -> None:
             meanwhile()
             time.sleep(SECONDS_BETWEEN_LOOKS)
         meeting.wait()
+        meanwhile()
     except RuntimeError as error:
         raise UndiffuseError("another process of this command has stopped; go on with the same command") from error
 

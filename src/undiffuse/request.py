@@ -28,7 +28,8 @@ LONGEST_SAID = 80
 class Request:
     """Everything that the images and their files depend on.
 
-    label: image i has the class label[i mod its length]; None for a model without classes.
+    label: image i has the class label[i mod its length]; None for a model without classes. given: the same as the user
+    put it, for the pipeline, to which a number may be a class's name; it is not written.
     """
 
     format: str
@@ -42,6 +43,7 @@ class Request:
     sample: dict[str, Any]
     weights: str
     times: list[float]
+    given: Label = None
 
     @classmethod
     def of(
@@ -72,7 +74,12 @@ class Request:
             pipe.config.sample.model_dump(),
             digest(pipe),
             [float(t) for t in pipe.times()],
+            label,
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """What job.json holds."""
+        return {name: value for name, value in asdict(self).items() if name != "given"}
 
     def labels(self, rows: range) -> np.ndarray:
         """Class of each image, int64; -1 = none."""
@@ -84,7 +91,7 @@ class Request:
 
     def difference(self, other: dict[str, Any]) -> str | None:
         """The first thing that another request has otherwise, in words."""
-        ours, theirs = _flat(asdict(self)), _flat(other)
+        ours, theirs = _flat(self.as_dict()), _flat(other)
         name = next((name for name, value in ours.items() if theirs.get(name) != value), None)
         if name is None or name == "weights":
             return name and "the model's weights"
@@ -92,7 +99,7 @@ class Request:
         return name.removeprefix("sample.") + (values if len(values) < LONGEST_SAID else "")
 
     def write(self, folder: Path, finished: bool) -> None:
-        written = {"format_version": FORMAT_VERSION, "finished": finished, "request": asdict(self)}
+        written = {"format_version": FORMAT_VERSION, "finished": finished, "request": self.as_dict()}
         write_text(folder / images.JOB, json.dumps(written, indent=1) + "\n")
 
     def labels_text(self) -> str | None:

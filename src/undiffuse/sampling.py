@@ -47,12 +47,14 @@ class Job:
         Raises Interrupted at once when SIGINT or SIGTERM comes, and UndiffuseError when the disk is full; in both cases
         nothing but the present block is lost.
         """
+        if self.finished:
+            return
         try:
             with processes.stopping_at_once() as check:
                 while self.mine:
                     self._draw(self.mine[0], lambda done: (check(), tell(done)))
                 processes.meet(lambda: (check(), tell(self.done)))
-                if processes.rank() == 0 and not self.finished:
+                if processes.rank() == 0:
                     self._finish()
         except KeyboardInterrupt:
             if processes.rank():
@@ -65,7 +67,7 @@ class Job:
     def _draw(self, rows: range, tell: Callable[[int], object]) -> None:
         asked, before = self.request, self.done
         steps = len(asked.times) - 1
-        frames = self.pipe.stream(len(rows), asked.seed, rows.start, asked.label, asked.batch_size)
+        frames = self.pipe.stream(len(rows), asked.seed, rows.start, asked.given, asked.batch_size)
         for step, (_, frame) in enumerate(frames, 1):
             if frame.t == 0:
                 FORMATS[asked.format].write(self.out, rows, images.to_hwc(frame.x), asked.labels(rows))

@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from undiffuse.cli import main
-from undiffuse.processes import ProcessWarning
 
 TINY = "tiny.yaml"
 
@@ -301,12 +300,16 @@ def test_several_processes_do_not_share_a_file(tiny_run, tmp_path, refused, monk
     refused(["sample", str(tiny_run), "--out", str(tmp_path / "x.npz")], 2, "several processes can share a folder, not")
 
 
-def test_accelerate_that_starts_one_process_is_told_of(tiny_run, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("always::undiffuse.processes.ProcessWarning")
+def test_accelerate_that_starts_one_process_is_told_of(tiny_run, tmp_path, capsys, monkeypatch):
     """As it does on CPUs whatever --num_processes says."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with pytest.warns(ProcessWarning, match="accelerate started one process; for several on CPUs add --multi_gpu"):
-        assert main(["sample", str(tiny_run), "--out", str(tmp_path / "x"), "-n", "1"]) == 0
+    assert main(["sample", str(tiny_run), "--out", str(tmp_path / "x"), "-n", "1"]) == 0
+    said = (
+        "undiffuse: warning: accelerate started one process; for several on CPUs add --multi_gpu, which means them too"
+    )
+    assert said in capsys.readouterr().err.splitlines()
 
 
 def test_an_old_file_survives_a_refusal(tiny_run, tmp_path, refused):

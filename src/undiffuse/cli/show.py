@@ -18,9 +18,9 @@ class Progress:
         self.began, self.spoke = time.monotonic(), 0.0
 
     def __call__(self, done: int, said: str = "") -> None:
-        self.done = done
+        ended, self.done = self.done >= self.total, done
         now = time.monotonic()
-        if done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES:
+        if ended or (done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES):
             return
         self.spoke = now
         print(f"{self.what} {done}/{self.total}  {said}  {self.left()}".rstrip(), file=sys.stderr, flush=True)
