@@ -30,3 +30,12 @@ def tiny_pipe(tiny_run):
     from undiffuse.pipeline import Pipeline
 
     return Pipeline.load(tiny_run)
+
+
+@pytest.fixture
+def cheap(tiny_pipe):
+    """A model whose images are patterns, drawn without a network."""
+    from drawn import Cheap
+
+    pipe = tiny_pipe.configured(steps=2)
+    return Cheap(pipe.config, pipe.denoiser, pipe.device)

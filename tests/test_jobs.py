@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import tiny
-from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.jobs import Interrupted, Training
+from undiffuse.errors import Interrupted, UndiffuseError, UsageError
+from undiffuse.jobs import Training
 from undiffuse.train import checkpoint
 
 

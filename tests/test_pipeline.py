@@ -318,8 +318,8 @@ def test_what_a_run_does_not_hold(tiny_run, how, words):
 
 
 def test_what_is_no_model(tmp_path):
-    with refused("no model 'digits': give a run folder"):
-        Pipeline.load("digits")
+    with refused("no model 'digit': give a run folder"):
+        Pipeline.load("digit")
     with refused("not a run folder", UndiffuseError):
         Pipeline.load(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The two errors a user can cause. Each message is one line: what is wrong, then what to do."""
+"""The errors a user can cause. Each message is one line: what is wrong, then what to do."""
 
 
 class UndiffuseError(ValueError):
@@ -11,6 +11,12 @@ class UsageError(UndiffuseError):
     """The request itself is wrong (unknown name, value out of range); the command line exits with 2."""
 
     exit_code = 2
+
+
+class Interrupted(UndiffuseError):
+    """Stopped by the user; everything is saved, and the message says how to go on."""
+
+    exit_code = 130
 
 
 def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:

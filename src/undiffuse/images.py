@@ -3,6 +3,7 @@
 import json
 import zipfile
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.shapes import Float, UInt8
 
 LABELS = "labels.json"  # beside the pictures of a folder: file name -> class index
+JOB = "job.json"  # in a folder that `undiffuse sample` fills: what was asked for, and whether all of it is there
 
 
 def from_levels(picture: UInt8[Tensor, "b c h w"], levels: int = 256) -> Float[Tensor, "b c h w"]:
@@ -53,8 +55,8 @@ def to_hwc(x: Tensor) -> np.ndarray:
     return np.ascontiguousarray(to_levels(x).permute(0, 2, 3, 1).cpu().numpy())
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
-    to_pil(picture).save(path, format="PNG")
+def write_png(file: Path | BytesIO, picture: np.ndarray) -> None:
+    to_pil(picture).save(file, format="PNG")
 
 
 def write_gif(path: Path, pictures: list[np.ndarray], seconds: float = 0.08, hold: float = 1.5) -> None:
@@ -80,12 +82,31 @@ def write_folder(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def read_images(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures and labels that `sample` wrote: an .npz, or a folder of PNG files (then every label is -1)."""
+    """The pictures and labels that `sample` wrote: an .npz, a folder of them, or a folder of PNG files with labels.json
+    (without it every label is -1)."""
     if path.is_dir():
-        return _read_folder(path)
+        check_finished(path)
+        return _read_shards(path) if any(path.glob("*.npz")) and not any(path.glob("*.png")) else _read_folder(path)
     if path.suffix == ".npz":
         return _read_npz(path)
     raise UsageError(f"{path}: cannot read pictures from this; give an .npz file or a folder of PNG files")
+
+
+def check_finished(folder: Path) -> None:
+    """Raise UndiffuseError for a folder that `undiffuse sample` has yet to fill: a part of a set looks like a set."""
+    try:
+        unfinished = json.loads((folder / JOB).read_text())["finished"] is False
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return  # another's file of this name, or none
+    if unfinished:
+        raise UndiffuseError(f"{folder}: not all of its images are there; run the command that draws them again")
+
+
+def _read_shards(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    pictures, labels = zip(*(_read_npz(path) for path in sorted(folder.glob("*.npz"))), strict=True)
+    if len({part.shape[1:] for part in pictures}) > 1:
+        raise UndiffuseError(f"{folder}: the pictures of its .npz files differ in shape; they must all be alike")
+    return np.concatenate(pictures), np.concatenate(labels)
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list
 from undiffuse import __version__, build, images
 from undiffuse.config import Config, read
 from undiffuse.data.survey import Watch
-from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.errors import Interrupted, UsageError
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.nn.compiling import compiled
 from undiffuse.pipeline import Pipeline
@@ -30,12 +30,6 @@ from undiffuse.train import checkpoint
 from undiffuse.train.trainer import Report, Trainer
 
 GRID = 20
-
-
-class Interrupted(UndiffuseError):
-    """Stopped by the user; everything is saved."""
-
-    exit_code = 130
 
 
 @dataclass

@@ -4,6 +4,7 @@ config.yaml, metrics.jsonl, environment.json, checkpoints/, samples/, evaluation
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -108,7 +109,9 @@ def whole(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.stem}.writing{path.suffix}")
     try:
         yield aside
+        sync(aside)
         aside.replace(path)
+        sync(path.parent)
     finally:
         shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
 
@@ -117,6 +120,15 @@ def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
     with whole(path) as aside:
         aside.write_text(text)
+
+
+def sync(path: Path) -> None:
+    """A file's contents, or a folder's list of names, are on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _step_of(line: str) -> float:

@@ -103,7 +103,8 @@ def test_an_npz_holds_images_and_labels_as_promised(command, tiny_run, tiny_pipe
 def test_a_folder_holds_a_file_an_image_named_by_its_index(command, tiny_run, tiny_pipe, tmp_path):
     folder = tmp_path / "some pictures"
     assert command("sample", tiny_run, "-n", "5", "--start", "8", "--out", folder, "--batch-size", "2")[0] == 0
-    assert sorted(p.name for p in folder.iterdir()) == [f"{i:06d}.png" for i in range(8, 13)] + ["labels.json"]
+    names = [f"{i:06d}.png" for i in range(8, 13)] + ["job.json", "labels.json"]
+    assert sorted(p.name for p in folder.iterdir()) == names
     pictures, labels = images.read_images(folder)
     assert labels.tolist() == [8, 9, 0, 1, 2]
     np.testing.assert_array_equal(pictures, images.to_hwc(tiny_pipe.sample(n=5, start=8, batch_size=2)))
@@ -112,6 +113,29 @@ def test_a_folder_holds_a_file_an_image_named_by_its_index(command, tiny_run, ti
 def test_an_empty_folder_may_be_filled(command, tiny_run, tmp_path):
     (tmp_path / "empty").mkdir()
     assert command("sample", tiny_run, "-n", "1", "--out", tmp_path / "empty")[0] == 0
+
+
+def test_a_full_folder_is_left_alone_and_says_so(command, tiny_run, tmp_path):
+    given = ["sample", tiny_run, "-n", "6", "--out", tmp_path / "x", "--batch-size", "4"]
+    status, out, err = command(*given)
+    assert (status, out) == (0, f"{tmp_path / 'x'}\n")
+    assert re.search(r"^image 6/6  \d\S* images/s  \d+ s in all$", err, re.M)
+    before = tiny.tree(tmp_path)
+    assert command(*given) == (0, f"{tmp_path / 'x'}\n", "all 6 images are there already\n")
+    assert tiny.tree(tmp_path) == before
+
+
+def test_shards_hold_what_a_folder_of_pictures_does(command, tiny_run, tmp_path):
+    for kind in ("png", "npz", "tar"):
+        given = ["-n", "30", "--out", tmp_path / kind, "--format", kind, "--batch-size", "8"]
+        assert command("sample", tiny_run, *given)[0] == 0
+        counted = command("check", tmp_path / kind)[1]
+        assert re.search(r"^pictures +30 in ", counted, re.M)
+        assert "10: 0 3, 1 3, 2 3, 3 3, 4 3, 5 3, 6 3, 7 3, 8 3, 9 3" in counted
+    assert len(list((tmp_path / "npz").glob("*.npz"))) == len(list((tmp_path / "tar").glob("*.tar"))) == 4
+    pictures = [images.read_images(tmp_path / kind) for kind in ("png", "npz")]
+    for one, other in zip(*pictures, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_options_reach_the_sampler(command, tiny_run, tiny_pipe, tmp_path):

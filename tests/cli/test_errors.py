@@ -133,9 +133,11 @@ USAGE = [
     (sample("--weights", "average"), "weights are 'ema' or 'raw'"),
     (sample("--nope"), "--nope"),
     (sample(out="x.txt"), "unknown file extension '.txt'"),
-    (sample(out="full"), "full: exists already"),
-    (sample(out="file"), "file: exists already"),
-    (sample(out="run"), "run: exists already"),
+    (sample(out="full"), "full: exists already, and no sampling job made it"),
+    (sample(out="file"), "file: exists already, and no sampling job made it"),
+    (sample(out="run"), "run: exists already, and no sampling job made it"),
+    (sample("--format", "jpg", out="new"), "--format jpg: unknown; did you mean 'png'?"),
+    (sample("--format", "npz", out="x.npz"), "--format is for a folder, and x.npz is a file"),
     (sample("-n", "300", out="x.gif"), "take -n 256 or fewer"),
     (["sample", "run"], "--out"),
     (["sample", "--out", "x.png"], "MODEL"),
@@ -308,6 +310,40 @@ def test_guidance_on_a_model_trained_without_label_dropout(tmp_path, refused):
     before = tiny.tree(tmp_path)
     refused(["sample", str(run), "--out", str(tmp_path / "x.png"), "--guidance", "2"], 2, "label_dropout above 0")
     assert tiny.tree(tmp_path) == before
+
+
+def test_another_job_in_the_folder_is_refused_and_nothing_is_lost(tiny_run, tmp_path, refused):
+    given = ["sample", str(tiny_run), "--out", str(tmp_path / "x"), "-n", "3"]
+    assert main(given) == 0
+    before = tiny.tree(tmp_path)
+    differs = {"--seed": "seed (0 there, 1 here)", "--steps": "steps (5 there, 1 here)"}
+    for option, words in differs.items():
+        refused([*given, option, "1"], 2, f"differs in {words}; choose another folder", progress=True)
+    refused([*given, "--format", "tar"], 2, "differs in format (png there, tar here)", progress=True)
+    refused([*given, "-n", "4"], 2, "differs in n (3 there, 4 here)", progress=True)
+    refused([*given, "--weights", "raw"], 2, "differs in the model's weights", progress=True)
+    (tmp_path / "x" / "job.json").write_text("junk")
+    refused(given, 1, "job.json: does not say what was asked for", progress=True)
+    (tmp_path / "x" / "job.json").write_bytes(before["x/job.json"])
+    assert tiny.tree(tmp_path) == before
+
+
+def test_several_processes_do_not_share_a_file(tiny_run, tmp_path, refused, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(["sample", str(tiny_run), "--out", str(tmp_path / "x.npz")], 2, "several processes can share a folder, not")
+
+
+@pytest.mark.filterwarnings("always::undiffuse.processes.ProcessWarning")
+def test_accelerate_that_starts_one_process_is_told_of(tiny_run, tmp_path, capsys, monkeypatch):
+    """As it does on CPUs whatever --num_processes says."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    assert main(["sample", str(tiny_run), "--out", str(tmp_path / "x"), "-n", "1"]) == 0
+    said = (
+        "undiffuse: warning: accelerate started one process; for several on CPUs add --multi_gpu, which means them too"
+    )
+    assert said in capsys.readouterr().err.splitlines()
 
 
 def test_an_old_file_survives_a_refusal(tiny_run, tmp_path, refused):

@@ -1,7 +1,7 @@
 """sample and plot: from a model to files."""
 
 import functools
-import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from undiffuse import images
+from undiffuse import images, processes
 from undiffuse.cli import show
 from undiffuse.cli.options import PlotElbo, PlotForward, PlotNoise, PlotReverse, PlotSchedules, PlotScore, Sample
 from undiffuse.config import Config
@@ -22,7 +22,9 @@ from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
 from undiffuse.evaluation import on_its_grid, real_images
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import check_file, check_writable, whole
+from undiffuse.request import Request
+from undiffuse.runs import check_file, whole
+from undiffuse.sampling import check_folder, opened
 from undiffuse.viz import plots, views
 from undiffuse.viz.animation import denoising_gif
 
@@ -31,10 +33,10 @@ Writer = Callable[[Path, Sample, Pipeline], None]
 
 
 def sample(given: Sample) -> None:
-    write = _writer(given.out)
+    write = _writer(given.out, given.format)
     if given.n < 1:
         raise UsageError(f"-n must be at least 1, got {given.n}")
-    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device)
+    pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device or processes.own_device())
     changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
     if given.noise not in (None, pipe.process.noise.name):
         raise UsageError(
@@ -47,18 +49,21 @@ def sample(given: Sample) -> None:
             write(aside, given, pipe)
     else:
         write(given.out, given, pipe)
-    print(given.out)
+    if processes.rank() == 0:
+        print(given.out)
 
 
-def _writer(out: Path) -> Writer:
+def _writer(out: Path, format: str | None) -> Writer:
     """The function for this kind of file, after checking that it can be written: fail before the work, not after."""
     suffix = out.suffix.lower()
     if suffix not in WRITERS:
         known = ", ".join(kind for kind in WRITERS if kind)
         raise UsageError(f"{out}: unknown file extension '{suffix}'; known: {known}, or a new folder")
-    if not suffix and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out}: exists already; choose another folder")
-    check_file(out) if suffix else check_writable(out.parent)
+    if suffix and format is not None:
+        raise UsageError(f"--format is for a folder, and {out} is a file; leave it out, or give a folder's name")
+    if suffix and processes.count() > 1:
+        raise UsageError(f"several processes can share a folder, not a file; give --out a folder's name, not {out}")
+    check_file(out) if suffix else check_folder(out)
     return WRITERS[suffix]
 
 
@@ -91,14 +96,17 @@ def _write_gif(out: Path, given: Sample, pipe: Pipeline) -> None:
 
 
 def _write_folder(out: Path, given: Sample, pipe: Pipeline) -> None:
-    """000000.png, 000001.png ..., named by index, and labels.json."""
-    names = {}
-    for rows, pictures, labels in _blocks(given, pipe):
-        out.mkdir(exist_ok=True)
-        for row, picture, label in zip(rows, pictures, labels, strict=True):
-            images.write_png(out / f"{row:06d}.png", picture)
-            names[f"{row:06d}.png"] = int(label)
-    (out / images.LABELS).write_text(json.dumps(names, indent=0))
+    """A job that may be stopped and goes on; process 0 speaks for all."""
+    processes.warn_if_alone()
+    asked = (given.n, given.seed, given.start, _labels(given.label), given.batch_size, given.format or "png")
+    with opened(pipe, Request.of(pipe, *asked), out) as job:
+        if processes.rank():
+            job.run()
+        elif job.finished:
+            print(f"all {given.n:,} images are there already", file=sys.stderr)
+        else:
+            with show.progress("image", given.n, job.done) as tell:
+                job.run(lambda done: tell(done, tell.rate(done, "images")))
 
 
 WRITERS: dict[str, Writer] = {".png": _write_png, ".gif": _write_gif, ".npz": _write_npz, "": _write_folder}

@@ -67,7 +67,9 @@ class Fit:
 @dataclass(frozen=True)
 class Sample:
     model: Model
-    out: Annotated[Path, Option("--out", metavar="X.png|X.gif|X.npz|DIR/", help="A new folder, or a file.")]
+    out: Annotated[
+        Path, Option("--out", metavar="X.png|X.gif|X.npz|DIR/", help="A folder, new or to go on with, or a file.")
+    ]
     n: Annotated[int, Option("-n", help="How many images.")] = 64
     seed: Seed = 0
     start: Annotated[int, Option("--start", help="Index of the first image.")] = 0
@@ -79,6 +81,9 @@ class Sample:
     spacing: Spacing = None
     noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
     batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
+    format: Annotated[
+        str | None, Option("--format", metavar="png|npz|tar", help="Of a folder's files (default: png).")
+    ] = None
     device: Device = None
     weights: Weights = "ema"
     checkpoint: Checkpoint = "last"

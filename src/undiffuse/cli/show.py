@@ -18,12 +18,17 @@ class Progress:
         self.began, self.spoke = time.monotonic(), 0.0
 
     def __call__(self, done: int, said: str = "") -> None:
-        self.done = done
+        ended, self.done = self.done >= self.total, done
         now = time.monotonic()
-        if done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES:
+        if ended or (done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES):
             return
         self.spoke = now
         print(f"{self.what} {done}/{self.total}  {said}  {self.left()}".rstrip(), file=sys.stderr, flush=True)
+
+    def rate(self, done: int, what: str) -> str:
+        """How many a second so far; nothing before the first."""
+        steps = done - self.first
+        return f"{steps / (time.monotonic() - self.began):.3g} {what}/s" if steps > 0 else ""
 
     def left(self) -> str:
         """Time left at the mean rate so far, or time taken once done."""

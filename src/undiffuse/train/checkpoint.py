@@ -1,7 +1,6 @@
 """Checkpoints, whole or absent, never a pickle: `00001000/{backbone,ema,optimizer}.safetensors` and `state.json`."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.runs import sync
 
 Tensors = dict[str, torch.Tensor]
 FORMAT_VERSION = 1
@@ -37,13 +37,13 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
         save_file(plain, aside / f"{name}.safetensors")
     (aside / "state.json").write_text(json.dumps({"format_version": FORMAT_VERSION, **snapshot.state}, indent=1))
     for path in [*aside.iterdir(), aside]:
-        _sync(path)
+        sync(path)
     replaced = aside.with_suffix(".replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
         final.rename(replaced)  # never half a checkpoint under a valid name, as deleting it in place would leave
     aside.rename(final)
-    _sync(folder)
+    sync(folder)
     shutil.rmtree(replaced, ignore_errors=True)
     return final
 
@@ -157,14 +157,6 @@ def _laid_out(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from undiffuse.data.sources.archive import SUFFIXES, Archive
-from undiffuse.data.sources.arrays import Arrays
+from undiffuse.data.sources.arrays import ArrayFiles, Arrays
 from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.sources.cifar import Cifar
 from undiffuse.data.sources.digits import Digits
@@ -16,6 +16,7 @@ from undiffuse.data.sources.hub import Hub
 from undiffuse.data.sources.idx import Idx
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
+from undiffuse.images import check_finished
 
 __all__ = ["SOURCES", "Item", "Source", "anywhere", "found"]
 
@@ -117,11 +118,15 @@ def _at(path: Path, spec: DataSpec) -> Source:
 
 
 def _in_folder(path: Path, spec: DataSpec) -> Source:
+    check_finished(path)
     if Idx.fits(path):
         return Idx(path, path.name)
     shards = sorted(file for file in path.iterdir() if file.name.lower().endswith((".tar", ".zip")))
     if shards and spec.select is None and not any(file.is_dir() for file in path.iterdir()):
         return Archive(tuple(shards), spec)
+    arrays = tuple(sorted(path.glob("*.npz")))
+    if arrays and spec.select is None and all(file.suffix in (".npz", ".json") for file in path.iterdir()):
+        return ArrayFiles(arrays)
     tables = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
     if tables:
         return Hub(str(path), spec)
@@ -136,4 +141,6 @@ def _several(pattern: str, spec: DataSpec) -> Source:
         return Archive(paths, spec)
     if all(path.suffix == ".parquet" for path in paths):
         return Hub(pattern, spec)
-    raise UsageError(f"{pattern}: patterns are for several .tar, .zip or .parquet files")
+    if all(path.suffix == ".npz" for path in paths):
+        return ArrayFiles(paths)
+    raise UsageError(f"{pattern}: patterns are for several .tar, .zip, .npz or .parquet files")

@@ -4,7 +4,7 @@ import contextlib
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -91,6 +91,29 @@ class Arrays:
             picture = picture.transpose(1, 2, 0) if channels_first else picture.reshape(*picture.shape[:2], -1)
             label = None if labels is None or labels[row] < 0 else str(int(labels[row]))
             yield Item(f"{key}#{row}", np.ascontiguousarray(picture), label, held_out)
+
+
+@dataclass(frozen=True)
+class ArrayFiles:
+    """Several .npz files that together are one set, as `undiffuse sample --format npz` writes them."""
+
+    paths: tuple[Path, ...]
+    levels: int = 256
+
+    @property
+    def name(self) -> str:
+        return self.paths[0].name + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
+
+    def classes(self) -> None:
+        return None
+
+    def stamp(self) -> str:
+        return stamp_of(self.paths)
+
+    def items(self) -> Iterator[Item]:
+        for path in self.paths:
+            for item in Arrays(path).items():
+                yield replace(item, name=f"{path.name}/{item.name}")
 
 
 def _labels(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:

@@ -1,0 +1,148 @@
+"""The processes of one command, as `accelerate launch --multi_gpu` and `torchrun` start them: agree, meet, stop.
+
+Only what is agreed upon goes through gloo; images never do, so this is the same on CPUs and GPUs.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from undiffuse.errors import UndiffuseError, UsageError
+
+Made = TypeVar("Made")
+FOR_EVER = timedelta(days=365)  # a block of a slow model may take hours
+SECONDS_BETWEEN_LOOKS = 0.2
+
+
+class ProcessWarning(UserWarning):
+    """Fewer processes than were meant."""
+
+
+def count() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def own_device() -> str | None:
+    """The GPU that is this process's alone; None to leave the choice to the default."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if count() > 1 and torch.cuda.is_available() else None
+
+
+def warn_if_alone() -> None:
+    """Without a GPU, `accelerate launch --num_processes 2` starts one process and says nothing."""
+    launched = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys()
+    if launched and "RANK" not in os.environ:
+        said = "accelerate started one process; for several on CPUs add --multi_gpu, which means them too"
+        warnings.warn(said, ProcessWarning, stacklevel=2)
+
+
+def agreed(make: Callable[[], Made]) -> Made:
+    """What process 0 makes, known to all. If it cannot, it says why, and the others leave quietly with its status."""
+    if count() == 1:
+        return make()
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=FOR_EVER)
+    shared: list[tuple[Made | None, int]] = [(None, 1)]
+    try:
+        if rank() == 0:
+            shared = [(make(), 0)]
+    except UndiffuseError as error:
+        shared = [(None, error.exit_code)]
+        raise
+    finally:
+        dist.broadcast_object_list(shared)
+    made, status = shared[0]
+    if status:
+        raise SystemExit(status)
+    return made  # type: ignore[return-value]
+
+
+def meet(meanwhile: Callable[[], object]) -> None:
+    """Return when every process is here; signals are heard meanwhile.
+
+    Raises UndiffuseError if one has died: its connection closes, so nobody waits in vain.
+    """
+    if count() == 1:
+        return
+    try:
+        meeting = dist.barrier(async_op=True)
+        while not meeting.is_completed():
+            meanwhile()
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        meeting.wait()
+        meanwhile()
+    except RuntimeError as error:
+        raise UndiffuseError("another process of this command has stopped; go on with the same command") from error
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[Callable[[], None]]:
+    """A function that claims the folder for this command, making it if need be. The claim ends with the last of the
+    command's processes, however it ends. Raises UsageError if another command has it."""
+    handles: list[int] = []
+
+    def claim() -> None:
+        folder.mkdir(exist_ok=True)
+        if sys.platform == "win32":  # has no such locks
+            return
+        handles.append(os.open(folder, os.O_RDONLY))
+        _lock(handles[0], folder)
+
+    try:
+        yield claim
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    """Process 0 sees that nobody is there, then all share the lock."""
+    import fcntl
+
+    try:
+        if rank() == 0:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UsageError(f"{folder}: another command is drawing into it; wait for it, or stop it") from None
+    except OSError:
+        return  # a file system without locks
+
+
+@contextmanager
+def stopping_at_once() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt; the function given raises it too, should it have been swallowed."""
+    asked = threading.Event()
+
+    def check() -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield check
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
