@@ -101,3 +101,11 @@ def by_hand(schedule, variance) -> float:
         r = (small + on_x0**2 * left) / variance(t, left)
         total += (r - 1 - math.log(r)) / 2 / math.log(2)
     return total
+
+
+def test_the_example_of_editing_runs(monkeypatch, demo_like_run):
+    monkeypatch.chdir(demo_like_run.parent.parent)
+    names: dict = {}
+    for block in python_of(ROOT / "docs/editing.md"):
+        exec(block, names)
+    assert names["painted"].shape == (4, 1, 8, 8) and names["way"].shape == (5, 1, 8, 8)
