@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.special import ndtr
 
 import undiffuse as ud
 
@@ -108,6 +109,51 @@ class Data:
             return 0.0
         small, large, exact = (2 * np.log(self.line(kind, ab_t, ab_s).noise) for kind in ("small", "large", "exact"))
         return float((exact - small) / (large - small))
+
+
+WEIGHT, MEANS, STDS = np.array([0.4, 0.6]), np.array([-0.6, 0.5]), np.array([0.1, 0.25])
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Numbers of a law of two Gaussians: everything about them at every t is known, and no map is affine."""
+
+    schedule: ud.NoiseSchedule
+
+    def at(self, t: float):
+        ab = float(alpha_bar_at(self.schedule, t))
+        return ab, ab**0.5 * MEANS, (ab * STDS**2 + 1 - ab) ** 0.5
+
+    def draw(self, t: float, n: int, seed: int) -> np.ndarray:
+        _, means, stds = self.at(t)
+        rng = np.random.default_rng(seed)
+        which = (rng.random((n, 1)) > WEIGHT[0]).astype(int)
+        return means[which] + stds[which] * rng.standard_normal((n, 1))
+
+    def cdf(self, x: np.ndarray, t: float, side: int = 1) -> np.ndarray:
+        """P(x_t < x); with side -1, P(x_t > x)."""
+        _, means, stds = self.at(t)
+        return sum(w * ndtr(side * (x - m) / s) for w, m, s in zip(WEIGHT, means, stds, strict=True))
+
+    def denoise(self, x_t: torch.Tensor, t: float) -> ud.Split:
+        """The exact denoiser, float64, of data of any shape whose numbers are independent."""
+        ab, means, stds = self.at(t)
+        x = x_t.double().numpy()[..., None]
+        log = np.log(WEIGHT) - np.log(stds) - (x - means) ** 2 / (2 * stds**2)
+        share = np.exp(log - log.max(-1, keepdims=True))
+        share /= share.sum(-1, keepdims=True)
+        x0 = (share * (MEANS + ab**0.5 * STDS**2 / stds**2 * (x - means))).sum(-1)
+        return ud.Split.from_x0(x_t.double(), torch.from_numpy(x0), np.float64(ab**0.5), np.float64((1 - ab) ** 0.5))
+
+    def flow(self, x: np.ndarray, t: float, s: float) -> np.ndarray:
+        """The exact probability-flow map: one number's flow rises and keeps its quantile."""
+        below, above = self.cdf(x, t), self.cdf(x, t, -1)
+        low, high = np.full_like(x, -9.0), np.full_like(x, 9.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            short = np.where(below < above, self.cdf(middle, s) < below, self.cdf(middle, s, -1) > above)
+            low, high = np.where(short, middle, low), np.where(short, high, middle)
+        return (low + high) / 2
 
 
 def run(process: ud.Process, denoise, sampler, x_T: torch.Tensor, times, seed: int = 0) -> list[ud.Frame]:

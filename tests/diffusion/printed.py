@@ -11,6 +11,12 @@ from scipy.integrate import quad
 LEAST = -5.1  # of lambda: below it the solvers for eps are DDIM
 
 
+def order_of(order: int, h: float, seen) -> int:
+    """Two guesses at most (not the papers') for a step over twice as long as the one before it."""
+    k = min(order, len(seen))
+    return min(k, 2) if k > 1 and h > 2 * (seen[-1][0] - seen[-2][0]) else k
+
+
 def scales(ab: float) -> tuple[float, float]:
     return ab**0.5, (1 - ab) ** 0.5
 
@@ -39,7 +45,7 @@ def dpmpp(order):
             (a_s, sigma_s), (_, sigma_t) = scales(ab(s)), scales(ab(t))
             h = lam(ab(s)) - lam(ab(t))
             seen.append((lam(ab(t)), D(x, t)))
-            k, m0 = min(order, len(seen)), seen[-1][1]
+            k, m0 = order_of(order, h, seen), seen[-1][1]
             if s == 0:
                 x = m0
                 out.append(x)
@@ -48,7 +54,8 @@ def dpmpp(order):
             if k > 1:
                 r0 = (seen[-1][0] - seen[-2][0]) / h
                 d0 = (m0 - seen[-2][1]) / r0
-            if k == 2:
+            if k == 2:  # and an extrapolation by at most one step before
+                d0 = (m0 - seen[-2][1]) / max(r0, 0.5)
                 x = x - 0.5 * a_s * np.expm1(-h) * d0
             if k == 3:
                 r1 = (seen[-2][0] - seen[-3][0]) / h
@@ -63,7 +70,7 @@ def dpmpp(order):
 
 def dpmpp_sde(x, times, ab, D, z):
     """Lu et al. 2022 (DPM-Solver++), eq. 18 and the second-order multistep form of its appendix."""
-    out, before = [], None
+    out, seen = [], []
     for t, s in pairwise(times):
         m0 = D(x, t)
         if s == 0:
@@ -76,9 +83,10 @@ def dpmpp_sde(x, times, ab, D, z):
             - a_s * np.expm1(-2 * h) * m0
             + sigma_s * (-np.expm1(-2 * h)) ** 0.5 * z()
         )
-        if before is not None:
-            x = x - 0.5 * a_s * np.expm1(-2 * h) * (m0 - before[1]) / ((lam(ab(t)) - before[0]) / h)
-        before = (lam(ab(t)), m0)
+        seen.append((lam(ab(t)), m0))
+        if len(seen) > 1:
+            r0 = max((seen[-1][0] - seen[-2][0]) / h, 0.5)
+            x = x - 0.5 * a_s * np.expm1(-2 * h) * (m0 - seen[-2][1]) / r0
         out.append(x)
     return out
 
@@ -117,8 +125,11 @@ def unipc(order):
                 out.append(new + (x - x))
                 break
             h = lam(ab(s)) - lam(ab(t))
+            k = order_of(order, h, seen)
             past = seen[-k:-1][::-1]
             nodes = [(node - lam(ab(t))) / h for node, _ in past]
+            if k == 2:
+                nodes = [min(nodes[0], -0.5)]
             rho = [0.5] if k == 2 else solved(nodes, h, k - 1) if k > 2 else []
             differences = [(m - new) / r for (_, m), r in zip(past, nodes, strict=True)]
             (a_s, sigma_s), (_, sigma_t) = scales(ab(s)), scales(ab(t))
@@ -143,9 +154,10 @@ def deis(q):
                 out.append(x)
                 continue
             seen = [(lam(ab(t)), eps), *seen][: q + 1]
-            nodes = [node for node, _ in seen]
+            used = seen[: order_of(q + 1, lam(ab(s)) - lam(ab(t)), seen[::-1])]
+            nodes = [node for node, _ in used]
             y = x / ab(t) ** 0.5
-            for j, (node, value) in enumerate(seen):
+            for j, (node, value) in enumerate(used):
 
                 def density(u, j=j, node=node, nodes=nodes):
                     return -np.exp(-u) * np.prod([(u - b) / (node - b) for i, b in enumerate(nodes) if i != j])

@@ -1,13 +1,14 @@
 """Every solver: its printed formulas step by step, its order, its bias, few steps, hard ends."""
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import printed
 import pytest
 import torch
-from laws import Data, alpha_bar_at, run, schedule
-from scipy.special import ndtr
+from laws import Data, Mixture, alpha_bar_at, assert_law, run, schedule
+from scipy.integrate import quad
 from scipy.stats import kstest
 
 import undiffuse as ud
@@ -74,6 +75,27 @@ def test_each_step_is_as_printed(kind, name, spacing):
         np.testing.assert_allclose(frame.x.numpy() / scale, x / scale, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("kind", STEPPED)
+def test_samples_have_the_law_of_the_printed_recursion(kind, name):
+    """On Gaussian data a run is affine in x_T and in every draw, so the printed form gives its mean and variance."""
+    made, n = ud.Process(schedule(name)), 20_000
+    times = ud.spacing(made.schedule, 20, "trailing")
+    sampler, reference = STEPPED[kind]
+    units = np.eye(len(times) + 1)[:, :, None]  # x_T, then each step's draw; the last row is nothing at all
+    draws = iter(units[1:])
+    ab = AlphaBar(made.schedule)
+
+    def exact(x, t):
+        gain, shift = DATA.guess(ab(t))
+        return gain * x + shift
+
+    last = reference(units[0], times, ab, exact, lambda: next(draws))[-1].ravel()
+    mean, var = last[-1], ((last[:-1] - last[-1]) ** 2).sum()
+    x_T = made.prior((n, 1), ud.rng.fold(1))
+    assert_law(run(made, DATA.denoiser(made), sampler, x_T, times, seed=6)[-1].x, mean, var)
+
+
 @pytest.mark.parametrize("name", ["linear", "cosine", "sigmoid"])
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_order(kind, name):
@@ -113,6 +135,67 @@ def test_errors_to_the_data_fall_with_steps(kind, name, spacing):
     assert np.maximum(errors, floor).tolist() == sorted(np.maximum(errors, floor), reverse=True), errors
 
 
+POLYNOMIAL = {  # name -> (sampler, degree that it integrates exactly, steps until then)
+    "dpmpp_1m": (DPMpp(1), 0, 1),
+    "dpmpp_3m": (DPMpp(3), 2, 3),
+    "unipc_2": (UniPC(2), 2, 2),
+    "unipc_3": (UniPC(3), 3, 3),
+    "deis_1": (DEIS(1), 1, 2),
+    "deis_2": (DEIS(2), 2, 3),
+    "deis_3": (DEIS(3), 3, 4),
+}
+
+
+@pytest.mark.parametrize("kind", POLYNOMIAL)
+def test_polynomials_of_lambda_are_integrated_exactly(kind):
+    """x0 (for DEIS eps) = lambda^degree whatever x_t: x_s follows from one integral, on steps of any length."""
+    sampler, degree, first = POLYNOMIAL[kind]
+    made = ud.Process(schedule("linear"))
+    lambdas = np.cumsum([-4.0, 0.5, 0.7, 0.4, 0.6, 1.1, 0.9, 0.3])
+    times = made.schedule.time_of(lambdas).tolist()
+    of_eps = isinstance(sampler, DEIS)
+    read = ud.Split.from_eps if of_eps else ud.Split.from_x0
+    x_T = torch.ones(1, 1, dtype=torch.float64)
+
+    def denoise(x_t, t):
+        return read(x_t, torch.full_like(x_t, float(made.schedule.half_log_snr(t)) ** degree), *made.scales(t))
+
+    def exact(x, t, s):
+        a, b = float(made.schedule.half_log_snr(t)), float(made.schedule.half_log_snr(s))
+        (signal_t, sigma_t), (signal_s, sigma_s) = made.scales(t), made.scales(s)
+        area = quad(lambda u: np.exp(-u if of_eps else u) * u**degree, a, b, epsabs=1e-13)[0]
+        return signal_s * (x / signal_t - area) if of_eps else sigma_s * (x / sigma_t + area)
+
+    states = [frame.x.item() for frame in run(made, denoise, sampler, x_T, times)]
+    if not isinstance(sampler, UniPC):
+        for i in range(first, len(states)):
+            assert states[i] == pytest.approx(exact(states[i - 1], times[i], times[i + 1]), rel=1e-9, abs=1e-9)
+        return
+    x, memory, corrected = x_T, None, []
+    for t, s in pairwise(times):
+        x, memory = sampler.step(made, denoise, x, t, s, ud.rng.fold(0), memory)
+        corrected.append(memory[0].x_t.item())  # where the step began, after its correction
+    for i in range(first, len(corrected)):
+        assert corrected[i] == pytest.approx(exact(corrected[i - 1], times[i - 1], times[i]), rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize("steps", [6, 10, 20, 50])
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("sampler", [DPMpp(2), DPMpp(3), UniPC(2), UniPC(3), DEIS(2), DEIS(3)], ids=repr)
+def test_a_long_step_does_not_undo_a_higher_order(sampler, name, steps):
+    """Uniform times end in a step of lambda several times as long as the one before: an extrapolation that far is off
+    by more than all other steps together, so nobody may be worse than DDIM."""
+    made = ud.Process(schedule(name))
+    data, x_T = Mixture(made.schedule), torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)[:, None]
+    times = ud.spacing(made.schedule, steps, "uniform")
+    exact = data.flow(x_T.numpy(), 1000.0, 0.0)
+    error, limit = (
+        np.sqrt(np.mean((run(made, data.denoise, solver, x_T, times)[-1].x.numpy() - exact) ** 2))
+        for solver in (sampler, DDIM())
+    )
+    assert error < limit
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("spacing", SPACED)
 @pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -129,39 +212,7 @@ def test_a_few_steps_are_finite(kind, name, spacing, steps):
 
 # -- stochastic ones ------------------------------------------------------------------------------------------------
 
-WEIGHT, MEANS, STDS = np.array([0.4, 0.6]), np.array([-0.6, 0.5]), np.array([0.1, 0.25])
 MANY = 40_000
-
-
-class Mixture:
-    """Scalars of two Gaussians: everything about them at every t is known."""
-
-    def __init__(self, made: ud.Process) -> None:
-        self.process = made
-
-    def at(self, t: float):
-        ab = float(alpha_bar_at(self.process.schedule, t))
-        return ab, ab**0.5 * MEANS, (ab * STDS**2 + 1 - ab) ** 0.5
-
-    def draw(self, t: float, seed: int) -> np.ndarray:
-        _, means, stds = self.at(t)
-        rng = np.random.default_rng(seed)
-        which = (rng.random((MANY, 1)) > WEIGHT[0]).astype(int)
-        return means[which] + stds[which] * rng.standard_normal((MANY, 1))
-
-    def cdf(self, x: np.ndarray, t: float) -> np.ndarray:
-        _, means, stds = self.at(t)
-        return sum(w * ndtr((x - m) / s) for w, m, s in zip(WEIGHT, means, stds, strict=True))
-
-    def denoise(self, x_t: torch.Tensor, t: float) -> ud.Split:
-        ab, means, stds = self.at(t)
-        x = x_t.numpy()
-        log = np.log(WEIGHT) - np.log(stds) - (x - means) ** 2 / (2 * stds**2)
-        share = np.exp(log - log.max(-1, keepdims=True))
-        share /= share.sum(-1, keepdims=True)
-        x0 = (share * (MEANS + ab**0.5 * STDS**2 / stds**2 * (x - means))).sum(-1, keepdims=True)
-        return ud.Split.from_x0(x_t, torch.from_numpy(x0), np.float64(ab**0.5), np.float64((1 - ab) ** 0.5))
-
 
 DRAWN = {
     "small": ("small", Ancestral()),
@@ -178,8 +229,8 @@ DRAWN = {
 def bias(kind: str, steps: int) -> float:
     """Kolmogorov's distance from the exact law, after `steps` of lambda from -5 to 3."""
     made = ud.Process(schedule("linear"), variance=DRAWN[kind][0])
-    data, times = Mixture(made), made.schedule.time_of(np.linspace(-5, 3, steps + 1)).tolist()
-    x_T = torch.from_numpy(data.draw(times[0], 1))
+    data, times = Mixture(made.schedule), made.schedule.time_of(np.linspace(-5, 3, steps + 1)).tolist()
+    x_T = torch.from_numpy(data.draw(times[0], MANY, 1))
     x = run(made, data.denoise, DRAWN[kind][1], x_T, times, seed=steps)[-1].x.numpy().ravel()
     return float(kstest(x, lambda v: data.cdf(v, times[-1])).statistic)
 

@@ -33,5 +33,6 @@ class DEIS:
         if here < SOLVABLE:
             return process.carried(guess, s), None
         past = (memory or Past()).seen(here, guess.eps, self.q + 1)
-        eps = past.mean(log_snr(process, s) - here, sign=-1)
+        h = log_snr(process, s) - here
+        eps = past.within(h).mean(h, sign=-1)
         return process.carried(with_eps(x_t, eps, guess), s), past

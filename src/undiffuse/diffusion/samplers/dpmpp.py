@@ -35,8 +35,7 @@ class DPMpp:
         guess, here = denoise(x_t, t), log_snr(process, t)
         past = (memory or Past()).seen(here, guess.x0, self.order)
         h = log_snr(process, s) - here
-        x0 = past.midpoint(h) if len(past.at) == 2 else past.mean(h)
-        return process.carried(with_x0(x_t, x0, guess), s), past
+        return process.carried(with_x0(x_t, past.ahead(h), guess), s), past
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class DPMppSDE:
         past = (memory or Past()).seen(here, guess.x0, 2)
         if s == 0:
             return guess.x0, past
-        x0 = past.midpoint(log_snr(process, s) - here)
+        x0 = past.ahead(log_snr(process, s) - here)
         to = process.posterior(with_x0(x_t, x0, guess), t, s)
         kept = np.exp(here - log_snr(process, s))
         z = process.noise.renewal(tuple(x_t.shape), np.float64(kept), process.schedule.snr(s), rng).to(x_t)

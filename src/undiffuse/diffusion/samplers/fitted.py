@@ -12,6 +12,7 @@ from undiffuse.diffusion.denoiser import Denoise
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers.base import Frame, trajectory
 from undiffuse.diffusion.samplers.dpmpp import DPMpp
+from undiffuse.diffusion.samplers.multistep import FAR
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.rng import Generator
@@ -101,7 +102,7 @@ def _costs(
         k = np.arange(i)
         with np.errstate(invalid="ignore"):
             share = (at[j] - at[i]) / (2 * (at[i] - at[k][:, None]))
-        share = np.where(np.isfinite(share), share, 0.0)  # at both ends one guess is all there is
+        share = np.where(np.isfinite(share), share.clip(max=FAR / 2), 0.0)  # as Past.ahead; at both ends one guess
         kept = np.zeros((len(k) + 1, len(j), len(rows)))
         kept[..., np.arange(len(j)), j] = 1
         kept[..., i] -= of_x

@@ -15,9 +15,8 @@ from undiffuse.diffusion.split import Split
 from undiffuse.shapes import Data
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
-SOLVABLE = (
-    -5.1
-)  # of lambda; below it x_t says so little of x0 that solving for x0 multiplies errors (Lu et al. clip here)
+SOLVABLE = -5.1  # of lambda; below it solving x_t for x0 multiplies errors (Lu et al. clip here)
+FAR = 2.0  # steps of the step before: where extrapolation ends
 
 
 @dataclass(frozen=True)
@@ -32,18 +31,31 @@ class Past:
         kept = [(at, value), *((a, v) for a, v in zip(self.at, self.values, strict=True) if isfinite(a))][:most]
         return Past(*zip(*kept, strict=True))
 
+    def within(self, h: float) -> "Past":
+        """What a step of h may extrapolate: all, or the newest two where h is over twice the step before.
+
+        A parabola that far out says less than a line. Uniform times end in such a step, the one to t = 1.
+        """
+        far = len(self.at) > 2 and h > FAR * (self.at[0] - self.at[1])
+        return Past(self.at[:2], self.values[:2]) if far else self
+
     def mean(self, h: float, sign: int = 1) -> Data:
         """Of the polynomial through the guesses, from here to lambda + h, under the weight exp(sign lambda)."""
         if len(self.at) == 1 or not isfinite(h):
             return self.values[0]
         return self.combined(shares(h, [a - self.at[0] for a in self.at], sign))
 
-    def midpoint(self, h: float) -> Data:
-        """The line through the two newest guesses, at half the step (Lu et al. 2022, DPM-Solver++, algorithm 2)."""
-        if len(self.at) == 1 or not isfinite(h):
-            return self.values[0]
-        share = h / (2 * (self.at[0] - self.at[1]))
-        return Past(self.at[:2], self.values[:2]).combined([1 + share, -share])
+    def ahead(self, h: float) -> Data:
+        """x0 for a step of h: the mean of the polynomial through what is `within` reach.
+
+        With two guesses it is their line at half the step (Lu et al. 2022, DPM-Solver++, algorithm 2), and for a step
+        over twice as long as the one before as far ahead as the older guess is back.
+        """
+        past = self.within(h)
+        if len(past.at) != 2 or not isfinite(h):
+            return past.mean(h)
+        share = min(h / (past.at[0] - past.at[1]), FAR) / 2
+        return past.combined([1 + share, -share])
 
     def combined(self, weights: list[float]) -> Data:
         terms = [w * value for w, value in zip(weights, self.values, strict=True)]

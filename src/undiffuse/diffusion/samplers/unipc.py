@@ -39,8 +39,7 @@ class UniPC:
             x_t = _corrected(process, began, past, guess.x0, t, x_t)
         past = past.seen(here, guess.x0, self.order)
         h = log_snr(process, s) - here
-        x0 = past.midpoint(h) if len(past.at) == 2 else past.mean(h)
-        split = Split.from_x0(x_t, x0, guess.signal, guess.sigma)
+        split = Split.from_x0(x_t, past.ahead(h), guess.signal, guess.sigma)
         return process.carried(split, s), (split, past)
 
 
