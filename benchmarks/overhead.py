@@ -81,6 +81,16 @@ def sampling_pair(chosen: config.Config, batch: int) -> tuple[Callable[[], objec
     return whole, alone
 
 
+def noise_share(chosen: config.Config, batch: int) -> float:
+    """Of a step with noise, the share that goes to drawing it: median over pairs of both, in turns."""
+    whole, _ = sampling_pair(chosen, batch)
+    draws = rng.per_row(0, "noise", rows=range(batch))
+    shape = (batch, *(chosen.data.shape or ()))
+    whole(), draws.normal(shape)
+    shares = [timed(lambda: draws.normal(shape)) / timed(whole) for _ in range(REPEATS)]
+    return statistics.median(shares)
+
+
 def main() -> None:
     recipe = sys.argv[1] if len(sys.argv) > 1 else "digits"
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -95,6 +105,8 @@ def main() -> None:
         whole, alone, share = interleaved(*pair)
         steps = f"batch {batch}, step {whole * 1e3:.1f} ms, network {alone * 1e3:.1f} ms"
         print(f"{name}: {steps}, outside the network {share:.1%}, {batch / whole:.0f} images/s")
+    gray28 = config.load("fashion-mnist").replaced({"data.shape": [1, 28, 28], "data.classes": [*map(str, range(10))]})
+    print(f"fashion-mnist, sampling with noise: {noise_share(gray28, BATCH):.2%} of a step goes to drawing it")
 
 
 if __name__ == "__main__":
