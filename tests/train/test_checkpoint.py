@@ -66,7 +66,7 @@ def test_only_safetensors_and_json_are_written_and_nothing_is_left_aside(tmp_pat
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("victim", "after"), [("save_file", 0), ("save_file", 1), ("sync", 0), ("_sync", 3)])
+@pytest.mark.parametrize(("victim", "after"), [("save_file", 0), ("save_file", 1), ("sync", 0), ("sync", 3)])
 def test_a_kill_in_the_middle_leaves_the_old_one(tmp_path, monkeypatch, victim, after):
     """Of this step and of earlier ones."""
     for step in (3, 7):
