@@ -139,6 +139,12 @@ def test_one_image_is_too_few(judged):
         measures.frechet([noise(1)], judged)
 
 
+def test_nothing_held_out_is_nothing_to_compare_with(data):
+    none = replace(data, held_out=data.held_out.chosen(torch.arange(0)))
+    with pytest.raises(UndiffuseError, match=r"digits: no held-out picture of 0, 1, 2, 3 to compare with"):
+        Real.of(none, "pixels")
+
+
 def test_as_many_as_there_are_to_train_on_shared_by_the_classes(data):
     assert evaluation.default_count(data) == 1350
     assert evaluation.default_count(data.restricted(["1", "2"])) % 2 == 0

@@ -40,6 +40,11 @@ class Real:
 
     @classmethod
     def of(cls, data: Dataset, features: str) -> "Real":
+        if not len(data.held_out):
+            raise UndiffuseError(
+                f"{data.name}: no held-out picture of {', '.join(data.class_names[:4]) or 'it'} to compare with; take "
+                "more classes, or a larger data.held_out"
+            )
         return cls(
             data, extractor(features, About(data.shape, data.class_names, lambda: data.train.images(_some(data, MOST))))
         )

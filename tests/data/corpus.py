@@ -97,7 +97,7 @@ def corpus() -> dict[str, tuple[bytes, Expected]]:
         "png-gray-alpha-opaque": (saved(plain("LA", (119, 255)), "PNG"), GRAY),
         "png-16-bit": (saved(wide(119 * 257), "PNG"), GRAY),
         "png-16-bit-darkest": (saved(wide(128), "PNG"), BLACK),
-        "png-interlaced-header": (png(16, 16, b"".join(b"\0" + bytes(RED) * 16 for _ in range(16))), RED),
+        "png-by-hand": (png(16, 16, b"".join(b"\0" + bytes(RED) * 16 for _ in range(16))), RED),
         "jpeg-rgb": (saved(red, "JPEG", quality=95, subsampling=0), (254, 0, 0)),
         "jpeg-gray": (saved(plain("L", 119), "JPEG"), GRAY),
         "jpeg-progressive": (saved(plain("L", 119), "JPEG", progressive=True), GRAY),

@@ -149,7 +149,7 @@ def test_a_limit_is_a_random_choice_of_all_classes(folder):
 
 def test_two_parts_are_needed(tmp_path):
     written(tmp_path / "x", {"a.png": png(pictures(1)[0])})
-    with pytest.raises(UndiffuseError, match="1 pictures to train on and 0 to hold out"):
+    with pytest.raises(UndiffuseError, match="to train on: 1, to hold out: 0; both are needed"):
         dataset(DataSpec(str(tmp_path / "x")))
 
 
@@ -230,6 +230,15 @@ def test_training_after_check_reads_nothing(folder, monkeypatch):
     checked(DataSpec(str(folder)))
     monkeypatch.setattr("undiffuse.data.sources.folder.read_bytes", None)
     dataset(DataSpec(str(folder)))
+
+
+@pytest.mark.parametrize(("count", "changes"), [(1, {}), (12, {"held_out": 0.0}), (12, {"held_out": 0.99})])
+def test_check_tells_when_a_part_is_empty(tmp_path, count, changes):
+    written(tmp_path / "x", files(count))
+    spec = DataSpec(str(tmp_path / "x"), **changes)
+    with pytest.raises(UndiffuseError) as refused:
+        dataset(spec)
+    assert checked(spec).trouble == [str(refused.value)]
 
 
 # -- the order of training --------------------------------------------------------------------------------------------

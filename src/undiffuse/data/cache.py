@@ -32,7 +32,7 @@ from undiffuse.data.survey import Finding, Size, Survey, Watch, shape_of, survey
 from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Tensor
 
-VERSION = 1
+VERSION = 2
 CHUNK = 256
 THREADS = min(8, os.cpu_count() or 1)
 
