@@ -116,7 +116,10 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
     np.testing.assert_array_equal(again.held_out().outer, first.outer)
     monkeypatch.undo()
     monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    fewer = replace(data, train=data.train.chosen(torch.arange(0, 1347, 2)))
+    Real.of(data, "pca").held_out()
     for other in (
+        Real.of(fewer, "pca"),
         Real.of(data.restricted(["1", "2"]), "classifier"),
         Real.of(replace(data, content="other"), "classifier"),
         Real.of(data, "pixels"),
