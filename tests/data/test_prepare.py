@@ -1,5 +1,6 @@
 """Prepared once, kept under a key of all that matters, split by content; what it says, and what it refuses."""
 
+import json
 import os
 import warnings
 from collections import Counter
@@ -87,6 +88,30 @@ def test_a_damaged_cache_says_what_to_do(folder, cache):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UndiffuseError, match="damaged; delete this folder"):
         dataset(DataSpec(str(folder)))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda facts, _: facts.write_text(""),
+        lambda facts, _: facts.write_text(facts.read_text()[:300]),
+        lambda facts, _: facts.write_text("{}"),
+        lambda facts, _: facts.write_text(json.dumps(json.loads(facts.read_text()) | {"digests": []})),
+        lambda _, path: path.unlink(),
+    ],
+)
+def test_so_do_facts_cut_short_and_pictures_gone(folder, cache, damage):
+    dataset(DataSpec(str(folder)))
+    damage(next(cache.glob("*/facts.json")), next(cache.glob("*/pictures.bin")))
+    with pytest.raises(UndiffuseError, match="damaged; delete this folder"):
+        dataset(DataSpec(str(folder)))
+
+
+def test_a_folder_half_deleted_is_made_again(folder, cache):
+    dataset(DataSpec(str(folder)))
+    next(cache.glob("*/facts.json")).unlink()
+    dataset(DataSpec(str(folder)))
+    assert len(list(cache.glob("*/facts.json"))) == 1
 
 
 def test_nothing_is_left_of_what_was_refused(tmp_path, cache):
