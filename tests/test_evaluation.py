@@ -226,3 +226,8 @@ def test_a_label_that_is_no_class(tmp_path, data, bad):
 def test_pictures_of_another_shape(tmp_path, data, shape):
     with pytest.raises(UndiffuseError, match=r"pictures are .* but digits is 1x8x8"):
         evaluation.of_files(written(tmp_path / "a.npz", np.zeros(shape, np.uint8), np.zeros(20, int)), data)
+
+
+def test_class_names_in_a_message_are_few_or_none():
+    said = [evaluation._first(names) for names in ((), ("cat", "dog"), tuple("abcdef"))]
+    assert said == ["none", "cat, dog", "a, b, c, d ... (6)"]
