@@ -86,6 +86,29 @@ def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):
     assert measures.label_accuracy([real(some)], Real.of(some, "pixels")).value > 0.99
 
 
+def test_samples_are_rounded_to_the_datas_levels_first(data, judged):
+    shifted = Samples(data.train.images() + 0.06, data.train.labels)
+    for measure in measures.METRICS.values():
+        assert measure([shifted], judged).value == pytest.approx(measure([real(data)], judged).value)
+
+
+def test_the_error_of_a_share(data, judged):
+    """Of labels: binomial in all samples. Of what was learnt: binomial in the one test set, and spread over seeds."""
+    value, error = measures._share([0.8, 0.9], 100)
+    assert (value, error) == pytest.approx((0.85, np.hypot(np.sqrt(0.85 * 0.15 / 100), 0.05)))
+    right = data.train.labels.clone()
+    right[::2] = (right[::2] + 1) % 10
+    found = measures.label_accuracy([Samples(data.train.images(), right)] * 3, judged)
+    assert found.stderr == pytest.approx(np.sqrt(found.value * (1 - found.value) / (3 * 1347)))
+
+
+def test_sums_in_pieces_are_those_of_the_whole(data, judged, monkeypatch):
+    whole = judged.floor(1000).moments()
+    monkeypatch.setattr(measures, "CHUNK", 300)
+    for found, wanted in zip(judged.floor(1000).moments(), whole, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
 def test_no_classifier_is_said(data):
     other = replace(data, class_names=tuple("abcdefghij"))
     with pytest.raises(UndiffuseError, match="none comes with undiffuse for digits"):
@@ -104,7 +127,8 @@ def test_every_kind_of_features_tells_noise_from_pictures(data, features):
 def test_the_floor_of_few_samples_is_of_as_few_train_images_of_all_classes(data, judged):
     small = measures.frechet([noise(100)], judged).floor
     assert small > 1.5 * measures.frechet([noise(1347)], judged).floor
-    assert len(np.unique(data.train.labels[measures._some(data, 100)])) == 10
+    by_class = replace(data, train=data.train.chosen(data.train.labels.argsort()))
+    assert len(np.unique(by_class.train.labels[measures._some(by_class, 100)])) == 10
 
 
 def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tmp_path, monkeypatch):
@@ -116,7 +140,10 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
     np.testing.assert_array_equal(again.held_out().outer, first.outer)
     monkeypatch.undo()
     monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    fewer = replace(data, train=data.train.chosen(torch.arange(0, 1347, 2)))
+    Real.of(data, "pca").held_out()
     for other in (
+        Real.of(fewer, "pca"),
         Real.of(data.restricted(["1", "2"]), "classifier"),
         Real.of(replace(data, content="other"), "classifier"),
         Real.of(data, "pixels"),
@@ -137,6 +164,13 @@ def test_unlabelled_samples_cannot_teach(judged):
 def test_one_image_is_too_few(judged):
     with pytest.raises(UndiffuseError, match="at least 2 images"):
         measures.frechet([noise(1)], judged)
+
+
+def test_nothing_held_out_is_nothing_to_compare_with(data):
+    for n in (0, 1):
+        few = replace(data, held_out=data.held_out.chosen(torch.arange(n)))
+        with pytest.raises(UndiffuseError, match=rf"digits: {n} held-out pictures to compare with, and at least 2"):
+            Real.of(few, "pixels")
 
 
 def test_as_many_as_there_are_to_train_on_shared_by_the_classes(data):
@@ -192,3 +226,8 @@ def test_a_label_that_is_no_class(tmp_path, data, bad):
 def test_pictures_of_another_shape(tmp_path, data, shape):
     with pytest.raises(UndiffuseError, match=r"pictures are .* but digits is 1x8x8"):
         evaluation.of_files(written(tmp_path / "a.npz", np.zeros(shape, np.uint8), np.zeros(20, int)), data)
+
+
+def test_class_names_in_a_message_are_few_or_none():
+    said = [evaluation._first(names) for names in ((), ("cat", "dog"), tuple("abcdef"))]
+    assert said == ["none", "cat, dog", "a, b, c, d ... (6)"]

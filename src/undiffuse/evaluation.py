@@ -130,7 +130,7 @@ def _is_imported(pipe: Pipeline) -> bool:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (f" ... ({len(names)})" if len(names) > 4 else "")
+    return (", ".join(names[:4]) or "none") + (f" ... ({len(names)})" if len(names) > 4 else "")
 
 
 def default_count(data: Dataset) -> int:

@@ -40,6 +40,11 @@ class Real:
 
     @classmethod
     def of(cls, data: Dataset, features: str) -> "Real":
+        if len(data.held_out) < 2:
+            raise UndiffuseError(
+                f"{data.name}: {len(data.held_out)} held-out pictures to compare with, and at least 2 are needed; take "
+                "more classes, or a larger data.held_out"
+            )
         return cls(
             data, extractor(features, About(data.shape, data.class_names, lambda: data.train.images(_some(data, MOST))))
         )
@@ -101,9 +106,9 @@ def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
     def accuracy(images: Images, labels: Labels) -> float:
         return float((shipped.classes(_on_grid(images, data)) == index[labels]).float().mean())
 
-    scores = [accuracy(s.images, _labels(s, "label_accuracy")) for s in sets]
+    value = float(np.mean([accuracy(s.images, _labels(s, "label_accuracy")) for s in sets]))
     held_out = accuracy(data.held_out.images(), data.held_out.labels)
-    return Estimate(*_share(scores, len(sets[0].images)), held_out, "accuracy", _n(sets))
+    return Estimate(value, binomial_stderr(value, _n(sets)), held_out, "accuracy", _n(sets))
 
 
 def _labels(s: Samples, metric: str) -> Labels:
@@ -113,7 +118,7 @@ def _labels(s: Samples, metric: str) -> Labels:
 
 
 def _share(scores: Sequence[float], n: int) -> tuple[float, float]:
-    """Mean of shares among n each, and its standard error: binomial, and the spread over sampling seeds."""
+    """Mean of shares among the same n, and its standard error: binomial, and the spread over sampling seeds."""
     value = float(np.mean(scores))
     spread = _spread(np.array(scores)) if len(scores) > 1 else 0.0
     return value, float(np.hypot(binomial_stderr(value, n), spread))

@@ -42,7 +42,7 @@ def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 2) -
 
 
 def turned(orientation: int) -> bytes:
-    """Left half red, right half blue, and a note that it must be turned to be looked at."""
+    """Upper half red, lower half blue, and a note that it must be turned to be looked at."""
     image = plain("RGB", RED, (16, 32))
     image.paste(BLUE, (0, 16, 16, 32))
     exif = Image.Exif()
@@ -97,7 +97,8 @@ def corpus() -> dict[str, tuple[bytes, Expected]]:
         "png-gray-alpha-opaque": (saved(plain("LA", (119, 255)), "PNG"), GRAY),
         "png-16-bit": (saved(wide(119 * 257), "PNG"), GRAY),
         "png-16-bit-darkest": (saved(wide(128), "PNG"), BLACK),
-        "png-interlaced-header": (png(16, 16, b"".join(b"\0" + bytes(RED) * 16 for _ in range(16))), RED),
+        "png-16-bit-brightest": (saved(wide(65535), "PNG"), WHITE),
+        "png-by-hand": (png(16, 16, b"".join(b"\0" + bytes(RED) * 16 for _ in range(16))), RED),
         "jpeg-rgb": (saved(red, "JPEG", quality=95, subsampling=0), (254, 0, 0)),
         "jpeg-gray": (saved(plain("L", 119), "JPEG"), GRAY),
         "jpeg-progressive": (saved(plain("L", 119), "JPEG", progressive=True), GRAY),
@@ -122,7 +123,9 @@ def corpus() -> dict[str, tuple[bytes, Expected]]:
         "wide": (saved(plain("RGB", RED, (3000, 2)), "PNG"), RED),
         "large": (saved(plain("RGB", RED, (3000, 2000)), "PNG"), RED),
         "name-lies": (saved(red, "PNG"), RED),
+        "exif-5": (turned(5), "turned"),
         "exif-6": (turned(6), "turned"),
+        "exif-7": (turned(7), "turned"),
         "exif-8": (turned(8), "turned"),
         "exif-junk": (saved(red, "PNG", exif=b"Exif\0\0junk"), RED),
         "trailing-bytes": (saved(red, "PNG") + b"more" * 100, RED),

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from corpus import BLUE, GRAY, RED, WHITE, corpus, plain, saved
+from corpus import BLUE, GRAY, RED, WHITE, corpus, noisy, plain, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -44,7 +44,7 @@ def test_each_kind_is_read_or_refused_by_name(name):
     assert picture.shape == (16, 16, 3) and picture.dtype == np.uint8
     if expected == "turned":
         assert facts.size == (16, 32) and "turned by EXIF" in facts.odd
-        left, right = (BLUE, RED) if name == "exif-6" else (RED, BLUE)
+        left, right = (BLUE, RED) if name in ("exif-6", "exif-7") else (RED, BLUE)
         assert (
             np.abs(picture[8, 2].astype(int) - left).max() < 12
             and np.abs(picture[8, 13].astype(int) - right).max() < 12
@@ -118,11 +118,20 @@ def test_pad_never_scales_and_frames_in_black_or_the_background():
 def test_inside_keeps_everything_and_frames():
     done = shaped(np.full((10, 40, 3), 200, np.uint8), False, DataSpec("x", fit="inside"), SIZE, 3)
     assert (done[6:10] == 200).all() and not done[:6].any() and not done[10:].any()
+    done = shaped(np.full((10, 27, 3), 200, np.uint8), False, DataSpec("x", fit="inside"), SIZE, 3)
+    assert (done[5:11] == 200).all() and not done[:5].any() and not done[11:].any()  # 5.9 rows are 6
 
 
 def test_stretch_fills_both_sides():
     done = shaped(striped(10, 40), False, DataSpec("x", fit="stretch"), SIZE, 3)
     assert done[0, 0, 1] < 10 and done[15, 15].tolist()[:2] == pytest.approx([250, 250], abs=8)
+
+
+def test_scaling_is_pillows_lanczos():
+    picture = noisy((40, 40))
+    for side in (16, 64):
+        expected = np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS))
+        np.testing.assert_array_equal(shaped(np.asarray(picture), False, DataSpec("x"), (side, side), 3), expected)
 
 
 def test_scaling_down_is_antialiased():
@@ -151,8 +160,17 @@ def test_transparency_can_be_kept():
     assert made(saved(plain("L", 9), "PNG"), channels=4)[0, 0].tolist() == [9, 9, 9, 255]
 
 
+def test_frames_have_the_backgrounds_colour_in_any_channels():
+    clear = saved(plain("RGBA", (255, 0, 0, 0), (8, 8)), "PNG")
+    green = DataSpec("x", fit="pad", background="#00ff00")
+    assert made(clear, green, channels=1)[0, 0] == 150
+    assert made(clear, green, channels=4)[0, 0].tolist() == [0, 255, 0, 0]
+    assert made(saved(plain("RGB", RED, (8, 8)), "PNG"), green, channels=4)[0, 0].tolist() == [0, 255, 0, 255]
+
+
 def test_colour_becomes_gray_as_television_does():
-    assert made(saved(plain("RGB", (255, 0, 0)), "PNG"), channels=1)[0, 0] == 76
+    for colour, shade in (((255, 0, 0), 76), ((0, 255, 0), 150), ((0, 0, 255), 29)):  # 76.2, 149.7, 29.1
+        assert made(saved(plain("RGB", colour), "PNG"), channels=1)[0, 0] == shade
     assert made(saved(plain("RGB", WHITE), "PNG"), channels=1)[0, 0] == 255
 
 
@@ -173,7 +191,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same():
     big = np.zeros((1600, 1600, 3), np.uint8)
     big[:800], big[:, 800:, 2] = (200, 100, 50), 240
     content = saved(Image.fromarray(big), "JPEG", quality=95)
-    assert decoded(content, (32, 32))[0].shape[0] < 1600
+    assert [decoded(content, (side, side))[0].shape[0] for side in (32, 160, 320)] == [200, 400, 800]
     small = Image.open(io.BytesIO(content)).resize((32, 32), Image.Resampling.LANCZOS)
     difference = made(content, size=(32, 32)).astype(int) - np.asarray(small).astype(int)
     assert np.abs(difference).mean() < 1.5

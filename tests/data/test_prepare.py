@@ -1,5 +1,6 @@
 """Prepared once, kept under a key of all that matters, split by content; what it says, and what it refuses."""
 
+import json
 import os
 import warnings
 from collections import Counter
@@ -89,6 +90,30 @@ def test_a_damaged_cache_says_what_to_do(folder, cache):
         dataset(DataSpec(str(folder)))
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda facts, _: facts.write_text(""),
+        lambda facts, _: facts.write_text(facts.read_text()[:300]),
+        lambda facts, _: facts.write_text("{}"),
+        lambda facts, _: facts.write_text(json.dumps(json.loads(facts.read_text()) | {"digests": []})),
+        lambda _, path: path.unlink(),
+    ],
+)
+def test_so_do_facts_cut_short_and_pictures_gone(folder, cache, damage):
+    dataset(DataSpec(str(folder)))
+    damage(next(cache.glob("*/facts.json")), next(cache.glob("*/pictures.bin")))
+    with pytest.raises(UndiffuseError, match="damaged; delete this folder"):
+        dataset(DataSpec(str(folder)))
+
+
+def test_a_folder_half_deleted_is_made_again(folder, cache):
+    dataset(DataSpec(str(folder)))
+    next(cache.glob("*/facts.json")).unlink()
+    dataset(DataSpec(str(folder)))
+    assert len(list(cache.glob("*/facts.json"))) == 1
+
+
 def test_nothing_is_left_of_what_was_refused(tmp_path, cache):
     written(tmp_path / "x", {"a.png": png(pictures(1)[0]), "b.png": png(pictures(1, (9, 9, 3))[0])})
     with pytest.raises(UsageError):
@@ -149,7 +174,7 @@ def test_a_limit_is_a_random_choice_of_all_classes(folder):
 
 def test_two_parts_are_needed(tmp_path):
     written(tmp_path / "x", {"a.png": png(pictures(1)[0])})
-    with pytest.raises(UndiffuseError, match="1 pictures to train on and 0 to hold out"):
+    with pytest.raises(UndiffuseError, match="to train on: 1, to hold out: 0; both are needed"):
         dataset(DataSpec(str(tmp_path / "x")))
 
 
@@ -230,6 +255,15 @@ def test_training_after_check_reads_nothing(folder, monkeypatch):
     checked(DataSpec(str(folder)))
     monkeypatch.setattr("undiffuse.data.sources.folder.read_bytes", None)
     dataset(DataSpec(str(folder)))
+
+
+@pytest.mark.parametrize(("count", "changes"), [(1, {}), (12, {"held_out": 0.0}), (12, {"held_out": 0.99})])
+def test_check_tells_when_a_part_is_empty(tmp_path, count, changes):
+    written(tmp_path / "x", files(count))
+    spec = DataSpec(str(tmp_path / "x"), **changes)
+    with pytest.raises(UndiffuseError) as refused:
+        dataset(spec)
+    assert checked(spec).trouble == [str(refused.value)]
 
 
 # -- the order of training --------------------------------------------------------------------------------------------

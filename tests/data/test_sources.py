@@ -211,6 +211,17 @@ def test_many_channels_are_kept(tmp_path):
         read(tmp_path / "x.npy", channels=3)
 
 
+def test_small_pictures_with_channels_first(tmp_path):
+    """As MNIST or scikit-learn's digits lie in an array for a network; the suffix in any case."""
+    for channels in (1, 3):
+        every = pictures(12, (8, 8, channels))
+        with (tmp_path / "x.NPY").open("wb") as file:
+            np.save(file, every.transpose(0, 3, 1, 2))
+        data = read(tmp_path / "x.NPY")
+        assert data.shape == (channels, 8, 8)
+        assert data.train.pictures.numpy().tobytes() == every.transpose(0, 3, 1, 2).tobytes()
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
@@ -281,6 +292,37 @@ def test_numbers_in_names_are_in_natural_order(tmp_path):
     assert read(written(tmp_path, content)).class_names == ("1", "2", "10")
 
 
+def test_links_to_folders_are_followed_but_not_in_a_circle(tmp_path):
+    written(tmp_path / "elsewhere", files())
+    (tmp_path / "x").mkdir()
+    for name in NAMES:
+        (tmp_path / "x" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "elsewhere" / "cat" / "round").symlink_to(tmp_path / "x")
+    assert whole(read(tmp_path / "x")) == EXPECTED
+
+
+def test_names_that_no_file_can_hold_are_escaped(tmp_path):
+    for name, content in files().items():
+        label, rest = name.split("/")
+        written(tmp_path, {f"\udce9\né-{label}/\x1b{rest}": content})
+    data = read(tmp_path)
+    assert data.class_names == tuple(f"\\udce9\\né-{name}" for name in NAMES)
+    assert "\\x1b10.png" in {item.name.split("/")[1] for item in found(DataSpec(str(tmp_path))).items()}
+
+
+@pytest.mark.parametrize("pattern", ["", "."])
+def test_a_pattern_of_nothing_is_refused(tmp_path, pattern):
+    with pytest.raises(UsageError, match=r"data.select: a pattern is wanted"):
+        read(written(tmp_path, files()), select=pattern)
+
+
+@pytest.mark.parametrize("name", ["cat/pipe.png", "labels.csv", "x.tar"])
+def test_pipes_are_not_waited_for(tmp_path, name):
+    os.mkfifo(written(tmp_path, files()) / name)
+    with pytest.raises(UndiffuseError, match=r"(pipe.png|labels.csv): not a file|x.tar: neither a file nor a folder"):
+        read(tmp_path / name if name == "x.tar" else tmp_path)
+
+
 def test_a_stray_picture_among_classes_is_told(tmp_path):
     written(tmp_path, files() | {"stray.png": png(pictures(1, seed=9)[0])})
     with pytest.raises(UndiffuseError, match=r"1 no label of 13 pictures.*stray.png: others have a class"):
@@ -315,6 +357,12 @@ def test_the_table_named_may_be_in_the_folder(tmp_path):
     assert whole(read(tmp_path, labels="notes/mine.csv")) == EXPECTED
 
 
+@pytest.mark.parametrize("mark", [", ", ";", "\t"])
+def test_tables_as_spreadsheets_write_them(tmp_path, mark):
+    table = "\ufeff" + TABLES["labels.csv"].replace(",", mark).replace("\n", "\r\n")
+    assert whole(read(written(tmp_path, FLAT | {"labels.csv": table.encode()}))) == EXPECTED
+
+
 def test_nested_objects_have_what_the_outer_says(tmp_path):
     rows = [
         {"image": "0.png", "category": "cat", "variations": {"a": {"image": "1.png"}, "b": {"image": "2.png"}}},
@@ -337,6 +385,19 @@ def test_tables_that_do_not_fit_say_why(tmp_path, text, key, words):
     written(tmp_path, FLAT | {"labels.csv": text.encode()})
     with pytest.raises(UndiffuseError, match=words):
         read(tmp_path, label_key=key)
+
+
+def test_a_whole_path_is_one_picture_and_a_name_all_that_bear_it(tmp_path):
+    places = {"a/0.png": "cat", "b/a/0.png": "dog", "b/1.png": "owl", "c/1.png": "owl"}
+    written(tmp_path, {name: FLAT[f"{i}.png"] for i, name in enumerate(places)})
+    (tmp_path / "labels.csv").write_text("file,label\nb/a/0.png,dog\na/0.png,cat\n1.png,owl\n")
+    assert {item.name: item.label for item in found(DataSpec(str(tmp_path))).items()} == places
+
+
+def test_one_picture_of_two_classes_is_refused(tmp_path):
+    written(tmp_path, FLAT | {"labels.csv": (TABLES["labels.csv"] + "./0.png,dog\n").encode()})
+    with pytest.raises(UndiffuseError, match=r"labels.csv: 0.png is of class 'cat' and of class 'dog'; one is wanted"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("junk", [b"\xff\xfe\x00", b"{", b"[1, 2]", b"[" * 100_000])
@@ -375,6 +436,15 @@ def test_select_takes_some_of_an_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(zipped({f"a/{n}": d for n, d in files().items()} | {"b/sheet.png": b"junk"}))
     data = read(tmp_path / "x.zip", select="a/*/*.png")
     assert whole(data) == EXPECTED
+
+
+def test_only_what_may_be_labels_is_read_twice(tmp_path, monkeypatch):
+    """A small zip can hold many large files that are none."""
+    monkeypatch.setattr("undiffuse.data.sources.archive.NOTE", 100)
+    extra = {"cat/0.json": b" " * 101, "notes.csv": b"x", "labels.csv": (TABLES["labels.csv"]).encode()[:6000]}
+    (tmp_path / "x.zip").write_bytes(zipped(files() | extra | {"cat/1.json": b" " * 100}))
+    _, notes = found(DataSpec(str(tmp_path / "x.zip")))._listed()
+    assert set(notes) == {"labels.csv", "cat/1.json"}
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
@@ -424,7 +494,9 @@ def test_paths_hold_from_anywhere(tmp_path, monkeypatch):
     [
         ("/no/such/folder", "unknown data source '/no/such/folder'; no such file or folder"),
         ("*.tar", "no file matches this pattern"),
+        ("~nobody-of-this-name/x", "no such file or folder"),
         ("hub:", "wants a data set's name"),
+        ("hub::default", "wants a data set's name"),
         ("x.docx", "not a kind of data set; give a folder"),
         ("empty", "no pictures here"),
     ],

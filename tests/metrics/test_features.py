@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.images import from_levels
@@ -91,6 +92,20 @@ def test_efficientnet_is_the_packages_own_network():
     assert "sha256" in found.says["weights"] and "128x128" in found.says["resizing"]
     gray = extractor("efficientnet", About((1, 28, 28), (), lambda: None))
     assert gray(torch.zeros(2, 1, 28, 28)).shape == (2, 1280)
+
+
+@pytest.mark.parametrize("size", [(40, 28), (300, 150)])
+def test_efficientnet_sees_what_pillow_would_scale(size):
+    """Bicubic, antialiased, clamped, not rounded, as it says: of pictures that are smaller and larger."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    levels = fold(4).integers(0, 255, (1, 3, *size)).float()
+    bands = [Image.fromarray(band.numpy()).resize((128, 128), Image.Resampling.BICUBIC) for band in levels[0]]
+    scaled = torch.from_numpy(np.stack([np.asarray(band) for band in bands]))[None].clamp(0, 255)
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("efficientnet_lite_pytorch.EfficientNet.extract_features", lambda _, x: seen.append(x) or x)
+        extractor("efficientnet", About((3, *size), (), lambda: None))(from_levels(levels.to(torch.uint8)))
+    torch.testing.assert_close(seen[0], (scaled - 127) / 128, atol=1e-4, rtol=0)
 
 
 def test_a_missing_package_is_named(monkeypatch):

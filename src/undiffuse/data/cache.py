@@ -32,7 +32,7 @@ from undiffuse.data.survey import Finding, Size, Survey, Watch, shape_of, survey
 from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Tensor
 
-VERSION = 1
+VERSION = 2
 CHUNK = 256
 THREADS = min(8, os.cpu_count() or 1)
 
@@ -100,19 +100,27 @@ def _point(pointer: Path, known: Path) -> None:
 
 
 def _mapped(folder: Path) -> tuple[Tensor, Prepared]:
-    raw = json.loads((folder / "facts.json").read_text())
+    path = folder / "pictures.bin"
+    try:
+        facts = _facts(json.loads((folder / "facts.json").read_text()))
+        n, size = len(facts.labels), int(np.prod(facts.shape))
+        sound = path.stat().st_size == n * size
+        sound = sound and len(facts.held_out) == len(facts.digests) == len(facts.names) == n
+    except (OSError, ValueError, LookupError, TypeError):
+        sound = False
+    if not sound:
+        raise UndiffuseError(f"{folder}: the prepared pictures are damaged; delete this folder, it will be made again")
+    flat = torch.from_file(str(path), shared=False, size=n * size, dtype=torch.uint8)
+    return flat.view(n, *facts.shape), facts
+
+
+def _facts(raw: dict[str, Any]) -> Prepared:
     made = {
         "shape": tuple(raw["shape"]),
         "class_names": tuple(raw["class_names"]),
         "bad": [Finding(**finding) for finding in raw["bad"]],
     }
-    facts = Prepared(**(raw | made))
-    n, size = len(facts.labels), int(np.prod(facts.shape))
-    path = folder / "pictures.bin"
-    if path.stat().st_size != n * size:
-        raise UndiffuseError(f"{folder}: the prepared pictures are damaged; delete this folder, it will be made again")
-    flat = torch.from_file(str(path), shared=False, size=n * size, dtype=torch.uint8)
-    return flat.view(n, *facts.shape), facts
+    return Prepared(**(raw | made))
 
 
 def _kept(
@@ -129,7 +137,8 @@ def _kept(
         with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="writing-") as aside:
             _, facts = _read(source, spec, survey, Path(aside) / "pictures.bin", watch)
             (Path(aside) / "facts.json").write_text(json.dumps(asdict(facts)))
-            if not folder.exists():
+            if not (folder / "facts.json").is_file():
+                shutil.rmtree(folder, ignore_errors=True)  # what is left of one that someone took apart
                 Path(aside).rename(folder)
                 Path(aside).mkdir()
         _point(pointer, folder)

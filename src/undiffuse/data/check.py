@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from undiffuse.data.cache import Prepared, opened
-from undiffuse.data.prepare import counted_bad, kept_rows, split
+from undiffuse.data.prepare import counted_bad, kept_rows, lacking, split
 from undiffuse.data.sources import found
 from undiffuse.data.sources.base import Source
 from undiffuse.data.spec import DataSpec
@@ -42,7 +42,9 @@ def checked(spec: DataSpec, watch: Watch = iter) -> Checked:
     if facts.bad:
         trouble.append(f"{counted_bad(facts.bad)}: training would stop; with data.bad=skip it would leave them out")
     if not trouble:
-        rows += _seen(facts, usable)
+        train, held_out = split(facts, usable)
+        rows += _seen(facts, usable, len(train), len(held_out))
+        trouble += filter(None, [lacking(source.name, train, held_out)])
     return Checked(rows, trouble)
 
 
@@ -87,12 +89,11 @@ def _copies(facts: Prepared) -> Iterator[tuple[str, str]]:
             yield "", f"{crossed} of them in another class"
 
 
-def _seen(facts: Prepared, spec: DataSpec) -> Iterator[tuple[str, str]]:
-    train, held_out = split(facts, spec)
+def _seen(facts: Prepared, spec: DataSpec, train: int, held_out: int) -> Iterator[tuple[str, str]]:
     channels, height, width = facts.shape
     said = "as the source says" if any(facts.held_out) else f"data.held_out={spec.held_out:g}"
     left = len(facts.labels) - len(kept_rows(facts, spec))
-    yield "training sees", f"{channels}x{height}x{width}: {len(train):,} pictures, {len(held_out):,} held out ({said})"
+    yield "training sees", f"{channels}x{height}x{width}: {train:,} pictures, {held_out:,} held out ({said})"
     if left:
         yield "", f"{left} copies dropped (data.duplicates=drop)"
 

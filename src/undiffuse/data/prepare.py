@@ -1,6 +1,7 @@
 """A data set ready for training: which of the prepared pictures are trained on, and which are held out."""
 
 from collections import Counter
+from collections.abc import Sized
 
 import numpy as np
 import torch
@@ -24,14 +25,21 @@ def dataset(spec: DataSpec, watch: Watch = iter) -> Dataset:
             "without them: --set data.bad=skip"
         )
     train, held_out = split(facts, spec)
+    if lack := lacking(source.name, train, held_out):
+        raise UndiffuseError(lack)
     labels = torch.tensor(facts.labels, dtype=torch.int64)
     parts = [Part(pictures, labels, facts.levels).chosen(torch.from_numpy(rows)) for rows in (train, held_out)]
-    if not len(train) or not len(held_out):
-        raise UndiffuseError(
-            f"{source.name}: {len(train)} pictures to train on and {len(held_out)} to hold out; give it more pictures, "
-            "or another data.held_out or data.limit"
-        )
     return Dataset(source.name, parts[0], parts[1], facts.class_names, facts.content, notes(facts, spec, len(train)))
+
+
+def lacking(name: str, train: Sized, held_out: Sized) -> str:
+    """What keeps this split from training; nothing if nothing does."""
+    if len(train) and len(held_out):
+        return ""
+    return (
+        f"{name}: pictures to train on: {len(train)}, to hold out: {len(held_out)}; both are needed: give it more "
+        "pictures, or another data.held_out or data.limit"
+    )
 
 
 def load(source: str) -> Dataset:

@@ -1,6 +1,7 @@
 """What is asked of a data set, and what may be wrong with a picture."""
 
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 
@@ -46,6 +47,8 @@ class DataSpec:
                 raise UsageError(f"data.{key}: unknown name '{value}'; {nearest(value, known)}")
         if self.channels not in (None, 1, 3, 4):
             raise UsageError(f"data.channels: 1 (gray), 3 (colour) or 4 (with transparency), not {self.channels}")
+        if self.select is not None and not PurePosixPath(self.select).parts:
+            raise UsageError("data.select: a pattern is wanted, for example '*.png'")
         if self.background is not None:
             colour(self.background)
 

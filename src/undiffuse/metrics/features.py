@@ -72,7 +72,10 @@ def _pca(about: About) -> Features:
     mean = train.mean(0)
     _, _, axes = np.linalg.svd(train[:: max(1, len(train) // 5000)] - mean, full_matrices=False)
     kept = axes[:COMPONENTS]
-    said = {"features": f"the first {len(kept)} principal components of the train images' pixels in [-1, 1]"}
+    said = {
+        "features": f"the first {len(kept)} principal components of the train images' pixels in [-1, 1]",
+        "axes": f"sha256 {sha256(mean.tobytes() + kept.tobytes()).hexdigest()[:16]}",  # other train images, other axes
+    }
     return Features(
         "pca", "squared distance of pixels in [-1, 1]", said, lambda images: (pixels(images) - mean) @ kept.T
     )

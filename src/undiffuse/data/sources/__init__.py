@@ -78,11 +78,11 @@ def found(spec: DataSpec) -> Source:
     text = spec.source
     if text in SOURCES:
         return SOURCES[text](spec)
-    if text == "hub:":
+    if text.startswith("hub:") and not text.removeprefix("hub:").split(":")[0].strip():
         raise UsageError("hub: wants a data set's name: hub:ylecun/mnist")
     if text.startswith("hub:"):
         return Hub(text.removeprefix("hub:"), spec)
-    return _at(Path(text).expanduser(), spec)
+    return _at(_path(text), spec)
 
 
 def anywhere(source: str) -> str:
@@ -90,7 +90,14 @@ def anywhere(source: str) -> str:
     if source.startswith("hub:") and not Path(source.removeprefix("hub:")).exists():
         return source
     scheme = "hub:" if source.startswith("hub:") else ""
-    return source if source in SOURCES else f"{scheme}{Path(source.removeprefix('hub:')).expanduser().absolute()}"
+    return source if source in SOURCES else f"{scheme}{_path(source.removeprefix('hub:')).absolute()}"
+
+
+def _path(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~name of nobody
+        return Path(text)
 
 
 def _at(path: Path, spec: DataSpec) -> Source:
@@ -104,7 +111,9 @@ def _at(path: Path, spec: DataSpec) -> Source:
         return Cifar(path, path.name)
     if path.is_dir():
         return _in_folder(path, spec)
-    if path.suffix in (".npz", ".npy"):
+    if not path.is_file():
+        raise UsageError(f"{path}: neither a file nor a folder")
+    if path.suffix.lower() in (".npz", ".npy"):
         return Arrays(path)
     if path.suffix == ".parquet":
         return Hub(text, spec)

@@ -9,12 +9,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from undiffuse.data.sources.base import MAX_BYTES, Item, in_a_line, opened_lines, stamp_of
-from undiffuse.data.sources.labelling import KEYS, Place, Places, by_folders, by_table, pictures_of, table_beside
+from undiffuse.data.sources.labelling import (
+    KEYS,
+    TABLES,
+    Place,
+    Places,
+    by_folders,
+    by_table,
+    pictures_of,
+    table_beside,
+)
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError
 
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-NOTE = 1 << 20  # bytes of a label file beside a picture, at most
+NOTE, NOTES = 1 << 20, (".cls", ".json")  # of a label file beside a picture: bytes at most, suffixes
 Member = tuple[str, int, Callable[[], bytes]]  # name, size, read
 
 
@@ -56,7 +65,7 @@ class Archive:
         for path in self.paths:
             for name, size, read in _members(path):
                 names.append(name)
-                if name.endswith((".cls", ".json", ".csv", ".jsonl")) and size <= 64 * NOTE:
+                if size <= (64 * NOTE if name in (self.spec.labels, *TABLES) else NOTE * name.endswith(NOTES)):
                     content = _content(size, read)
                     notes[name] = b"" if isinstance(content, BadPicture) else content
         return names, notes

@@ -54,7 +54,7 @@ class Arrays:
 
     def items(self) -> Iterator[Item]:
         with _reading(self.path):
-            if self.path.suffix == ".npy":
+            if self.path.suffix.lower() == ".npy":
                 with self.path.open("rb") as file:
                     yield from self._part(file, None, None, self.path.name)
                 return
@@ -82,7 +82,7 @@ class Arrays:
             )
         if labels is not None and len(labels) != shape[0]:
             raise UndiffuseError(f"{self.path}: {shape[0]} pictures, but {len(labels)} labels")
-        channels_first = len(shape) == 4 and shape[3] > MAX_CHANNELS and shape[1] <= 4
+        channels_first = len(shape) == 4 and shape[1] <= 4 < shape[3]
         if 0 in shape[1:] or (len(shape) == 4 and not channels_first and shape[3] > MAX_CHANNELS):
             raise UndiffuseError(
                 f"{self.path}: '{key}' is {list(shape)}; [n, h, w, c] with 1 to {MAX_CHANNELS} channels is wanted"

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol, runtime_checkable
+from unicodedata import category
 
 import numpy as np
 
@@ -69,7 +71,10 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 def read_bytes(path: Path) -> bytes | BadPicture:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        found = path.stat()
+        if not S_ISREG(found.st_mode):  # a pipe may never begin, a device never end
+            return BadPicture("unreadable", "not a file")
+        if found.st_size > MAX_BYTES:
             return BadPicture("too large", f"larger than {MAX_BYTES >> 20} MiB")
         return path.read_bytes()
     except PermissionError:
@@ -78,13 +83,21 @@ def read_bytes(path: Path) -> bytes | BadPicture:
         return BadPicture("unreadable", f"cannot be read ({error.strerror})")
 
 
+def printable(name: str) -> str:
+    """Control characters, and bytes of a file's name that are no text, by their codes: any name goes into any file."""
+    return "".join(sign if category(sign) not in ("Cc", "Cs") else ascii(sign)[1:-1] for sign in name)
+
+
 def in_a_line(error: Exception) -> str:
     """What a library said of a file, short enough to be quoted."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
 
 
 def opened_lines(path: Path) -> str:
+    content = read_bytes(path)
+    if isinstance(content, BadPicture):
+        raise UndiffuseError(f"{path}: {content}")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UndiffuseError(f"{path}: cannot be read as text ({getattr(error, 'strerror', None) or error})") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UndiffuseError(f"{path}: not text in UTF-8 ({error}); save it again as UTF-8") from error

@@ -45,11 +45,16 @@ class Folder:
             yield places.item(name, read_bytes(self.folder / name))
 
     def _listed(self) -> list[str]:
-        """Every file, by its path from here with forward slashes; links to folders are not followed."""
-        found = []
-        for top, _, files in os.walk(self.folder):
-            below = Path(top).relative_to(self.folder)
-            found += [(below / file).as_posix() for file in files]
+        """Every file, by its path from here with forward slashes; no link is followed to a folder already seen, for it
+        may lead round in a circle."""
+        found: list[str] = []
+        seen: set[Path] = set()
+        for top, folders, files in os.walk(self.folder, followlinks=True):
+            here = Path(top)
+            seen.add(here.resolve())
+            found += [(here.relative_to(self.folder) / file).as_posix() for file in files]
+            inside = [here / name for name in sorted(folders) if not name.startswith(".")]
+            folders[:] = [path.name for path in inside if not path.is_symlink() or path.resolve() not in seen]
         return sorted(found)
 
     def _table(self, listed: list[str]) -> Path | None:

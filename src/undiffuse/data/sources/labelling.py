@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
 
-from undiffuse.data.sources.base import Item, natural
+from undiffuse.data.sources.base import Item, natural, printable
 from undiffuse.data.spec import BadPicture
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 
@@ -55,7 +55,8 @@ class Places:
 
     def item(self, name: str, content: bytes | BadPicture) -> Item:
         place = self.of.get(name, Place())
-        return Item(name, content, place.label, place.held_out)
+        label = None if place.label is None else printable(place.label)
+        return Item(printable(name), content, label, place.held_out)
 
 
 def pictures_of(names: Sequence[str], select: str | None) -> list[str]:
@@ -101,24 +102,28 @@ def table_beside(names: Sequence[str]) -> str | None:
 
 def by_table(names: Sequence[str], text: str, origin: str, key: str | None) -> Places:
     """Classes from a table whose rows name the files: by whole path, by the end of the path, or by stem."""
-    mapping = _mapping(_rows(text, origin), names, origin, key)
+    pairs = _pairs(_rows(text, origin), names, origin, key)
     find = _finder(names)
     places: dict[str, Place] = {}
-    for file, label in mapping.items():
+    for file, label in pairs:
         for name in find(file):
-            places[name] = Place(label)
+            if (other := places.setdefault(name, Place(label)).label) != label:
+                raise UndiffuseError(f"{origin}: {name} is of class '{other}' and of class '{label}'; one is wanted")
     if not places:
         raise UndiffuseError(
-            f"{origin}: names none of the {len(names)} pictures (its first: {next(iter(mapping), 'none')})"
+            f"{origin}: names none of the {len(names)} pictures (its first: {pairs[0][0] if pairs else 'none'})"
         )
     return Places(places)
 
 
 def _rows(text: str, origin: str) -> list[dict[str, Any]]:
-    """CSV with a header, JSON (a list of objects, or an object from name to class), or JSON lines."""
+    """CSV with a header, in commas, semicolons or tabs; JSON (a list of objects, or an object from name to class); JSON
+    lines."""
     try:
         if origin.endswith(".csv"):
-            return [dict(row) for row in csv.DictReader(io.StringIO(text))]
+            first = text.partition("\n")[0]
+            delimiter = max(",;\t", key=first.count)
+            return [dict(row) for row in csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)]
         if origin.endswith(".jsonl"):
             raw: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
         else:
@@ -144,7 +149,8 @@ def _flat(row: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
                 yield from _flat(shared | child, depth + 1)
 
 
-def _mapping(rows: list[dict[str, Any]], names: Sequence[str], origin: str, key: str | None) -> dict[str, str]:
+def _pairs(rows: list[dict[str, Any]], names: Sequence[str], origin: str, key: str | None) -> list[tuple[str, str]]:
+    """File and class of every row that has both."""
     columns = [str(column) for column in Counter(column for row in rows for column in row)]
     file_key = _file_column(rows, names, columns)
     if file_key is None:
@@ -153,9 +159,8 @@ def _mapping(rows: list[dict[str, Any]], names: Sequence[str], origin: str, key:
     if label_key not in columns:
         hint = nearest(key, columns) if key else f"say which with data.label_key; columns: {', '.join(columns[:12])}"
         raise UsageError(f"{origin}: which column holds the classes? {hint}")
-    return {
-        str(row[file_key]): str(row[label_key]) for row in rows if row.get(file_key) and _is_label(row.get(label_key))
-    }
+    full = [row for row in rows if row.get(file_key) and _is_label(row.get(label_key))]
+    return [(str(row[file_key]), str(row[label_key])) for row in full]
 
 
 def _is_label(value: Any) -> bool:
@@ -171,9 +176,11 @@ def _file_column(rows: list[dict[str, Any]], names: Sequence[str], columns: list
 
 
 def _finder(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """A whole path means one file; an end of a path, or a stem, all files that have it."""
     ends: dict[str, list[str]] = {}
     for name in names:
         path = PurePosixPath(name)
         for end in {"/".join(path.parts[start:]) for start in range(len(path.parts))} | {path.stem}:
             ends.setdefault(end, []).append(name)
+    ends |= {name: [name] for name in names}
     return lambda file: ends.get(file.removeprefix("./"), [])
