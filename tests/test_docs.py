@@ -46,6 +46,23 @@ def test_the_family_of_the_noise_page_passes_its_check_and_is_usable(tables):
     assert NOISES["triangular"]().exact == {"flow"}
 
 
+def test_the_steered_samples_of_the_samplers_page_follow_bayes_rule():
+    names: dict = {}
+    for block in python_of(ROOT / "docs/samplers.md"):
+        exec(block, names)
+    assert names["x"].mean().item() == pytest.approx(0.8, abs=0.03)
+    assert names["x"].std().item() == pytest.approx(0.447, abs=0.02)
+
+
+def test_every_difference_of_the_samplers_page_is_pinned_by_a_test_and_every_sampler_is_there():
+    page, tests = ((ROOT / name).read_text() for name in ("docs/samplers.md", "tests/diffusion/test_parity.py"))
+    differences = page.split("## Where diffusers differs")[1]
+    named = re.findall(r"`(\w{15,})`", "\n".join(re.findall(r"\|([^|]*)\|$", differences, re.M)))
+    pinned = tests.split("# -- where they differ")[1]
+    assert sorted(set(named)) == sorted(re.findall(r"^def test_(\w+)", pinned, re.M))
+    assert set(re.findall(r"^\| `(\w+)` \|", page.split("## Times")[0], re.M)) == set(SAMPLERS)
+
+
 def test_the_readme_examples_run(tables, monkeypatch, demo_like_run, capsys):
     monkeypatch.chdir(demo_like_run.parent.parent)
     names: dict = {}

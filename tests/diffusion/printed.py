@@ -69,7 +69,7 @@ def dpmpp(order):
 
 
 def dpmpp_sde(x, times, ab, D, z):
-    """Lu et al. 2022 (DPM-Solver++), eq. 18 and the second-order multistep form of its appendix."""
+    """Lu et al. 2022 (DPM-Solver++), SDE-DPM-Solver++1 and the second-order multistep form of its appendix."""
     out, seen = [], []
     for t, s in pairwise(times):
         m0 = D(x, t)

@@ -170,12 +170,15 @@ def test_dynamic_thresholding():
     np.testing.assert_allclose(guess.x0.numpy(), np.clip(raw.x0.numpy(), -a, a) / a, rtol=1e-6)
     assert (a > 1).any()
     torch.testing.assert_close(guess.x_t, X * 3)
+    small = thresholded(lambda x, t: Split.from_x0(x, x / 10, np.float64(0.6), np.float64(0.8)))(X, T)
+    torch.testing.assert_close(small.x0, X / 10)  # a quantile below 1 stretches nothing
     with refused(UsageError, "share of dynamic thresholding"):
         thresholded(bind(denoiser(), Y), 0.5)
 
 
-def test_classifier_guidance_is_bayes_rule():
-    """N(0, 1) data has eps = sigma x_t; seen through log N(z; x_t, 1) at scale 1 it is the posterior's."""
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_classifier_guidance_is_bayes_rule(scale):
+    """N(0, 1) data has eps = sigma x_t; seen scale times through log N(z; x_t, 1) it is the posterior's."""
     made, z = Process(schedule("cosine")), 0.7
     signal, sigma = (float(scale) for scale in made.scales(T))
 
@@ -183,8 +186,8 @@ def test_classifier_guidance_is_bayes_rule():
         return Split.from_eps(x_t, sigma * x_t, np.float64(signal), np.float64(sigma))
 
     with torch.no_grad():
-        guess = steered(prior, lambda x, t: -((z - x) ** 2).flatten(1).sum(1) / 2)(X, T)
-    torch.testing.assert_close(guess.eps, sigma * X - sigma * (z - X))
+        guess = steered(prior, lambda x, t: -((z - x) ** 2).flatten(1).sum(1) / 2, scale)(X, T)
+    torch.testing.assert_close(guess.eps, sigma * X - scale * sigma * (z - X))
     torch.testing.assert_close(guess.x_t, X)
     assert not guess.x0.requires_grad
 

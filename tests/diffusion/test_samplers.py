@@ -13,6 +13,7 @@ import torch
 from laws import SAMPLED, Data, alpha_bar_at, assert_law, refused, run, schedule
 
 import undiffuse as ud
+from undiffuse.diffusion.noise import Laplace, Mixture, Uniform
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.errors import UndiffuseError, UsageError
 
@@ -137,6 +138,17 @@ def test_ddim_of_eta_one_is_ancestral_sampling_with_the_small_variance(name, tim
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a.x, b.x, rtol=1e-8, atol=1e-8)
     assert (torch.cat([frame.x0 for frame in one]).abs() == 1).any() == (wrap is ud.clipped)
+
+
+@pytest.mark.parametrize("family", [ud.Gaussian(), Laplace(), Mixture(), Uniform()], ids=lambda noise: noise.name)
+def test_dpmpp_sde_without_a_past_is_ancestral_sampling_for_every_noise(family):
+    made = ud.Process(schedule("linear"), noise=family)
+    x_t, denoise = ud.rng.fold(3).normal((64, 1)).double(), DATA.denoiser(made)
+    one, other = (
+        sampler.step(made, denoise, x_t, 300.0, 200.0, ud.rng.fold(4))[0]
+        for sampler in (ud.samplers.DPMppSDE(), ud.samplers.Ancestral())
+    )
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 
 def test_ddim_of_eta_zero_draws_nothing():

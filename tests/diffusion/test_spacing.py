@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import refused
+from laws import refused, schedule
 
 from undiffuse.diffusion.samplers.spacing import SPACINGS, times
 from undiffuse.errors import UsageError
@@ -44,6 +44,30 @@ def test_quadratic_times_are_even_in_their_root(steps):
     assert len(visited) <= steps
     assert all(np.abs(visited - t).min() <= 0.5 for t in expected)
     assert np.diff(visited)[0] < 10 * np.diff(visited)[-1] < 0
+
+
+EVEN = {  # what is even in the spacing, of sigma / signal
+    "log-snr": (np.log, np.exp),
+    "karras": (lambda rho: rho ** (1 / 7), lambda root: root**7),
+}
+
+
+@pytest.mark.parametrize("steps", [5, 12, 40])
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("spacing", EVEN)
+def test_times_of_the_schedule_are_even_in_their_own_way(spacing, name, steps):
+    """Lu et al. 2022; Karras et al. 2022, eq. 5: from T, or from lambda = -5.1 after it, to t = 1."""
+    made, (there, back) = schedule(name), EVEN[spacing]
+    first = min(float(np.exp(-made.half_log_snr(1000))), np.exp(5.1))
+    last = float(np.exp(-made.half_log_snr(1)))
+    rho = back(np.linspace(there(first), there(last), steps))
+    visited = np.array(times(made, steps, spacing))
+    assert (visited[0], visited[-2], visited[-1]) == (1000, 1, 0)
+    at = made.half_log_snr(np.arange(1, 1001))
+    for r in rho[1:]:  # the whole time nearest to the one whose sigma / signal is r is visited
+        t = float(np.interp(np.log(r), -at, np.arange(1, 1001)))
+        assert np.abs(visited - t).min() <= 0.6
+    assert len(visited) <= steps + 1
 
 
 @pytest.mark.parametrize("spacing", ["quadratic", "trailing", "uniform"])

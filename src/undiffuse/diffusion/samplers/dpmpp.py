@@ -20,7 +20,7 @@ class DPMpp:
     order 1: the guess itself, which is DDIM. order 2: algorithm 2 of the paper, half a step along the line through two
     guesses. order 3: the exact mean of the parabola through three (the paper's code halves its last coefficient, which
     makes that one of second order). Of that order in lambda; the first steps and the one to s = 0 are of lower order.
-    One network call a step.
+    Steps over twice as long as the one before extrapolate less (Past.within, Past.ahead). One network call a step.
     """
 
     order: int = 2
@@ -42,8 +42,9 @@ class DPMpp:
 class DPMppSDE:
     """SDE-DPM-Solver++(2M): a draw of the posterior q(x_s | x_t, x0) at the x0 of DPMpp(2).
 
-    The paper's eq. 18: mean (sigma_s / sigma_t) e^-h x_t + signal_s (1 - e^-2h) x0, variance sigma_s^2 (1 - e^-2h). Its
-    first order is ancestral sampling with the small variance. Bias of order 1 / steps or less; one network call a step.
+    With the guess itself it is ancestral sampling with the small variance, in lambda's letters
+    x_s = (sigma_s / sigma_t) e^-h x_t + signal_s (1 - e^-2h) x0 + sigma_s sqrt(1 - e^-2h) z. Bias of order
+    1 / steps or less; one network call a step.
     """
 
     def step(

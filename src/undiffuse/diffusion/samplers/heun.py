@@ -16,7 +16,7 @@ CHURN_MOST = log(2) / 2  # gamma <= sqrt(2) - 1 (algorithm 2)
 
 @dataclass(frozen=True)
 class Euler:
-    """dy / d rho = eps with y = x / signal, rho = sigma / signal (eq. 3 with s(t) = 1), a straight step.
+    """dy / d rho = eps with y = x / signal, rho = sigma / signal (eq. 1 and 3), a straight step.
 
     The same update as DDIM(0), in other letters. First order; one network call a step.
     """

@@ -2,7 +2,8 @@
 
 The probability-flow ODE between t and s is solved exactly by a DDIM step whose x0 (or eps) is the mean of x0 (or eps)
 along the way, under the weight exp(lambda) (or exp(-lambda)) with lambda = log(signal / sigma) (Lu et al. 2022,
-DPM-Solver++, eq. 9; DPM-Solver, eq. 3.4). The solvers differ in the polynomial that stands in for what is not known.
+DPM-Solver++, proposition 4.1; DPM-Solver, eq. 3.4). The solvers differ in the polynomial that stands in for what is
+not known.
 """
 
 from dataclasses import dataclass

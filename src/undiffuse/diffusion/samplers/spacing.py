@@ -28,7 +28,7 @@ def quadratic(T: int, steps: int) -> np.ndarray:
 
 
 def log_snr(schedule: NoiseSchedule, steps: int) -> np.ndarray:
-    """Equal steps of lambda = log(signal / sigma) between T and 1 (Lu et al. 2022, section 3.4).
+    """Equal steps of lambda = log(signal / sigma) between T and 1 (Lu et al. 2022, DPM-Solver).
 
     Where lambda_T lies below -5.1 (cosine, zero terminal SNR) the second time is where equal steps from -5.1 have it.
     """

@@ -20,7 +20,8 @@ class UniPC:
     Both are the mean of a polynomial through guesses of x0: the predictor's through the last `order`, the corrector's
     through those and the one at its end (algorithms 1 to 3, B(h) = e^h - 1, prediction of x0). With two guesses the
     predictor, and with one the corrector, goes half a step along a line, as in the paper's section 3.4. The call of the
-    corrector is the predictor's next: one network call a step. Order `order` + 1, less at the ends as DPMpp.
+    corrector is the predictor's next: one network call a step. Order `order` + 1, less at the ends and in long steps
+    as DPMpp.
     """
 
     order: int = 2
