@@ -173,7 +173,7 @@ USAGE = [
     (edit("impaint"), "did you mean 'inpaint'?"),
     (edit("inpaint"), "inpaint needs --mask: a picture, white where to paint, or one of left, right"),
     (edit("inpaint", "--mask", "left", "--strength", "0.5"), "--strength is for variation, not for inpaint"),
-    (edit("reconstruct", "-n", "3"), "-n is for inpaint and interpolate and variation, not for reconstruct"),
+    (edit("reconstruct", "-n", "3"), "-n is for inpaint and variation and interpolate, not for reconstruct"),
     (edit("inpaint", "--mask", "left", "--repeats", "0"), "repeats must be at least 1"),
     (edit("inpaint", "--mask", "left", "-n", "0"), "-n must be at least 1"),
     (edit("inpaint", "--mask", "black.png"), "everything is known: there is nothing to paint"),
