@@ -1,10 +1,11 @@
 """Quality against network calls: Frechet distance of samples by every sampler and spacing, the same seeds throughout.
 
 Run: python benchmarks/samplers.py MODEL OUT.jsonl [--n 5000] [--calls 5 8 10 ...] [--samplers ...] [--spacings ...]
-     python benchmarks/samplers.py MODEL OUT.jsonl --table [--plot OUT.png]
+     python benchmarks/samplers.py MODEL OUT.jsonl --table [--plot OUT.png] [--at 10] [--against ddim uniform 250]
 
 Steps are as many as the calls allow: Heun and EDM take two calls a step, PNDM four in each of its first three. A row
 that is already in OUT.jsonl is not made again, so it can be stopped, or shared by processes (--part 0/2, --part 1/2).
+`euler` and `dpmpp_1m` are `ddim` in other letters (tests/diffusion/test_solvers.py), so they are left out.
 Each row keeps 200 bootstrap replicates of the distance over samples, the same resampling in every row, so that rows can
 be compared pair by pair. Excess is the distance above that of as many train images (the floor).
 """
@@ -27,7 +28,8 @@ from undiffuse.pipeline import Pipeline
 CALLS = (5, 8, 10, 15, 20, 50, 100, 250, 1000)
 SPACED = ("uniform", "quadratic", "trailing", "log-snr", "karras", "fitted")
 WITH_NOISE = ("ancestral_small", "ancestral_large", "dpmpp_2m_sde", "edm")
-NAMES = [*(name for name in SAMPLERS if name != "ancestral"), *WITH_NOISE[:2]]
+SAME = ("ancestral", "euler", "dpmpp_1m")  # named by variance below; and those that are ddim
+NAMES = [*(name for name in SAMPLERS if name not in SAME), *WITH_NOISE[:2]]
 REPLICATES = 200
 
 
@@ -125,8 +127,33 @@ def table(given: argparse.Namespace) -> None:
             known = [(value, spacing) for value, spacing in found if value is not None]
             cells.append("{:.3f} {}".format(*min(known)) if known else "")
         print(f"| {name} | " + " | ".join(cells) + " |")
+    if given.at:
+        at_one_budget(rows, names, given.at, tuple(given.against[:2]), int(given.against[2]))
     if given.plot:
         plotted(rows, names, calls, floor, given.plot)
+
+
+def at_one_budget(
+    rows: dict[tuple[str, str, int], dict[str, Any]], names: list[str], calls: int, against: tuple[Any, ...], long: int
+) -> None:
+    """Every spacing at this many calls, and the best five beside a long run: difference and its 95 % interval."""
+    print(f"\n| {calls} calls | " + " | ".join(SPACED) + " |\n|" + "---|" * (len(SPACED) + 1))
+    for name in names:
+        found = [rows.get((name, spacing, calls)) for spacing in SPACED]
+        cells = ["" if row is None or row["frechet"] is None else f"{row['frechet']:.3f}" for row in found]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    reference = rows.get((*against, long))
+    if reference is None:
+        return
+    print(f"\n{' '.join(against)} {long}: {reference['frechet']:.4f}")
+    known = [row for key, row in rows.items() if key[2] == calls and row["frechet"] is not None]
+    for row in sorted(known, key=lambda row: row["frechet"])[:5]:
+        apart = np.array(row["replicates"]) - np.array(reference["replicates"])
+        low, high = np.quantile(apart, (0.025, 0.975))
+        gap = row["frechet"] - reference["frechet"]
+        print(
+            f"{row['sampler']} {row['spacing']} {calls}: {row['frechet']:.4f}, {gap:+.4f} ({low:+.4f} to {high:+.4f})"
+        )
 
 
 def plotted(
@@ -166,6 +193,10 @@ def main() -> None:
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--at", type=int, metavar="CALLS")
+    parser.add_argument(
+        "--against", nargs=3, default=("ddim", "uniform", "250"), metavar=("SAMPLER", "SPACING", "CALLS")
+    )
     given = parser.parse_args()
     table(given) if given.table else made(given)
 
