@@ -12,8 +12,11 @@ import pytest
 import torch
 
 import tiny
+from undiffuse.config import read
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
-from undiffuse.jobs import Training
+from undiffuse.jobs import CheckpointWarning, Training
+from undiffuse.pipeline import Pipeline
+from undiffuse.quality import Quality, judged
 from undiffuse.train import checkpoint
 
 
@@ -125,14 +128,155 @@ def test_junk_beside_the_checkpoints_does_not_stop_a_resume(tiny_run, tmp_path, 
     assert (run / "samples").is_dir()
 
 
-@pytest.mark.parametrize("group", ["backbone", "ema", "optimizer"])
-def test_a_broken_checkpoint_is_named_and_nothing_is_touched(run_copy, group):
-    path = run_copy / "checkpoints" / "00000006" / f"{group}.safetensors"
+def truncated(path) -> None:
     path.write_bytes(path.read_bytes()[:-7])
-    before = tiny.tree(run_copy)
-    with pytest.raises(UndiffuseError, match=f"00000006/{group}.safetensors: truncated"):
-        Training.resume(run_copy)
-    assert tiny.tree(run_copy) == before
+
+
+def flipped(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [truncated, flipped, lambda path: path.unlink()])
+@pytest.mark.parametrize("name", ["backbone.safetensors", "ema.safetensors", "optimizer.safetensors"])
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tiny_run, run_copy, name, spoil):
+    spoil(run_copy / "checkpoints" / "00000006" / name)
+    with pytest.warns(CheckpointWarning, match=f"00000006/{name}: .*going on from the checkpoint before it"):
+        training = Training.resume(run_copy)
+    assert training.trainer.step == 4
+    assert logged(run_copy) == [2, 4]
+    for _ in training:
+        pass
+    assert tiny.weights(run_copy, 6) == tiny.weights(tiny_run, 6)
+
+
+def test_a_broken_state_falls_back_too(run_copy):
+    (run_copy / "checkpoints" / "00000006" / "state.json").write_text("{")
+    with pytest.warns(CheckpointWarning, match="not a checkpoint's state"):
+        assert Training.resume(run_copy).trainer.step == 4
+
+
+@pytest.mark.parametrize("group", ["backbone", "ema", "optimizer"])
+def test_where_no_checkpoint_is_whole_the_first_is_named_and_nothing_is_touched(tiny_run, tmp_path, group):
+    run = tiny.without_later_checkpoints(tiny_run, 2, tmp_path / "run")
+    truncated(run / "checkpoints" / "00000002" / f"{group}.safetensors")
+    before = tiny.tree(run)
+    with pytest.raises(UndiffuseError, match=f"00000002/{group}.safetensors: missing or truncated"):
+        Training.resume(run)
+    assert tiny.tree(run) == before
+
+
+def test_a_full_disk_ends_in_one_line_and_what_is_saved_is_whole(tiny_run, tmp_path, monkeypatch):
+    training = Training.start(tiny.config(), tmp_path / "run", "x")
+    real = checkpoint.save_file
+
+    def full(tensors, path):
+        if training.trainer.step == 4 and path.name.startswith("optimizer"):
+            raise OSError(28, "No space left on device")
+        real(tensors, path)
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(UndiffuseError, match=r"No space left on device.*; step 2 is saved: make room, then go on with"):
+        list(training)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000002"]
+    monkeypatch.undo()
+    finish(tmp_path / "run")
+    assert tiny.weights(tmp_path / "run", 6) == tiny.weights(tiny_run, 6)
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(tmp_path):
+    run = tiny.trained(
+        tmp_path / "run", train__keep=1, train__quality_every=2, train__quality_n=20, train__quality_steps=2
+    )
+    records = [json.loads(line) for line in (run / "quality.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [2, 4, 6]
+    assert records[0]["verdict"] == "first"
+    best = min(records, key=lambda record: record["frechet"])["step"]
+    assert checkpoint.steps(run / "checkpoints") == sorted({best, 6})
+    pipe = Pipeline.load(run, checkpoint="best")
+    saved = checkpoint.load_tensors(run / "checkpoints" / f"{best:08d}", "ema")
+    assert all(torch.equal(saved[name], value) for name, value in pipe.denoiser.backbone.state_dict().items())
+
+
+def test_measuring_on_the_way_changes_nothing_and_resumes(tiny_run, tmp_path):
+    changes = {"train__quality_every": 2, "train__quality_n": 20, "train__quality_steps": 2}
+    run = tiny.trained(tmp_path / "run", **changes)
+    assert tiny.weights(run, 6) == tiny.weights(tiny_run, 6)
+    before = (run / "quality.jsonl").read_text()
+    for step in (4, 6):
+        shutil.rmtree(run / "checkpoints" / f"{step:08d}")
+    finish(run)
+    assert (run / "quality.jsonl").read_text() == before
+
+
+def test_training_stops_of_itself_when_nothing_gets_better(tmp_path, monkeypatch):
+    values = iter([3.0, 2.0, 2.01, 2.02, 1.0])
+    monkeypatch.setattr("undiffuse.quality.Judge._distance", lambda judge, pipe: (next(values), 0.1))
+    monkeypatch.setattr("undiffuse.quality.Judge.floor", 0.5)
+    monkeypatch.setattr(
+        "undiffuse.quality.Judge.measure",
+        lambda self, step, averaged, raw, before: _quality(self, step, before),
+    )
+
+    def _quality(judge, step, before):
+        value, stderr = judge._distance(None)
+        verdict, idle = judged([(r["frechet"], r["stderr"]) for r in before], value, stderr)
+        return Quality(step, value, stderr, value, 0.5, verdict, idle)
+
+    training = Training.start(
+        tiny.config(train__steps=20, train__quality_every=2, train__patience=2), tmp_path / "run", "x"
+    )
+    list(training)
+    assert training.trainer.step == 8
+    assert training.ended == "stopped at step 8: no better for 2 measures"
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 8
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "verdict"),
+    [
+        ([], (1.0, 0.1), ("first", 0)),
+        ([(2.0, 0.1)], (1.0, 0.1), ("improving", 0)),
+        ([(2.0, 0.1)], (1.95, 0.1), ("flat", 1)),
+        ([(2.0, 0.1)], (2.5, 0.1), ("getting worse", 1)),
+        ([(2.0, 0.1), (1.9, 0.1)], (1.8, 0.1), ("improving", 0)),  # slowly, against the last that improved
+    ],
+)
+def test_verdicts(before, now, verdict):
+    assert judged(before, *now) == verdict
+
+
+def test_patience_without_measures_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"train\.quality_every"):
+        Training.start(tiny.config(train__patience=2), tmp_path / "run", "x")
+
+
+def test_a_time_budget_becomes_a_number_of_steps(tmp_path):
+    training = Training.start(tiny.config(train__minutes=0.005), tmp_path / "run", "x")
+    assert read(training.run.config).train.steps == training.config.train.steps >= 1
+    assert training.trainer.step == 0
+
+
+def test_several_averages_side_by_side(tiny_run, tmp_path):
+    run = tiny.trained(tmp_path / "run", train__ema=[0.9, 0.1])
+    mine, wanted = tiny.weights(run, 6), tiny.weights(tiny_run, 6)
+    other = mine.pop("ema-0.1.safetensors")
+    assert mine == wanted
+    assert other != mine["ema.safetensors"]
+    same = tiny.trained(tmp_path / "same", train__ema=0.1)
+    assert tiny.weights(same, 6)["ema.safetensors"] == other
+    loaded = Pipeline.load(run, weights="ema-0.1").denoiser.backbone.state_dict()
+    assert all(torch.equal(x, Pipeline.load(same).denoiser.backbone.state_dict()[name]) for name, x in loaded.items())
+    with pytest.raises(UsageError, match=r"'ema', 'raw', 'ema-0\.1' here, not 'ema-0\.7'"):
+        Pipeline.load(run, weights="ema-0.7")
+
+
+def test_a_tracker_that_is_unknown_or_not_installed_is_refused(tmp_path):
+    for name, words in (("tensorbord", "did you mean 'tensorboard'"), ("clearml", "pip install clearml")):
+        with pytest.raises(UsageError, match=words):
+            Training.start(tiny.config(train__trackers=[name]), tmp_path / "run", "x")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
 from undiffuse.train.checkpoint import fill
+from undiffuse.train.plan import Plan
 from undiffuse.train.times import TIME_SAMPLINGS, TimeSampling
-from undiffuse.train.trainer import Plan
 
 
 class NoiseWarning(UserWarning):
@@ -207,12 +207,24 @@ def plan(config: Config) -> Plan:
         lr=train.lr,
         warmup=train.warmup,
         lr_decay=train.lr_decay,
-        ema=train.ema,
+        ema=decays(config),
         grad_clip=train.grad_clip,
         num_classes=num_classes(config),
         label_dropout=train.label_dropout,
         max_skips=train.max_skips,
+        micro_batch=train.micro_batch,
+        precision=train.precision,
+        shard=train.shard,
     )
+
+
+def decays(config: Config) -> tuple[float, ...]:
+    """Of the averages side by side, the one to sample from first."""
+    said = config.train.ema
+    found = (said,) if isinstance(said, float) else tuple(said)
+    if len(set(found)) < len(found):
+        raise UsageError(f"train.ema: a decay stands twice in {list(found)}; once is enough")
+    return found
 
 
 def times(config: Config) -> TimeSampling:

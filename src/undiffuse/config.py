@@ -21,6 +21,7 @@ Held = Annotated[int, Field(ge=1, le=MOST)]
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _as_name(value: Any) -> Any:
@@ -124,16 +125,22 @@ class Diffusion(_Section):
 class Train(_Section):
     """steps updates of batch_size images. *_every count steps; 0 means only at the end.
 
-    time_sampling: how t is drawn, see undiffuse.train.times. gradient_checkpointing: less memory, more time, the same
-    weights. compile: torch.compile the network (GPUs).
+    minutes: instead of steps; their number is measured at the start. micro_batch: images that a process handles at once
+    (0: all of its share), which changes memory and time, not the training. ema: one decay, or several averages side by
+    side. time_sampling: how t is drawn, see undiffuse.train.times. keep: checkpoints, besides the best (0: all).
+    quality_every: draw quality_n samples in quality_steps steps and compare them with real ones; patience: stop after
+    so many without a better one. gradient_checkpointing: less memory, more time, the same weights. compile:
+    torch.compile the network (GPUs). shard: weights and optimiser cut over the processes. docs/training.md tells all.
     """
 
     steps: Positive = 10_000
+    minutes: Annotated[float, Field(gt=0)] | None = None
     batch_size: Held = 128
+    micro_batch: Count = 0
     lr: Annotated[float, Field(gt=0)] = 2e-4
     warmup: Count = 500
-    lr_decay: Literal["none", "linear", "cosine"] = "none"
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    lr_decay: Literal["none", "linear", "cosine", "cooldown", "inverse_sqrt"] = "none"
+    ema: Decay | Annotated[list[Decay], Field(min_length=1)] = 0.9999
     grad_clip: Annotated[float, Field(ge=0)] = 1.0
     label_dropout: Fraction = 0.1
     time_sampling: str = "uniform"
@@ -141,9 +148,16 @@ class Train(_Section):
     log_every: Positive = 50
     checkpoint_every: Count = 1000
     sample_every: Count = 1000
-    precision: Literal["float32", "bf16"] = "float32"
+    keep: Count = 0
+    quality_every: Count = 0
+    quality_n: Annotated[int, Field(ge=2, le=MOST)] = 500
+    quality_steps: Positive = 10
+    patience: Count = 0
+    trackers: list[str] = []
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
+    shard: bool = False
 
 
 class Sample(_Section):

@@ -24,10 +24,10 @@ from undiffuse.nn.compiling import compiled
 from undiffuse.runs import RunFolder
 from undiffuse.shapes import Data, Images
 from undiffuse.train import checkpoint
+from undiffuse.train.ema import group
 
 BLOCK = 128
 FIT_START = 1 << 40  # the first index of the images that times are fitted on, far from any that is asked for
-WEIGHTS = {"ema": "ema", "raw": "backbone"}
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,16 @@ class Pipeline(Model):
     ) -> "Pipeline":
         """MODEL: a run folder, a diffusers folder with a UNet2DModel (which has one set of weights), or a bundled name.
 
-        weights: "ema" (the moving average) or "raw"; checkpoint: a step or "last".
+        weights: "ema" (the moving average), "raw", or a further average as "ema-0.9999"; checkpoint: a step, "last", or
+        "best" (of those whose samples were measured during training).
         """
-        if weights not in WEIGHTS:
-            raise UsageError(f"weights are 'ema' or 'raw', not '{weights}'")
         path = located(model)
         if is_diffusers(path):
             return cls.of(*load_diffusers(path), device)
         run = RunFolder.open(path)
         config = read(run.config)
         denoiser = build.denoiser(config)
-        _load_weights(denoiser, run, WEIGHTS[weights], str(checkpoint))
+        _load_weights(denoiser, run, _group(weights, config), str(checkpoint))
         return replace(cls.of(config, denoiser, device), fitted=_fitted(run, denoiser.process.T))
 
     @classmethod
@@ -176,6 +175,15 @@ class Pipeline(Model):
         return self.denoiser.backbone
 
 
+def _group(weights: str, config: Config) -> str:
+    """The file of a checkpoint that holds these weights."""
+    decays = build.decays(config)
+    known = {"raw": "backbone"} | {group(decays, i): group(decays, i) for i in range(len(decays))}
+    if weights not in known:
+        raise UsageError(f"weights are {', '.join(map(repr, ['ema', 'raw', *list(known)[2:]]))} here, not '{weights}'")
+    return known[weights]
+
+
 def _fitted(run: RunFolder, T: int) -> Fitted | None:
     if not run.times.is_file():
         return None
@@ -186,7 +194,7 @@ def _fitted(run: RunFolder, T: int) -> Fitted | None:
 
 
 def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) -> None:
-    found = checkpoint.find(run.checkpoints, which)
+    found = checkpoint.find(run.checkpoints, str(run.best_step()) if which == "best" else which)
     checkpoint.check_noise(checkpoint.load_state(found), denoiser.process.noise, found)
     if isinstance(denoiser.backbone, nn.Module):
         checkpoint.fill(denoiser.backbone, checkpoint.load_tensors(found, group), found)

@@ -1,6 +1,6 @@
 """The run folder: the only interface between commands.
 
-config.yaml, metrics.jsonl, environment.json, checkpoints/, samples/, evaluation.json, report.html.
+config.yaml, metrics.jsonl, quality.jsonl, environment.json, checkpoints/, samples/, evaluation.json, report.html.
 """
 
 import json
@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def quality(self) -> Path:
+        """What was measured of samples during training, if it was."""
+        return self.path / "quality.jsonl"
 
     @property
     def environment(self) -> Path:
@@ -72,16 +78,33 @@ class RunFolder:
             raise UndiffuseError(f"{path}: not a run folder (it has no config.yaml)")
         return folder
 
-    def cut_metrics(self, step: int) -> None:
+    def cut_logs(self, step: int) -> None:
         """Forget what was logged after `step`: a resumed run says it again."""
-        if not self.metrics.exists():
-            return
-        kept = [line for line in self.metrics.read_text(errors="replace").splitlines() if _step_of(line) <= step]
-        write_text(self.metrics, "".join(line + "\n" for line in kept))
+        for log in (self.metrics, self.quality):
+            if log.exists():
+                kept = [line for line in log.read_text(errors="replace").splitlines() if _step_of(line) <= step]
+                write_text(log, "".join(line + "\n" for line in kept))
 
-    def log(self, record: dict[str, Any]) -> None:
-        with self.metrics.open("a") as file:
+    def log(self, record: dict[str, Any], log: Path | None = None) -> None:
+        """A line of metrics.jsonl, or of another log."""
+        with (log or self.metrics).open("a") as file:
             file.write(json.dumps(record) + "\n")
+
+    def measured(self) -> list[dict[str, Any]]:
+        """The records of quality.jsonl, in order of their steps."""
+        if not self.quality.exists():
+            return []
+        lines = self.quality.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if isfinite(_step_of(line))]
+
+    def best_step(self) -> int:
+        """The step whose samples measured best. Raises UsageError if none were measured."""
+        if not (records := self.measured()):
+            raise UsageError(
+                f"{self.path}: no quality was measured on the way (train.quality_every), so nobody knows its best "
+                "checkpoint; take 'last' or a step"
+            )
+        return int(min(records, key=lambda record: record["frechet"])["step"])
 
 
 def check_writable(folder: Path) -> None:

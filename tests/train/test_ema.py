@@ -1,5 +1,7 @@
 """The moving average follows its formula, from the first update on."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ def network(value: float) -> nn.Module:
 @pytest.mark.parametrize("decay", [0.0, 0.15, 0.5, 0.9, 0.9999])
 def test_the_warm_up_is_one_plus_n_over_ten_plus_n_capped_by_the_decay(decay):
     module, shadow = network(1.0), 1.0
-    average = EMA(module, decay)
+    average = EMA(copy.deepcopy(module), module, decay)
     for count, value in enumerate([3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, 6.0]):
         module[0].weight.data.fill_(value)
         average.update(count)
@@ -28,7 +30,7 @@ def test_the_warm_up_is_one_plus_n_over_ten_plus_n_capped_by_the_decay(decay):
 
 def test_far_along_the_decay_is_the_decay():
     module = network(1.0)
-    average = EMA(module, 0.99)
+    average = EMA(copy.deepcopy(module), module, 0.99)
     module[0].weight.data.fill_(2.0)
     average.update(10**6)
     assert float(average.backbone[0].weight) == pytest.approx(1.01)
@@ -36,7 +38,7 @@ def test_far_along_the_decay_is_the_decay():
 
 def test_buffers_are_copied():
     module = network(1.0).train()
-    average = EMA(module, 0.9)
+    average = EMA(copy.deepcopy(module), module, 0.9)
     module(torch.tensor([[1.0], [5.0]]))
     average.update(0)
     for kept, now in zip(average.backbone.buffers(), module.buffers(), strict=True):
@@ -45,7 +47,7 @@ def test_buffers_are_copied():
 
 def test_the_average_is_a_copy_that_is_never_trained():
     module = network(1.0).train()
-    average = EMA(module, 0.9)
+    average = EMA(copy.deepcopy(module), module, 0.9)
     module[0].weight.data.fill_(7.0)
     assert float(average.backbone[0].weight) == 1
     assert not any(p.requires_grad for p in average.backbone.parameters())

@@ -11,6 +11,7 @@ from undiffuse import build, rng
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.train import checkpoint
+from undiffuse.train.team import Team
 from undiffuse.train.times import FLOOR, HISTORY, TIME_SAMPLINGS, SecondMoment
 from undiffuse.train.trainer import Trainer
 
@@ -133,12 +134,12 @@ def test_one_time_is_drawn_always():
 DATA = digits()
 
 
-def trainer(**changes) -> Trainer:
+def trainer(team=None, **changes) -> Trainer:
     config = build.resolved(tiny.config(), DATA).replaced(
         {"train.time_sampling": "second_moment", "diffusion.T": 5, "train.steps": 100, **changes}
     )
     parts = (build.loss(config), build.batches(config, DATA), build.plan(config))
-    return Trainer(build.denoiser(config), *parts, times=build.times(config))
+    return Trainer(build.denoiser(config), *parts, team, times=build.times(config))
 
 
 def steps(made: Trainer, count: int) -> None:
@@ -165,7 +166,7 @@ def test_the_weights_enter_the_gradient_and_the_report():
     made = trainer(**{"train.lr": 1e-12, "train.grad_clip": 0.0})
     steps(made, 30)
     made.report()
-    losses, t, weight = made._losses()
+    losses, t, weight = made._losses(made.rows)
     assert weight.std() > 0
     gradients = torch.autograd.grad((losses * weight).mean(), made.parameters, retain_graph=True)
     norm = torch.stack([g.norm() for g in gradients]).norm().item()
@@ -181,7 +182,7 @@ def test_the_weights_enter_the_gradient_and_the_report():
 def test_the_unweighted_losses_are_remembered():
     made = trainer()
     steps(made, 30)
-    losses, t, weight = made._losses()
+    losses, t, weight = made._losses(made.rows)
     assert weight.std() > 0
     made._one_step()
     last = {}
@@ -192,32 +193,31 @@ def test_the_unweighted_losses_are_remembered():
         assert made.times.history[time - 1, newest] == pytest.approx(loss, rel=1e-5)
 
 
-class Two:
-    """Stands for one of two processes: its share of the batch, and all rows gathered (here its own, twice)."""
+class Two(Team):
+    """One of two processes, whose rows stand for the other's too."""
 
-    def __init__(self, inner, index):
-        self.inner, self.process_index, self.num_processes = inner, index, 2
+    def __init__(self, index):
+        super().__init__()
+        self.index, self.count = index, 2
 
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
-
-    def gather(self, pairs):
-        return torch.cat([pairs, pairs])
+    def gathered(self, rows):
+        return np.concatenate([rows, rows])
 
 
 @pytest.mark.parametrize("name", TIME_SAMPLINGS)
 def test_two_processes_draw_the_global_batch_and_learn_all_of_it(name):
     changes = {"train.time_sampling": name, "diffusion.T": 500}
-    one, *halves = (trainer(**changes) for _ in range(3))
-    for index, half in enumerate(halves):
-        half.accelerator = Two(half.accelerator, index)
-    first, *shares = (made._losses()[1] for made in (one, *halves))
+    one, *halves = (trainer(team, **changes) for team in (None, Two(0), Two(1)))
+    first, *shares = (made._losses(made.rows)[1] for made in (one, *halves))
     assert torch.equal(first, torch.cat(shares))
     one.step = 2  # steps 0 and 1 happen to draw u = 0.0916 and 0.0917
-    assert not torch.equal(first, one._losses()[1])
+    assert not torch.equal(first, one._losses(one.rows)[1])
     if name == "second_moment":
-        t, losses = halves[0]._gathered(shares[0], torch.arange(4.0))
-        assert t.tolist() == shares[0].tolist() * 2 and losses.tolist() == [0, 1, 2, 3] * 2
+        losses = np.arange(4.0)
+        halves[0]._gradients = lambda: (losses, shares[0].numpy().astype(float), np.ones(4))
+        halves[0].team.average_gradients = lambda parameters: None
+        halves[0]._one_step()
+        assert halves[0].times.seen.sum() == 8
 
 
 def test_the_batch_size_reaches_low_discrepancy():

@@ -13,7 +13,8 @@ from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
 from undiffuse.rng import per_row
-from undiffuse.train.trainer import Plan, Trainer
+from undiffuse.train.plan import Plan
+from undiffuse.train.trainer import Trainer
 
 DATA = digits()
 CONFIG = build.resolved(tiny.config(), DATA)
@@ -245,7 +246,7 @@ def gradient_norm(made: Trainer) -> float:
 def test_gradients_are_clipped_to_the_given_norm():
     seen = []
     made = trainer(grad_clip=1e-3)
-    made.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_norm(made)))
+    made.optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_norm(made)))
     steps(made, 2)
     assert seen == pytest.approx([1e-3, 1e-3], rel=1e-3)
     assert made.report().grad_norm > 0.01
@@ -253,7 +254,7 @@ def test_gradients_are_clipped_to_the_given_norm():
 
 def test_no_clipping_at_zero():
     made, seen = trainer(grad_clip=0.0), []
-    made.optimizer.optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_norm(made)))
+    made.optimizer.register_step_pre_hook(lambda *_: seen.append(gradient_norm(made)))
     steps(made, 1)
     assert seen[0] == pytest.approx(made.report().grad_norm, rel=1e-5)
 
@@ -290,3 +291,136 @@ def test_only_a_module_can_be_trained():
     denoiser = replace(build.denoiser(CONFIG), backbone=lambda x, t, y=None: x)
     with pytest.raises(UndiffuseError, match=r"only a torch\.nn\.Module can be trained"):
         Trainer(denoiser, build.loss(CONFIG), build.batches(CONFIG, DATA), build.plan(CONFIG))
+
+
+# -- parts, memory, half precision -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4])
+def test_in_parts_the_gradient_is_that_of_the_whole(micro):
+    whole, parts = trainer(), trainer(micro_batch=micro)
+    for made in (whole, parts):
+        made._gradients()
+    for a, b in zip(whole.parameters, parts.parameters, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
+    for made in (whole, parts):
+        made.optimizer.zero_grad()
+        steps(made, 3)
+    assert parts.report().loss == pytest.approx(whole.report().loss, rel=1e-4)
+
+
+def test_out_of_memory_is_answered_with_smaller_parts():
+    made, wanted, asked = trainer(), trainer(micro_batch=2), []
+    real = made._losses
+
+    def narrow(rows):
+        asked.append(len(rows))
+        if len(rows) > 3:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        return real(rows)
+
+    made._losses = narrow
+    steps(made, 2)
+    steps(wanted, 2)
+    assert asked == [8, 4, *[2] * 8]
+    assert same(weights(made.network), weights(wanted.network))
+    assert made.report().as_record()["micro_batch"] == 2
+    assert made.snapshot().state["micro_batch"] == 2
+
+
+def test_out_of_memory_with_one_picture_ends_in_one_line():
+    made = trainer()
+
+    def narrow(rows):
+        raise MemoryError
+
+    made._losses = narrow
+    with pytest.raises(UndiffuseError, match="out of memory with one picture at a time; take a smaller network"):
+        steps(made, 1)
+
+
+def test_another_runtime_error_is_no_lack_of_memory():
+    made = trainer()
+
+    def wrong(rows):
+        raise RuntimeError("size mismatch")
+
+    made._losses = wrong
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        steps(made, 1)
+
+
+def overflowing(made: Trainer, at: set[int]) -> Trainer:
+    """Gradients that overflow at some steps, whatever the loss."""
+    real = made.team.average_gradients
+
+    def spoil(parameters):
+        real(parameters)
+        if made.step in at:
+            parameters[0].grad.fill_(float("inf"))
+
+    made.team.average_gradients = spoil
+    return made
+
+
+def test_an_overflow_of_fp16_halves_the_scale_and_changes_nothing_else():
+    made = overflowing(trainer({"train.precision": "fp16"}), {1})
+    steps(made, 1)
+    before = weights(made.network), weights(made.ema.backbone)
+    steps(made, 1)
+    assert same(weights(made.network), before[0]) and same(weights(made.ema.backbone), before[1])
+    assert (made.scale.value, made.scale.overflows, made.skipped) == (2.0**15, 1, 0)
+    steps(made, 1)
+    assert not same(weights(made.network), before[0])
+    assert made.report().as_record()["overflows"] == 1
+
+
+def test_a_scale_that_falls_without_end_stops_with_a_clear_message():
+    made = overflowing(trainer({"train.precision": "fp16"}, steps=99), set(range(99)))
+    with pytest.raises(UndiffuseError, match=r"overflow whatever the loss scale, at step 17; .*bf16 or float32"):
+        steps(made, 30)
+
+
+def test_the_scale_doubles_after_two_thousand_good_updates_and_is_saved(tmp_path):
+    from undiffuse.train import checkpoint
+
+    made = trainer({"train.precision": "fp16"})
+    made.scale.good = 1998
+    steps(made, 1)
+    again = trainer({"train.precision": "fp16"})
+    again.restore(checkpoint.save(tmp_path, made.snapshot()))
+    assert again.scale == made.scale
+    steps(again, 1)
+    assert (again.scale.value, again.scale.good) == (2.0**17, 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_what_float32_does(precision):
+    half, full = trainer({"train.precision": precision}), trainer()
+    steps(half, 5)
+    steps(full, 5)
+    assert half.report().loss == pytest.approx(full.report().loss, rel=0.02)
+    assert all(p.dtype == torch.float32 for p in half.parameters)
+
+
+def test_a_nan_in_a_gradient_alone_is_skipped():
+    made = trainer()
+    real = made.team.average_gradients
+
+    def spoil(parameters):
+        real(parameters)
+        parameters[0].grad.view(-1)[0] = float("nan")
+
+    made.team.average_gradients = spoil
+    before = weights(made.network), weights(made.ema.backbone)
+    steps(made, 1)
+    assert made.skipped == 1
+    assert same(weights(made.network), before[0]) and same(weights(made.ema.backbone), before[1])
+
+
+@pytest.mark.parametrize(
+    ("decay", "wanted"), [("cooldown", [1, 1, 1, 0.5, 0]), ("inverse_sqrt", [1, 0.632, 0.447, 0.333, 0.316])]
+)
+def test_further_ways_for_the_learning_rate_to_fall(decay, wanted):
+    plan = Plan(steps=1000, lr=1.0, lr_decay=decay, warmup=100 if decay == "inverse_sqrt" else 0)
+    assert [plan.lr_at(step) for step in (100, 250, 500, 900, 1000)] == pytest.approx(wanted, abs=1e-3)

@@ -25,6 +25,10 @@ class Progress:
         self.spoke = now
         print(f"{self.what} {done}/{self.total}  {said}  {self.left()}".rstrip(), file=sys.stderr, flush=True)
 
+    def note(self, said: str) -> None:
+        """A line of its own."""
+        print(said, file=sys.stderr, flush=True)
+
     def rate(self, done: int, what: str) -> str:
         """How many a second so far; nothing before the first."""
         steps = done - self.first
@@ -48,6 +52,9 @@ class Bar(Progress):
     def __call__(self, done: int, said: str = "") -> None:
         self.done = done
         self.bar.update(self.task, completed=done, said=said, left=self.left())
+
+    def note(self, said: str) -> None:
+        self.bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

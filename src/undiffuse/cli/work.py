@@ -2,6 +2,7 @@
 
 import functools
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from undiffuse.jobs import Training, tuned
 from undiffuse.measures import Real
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
+from undiffuse.quality import Quality
 from undiffuse.runs import RunFolder, check_file, check_writable, write_text
+from undiffuse.train.report import Report
 from undiffuse.viz.report import write_report
 from undiffuse.viz.views import write_views
 
@@ -49,22 +52,40 @@ def train(given: Train) -> None:
 
 def _started(chosen: config.Config, out: Path | None, name: str, start: Pipeline | None = None) -> Training:
     training = Training.start(chosen, out, name, start, functools.partial(show.counted, "pictures read"))
-    for note in training.notes:
+    for note in training.notes if training.trainer.team.writes else ():
         print(f"{training.config.data.source}: {note}", flush=True)
     return training
 
 
 def _train(training: Training) -> None:
-    done, total = training.trainer.step, training.config.train.steps
-    print(f"training into {training.run.path}" + (f", from step {done} of {total}" if done else ""), flush=True)
-    with show.progress("step", total, done) as tell:
-        for report in training:
-            loss = "not finite" if report.loss is None else f"{report.loss:.4f}"
-            skipped = f"  {report.skipped} skipped" if report.skipped else ""
-            tell(report.step, f"loss {loss}  lr {report.lr:.1e}  {report.images_per_s:.0f} images/s{skipped}")
-    if training.trainer.accelerator.is_main_process:
-        report_path = write_views(training.run, training.pipeline())
+    done, total, speaks = training.trainer.step, training.config.train.steps, training.trainer.team.writes
+    if speaks:
+        print(f"training into {training.run.path}" + (f", from step {done} of {total}" if done else ""), flush=True)
+    with show.progress("step", total, done) if speaks else nullcontext(None) as tell:
+        for item in training:
+            if tell is not None and isinstance(item, Report):
+                tell(item.step, _of_report(item))
+            elif tell is not None and isinstance(item, Quality):
+                tell.note(f"step {item.step}/{total}  {item.said()}")
+    pipe = training.pipeline()
+    if speaks:
+        report_path = write_views(training.run, pipe)
+        print("".join(f"{line}\n" for line in (training.ended, *_best(training)) if line), end="")
         print(f"pictures: {training.run.samples}\nreport: {report_path}", flush=True)
+
+
+def _of_report(report: Report) -> str:
+    loss = "not finite" if report.loss is None else f"{report.loss:.4f}"
+    extra = "".join(f"  {name} {value:g}" for name, value in report.extra.items())
+    skipped = f"  {report.skipped} skipped" if report.skipped else ""
+    return f"loss {loss}  lr {report.lr:.1e}  {report.images_per_s:.0f} images/s{skipped}{extra}"
+
+
+def _best(training: Training) -> list[str]:
+    """Which checkpoint measured best, if that is not the last."""
+    if not training.run.measured() or (best := training.run.best_step()) == training.trainer.step:
+        return []
+    return [f"best samples: step {best}; take them with --checkpoint best"]
 
 
 def evaluate(given: Evaluate) -> None:

@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.runs import sync
+from undiffuse.train.sharding import laid_like
 
 Tensors = dict[str, torch.Tensor]
 FORMAT_VERSION = 1
@@ -30,22 +33,32 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
     """Write `folder/<step>/` aside, sync, rename: a kill leaves the old or the new, never half."""
     final = folder / f"{snapshot.state['step']:08d}"
     aside = folder / f".{final.name}.writing"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    for name, tensors in snapshot.tensors.items():
-        plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
-        save_file(plain, aside / f"{name}.safetensors")
-    (aside / "state.json").write_text(json.dumps({"format_version": FORMAT_VERSION, **snapshot.state}, indent=1))
-    for path in [*aside.iterdir(), aside]:
-        sync(path)
+    for left in folder.glob(".*") if folder.is_dir() else ():
+        shutil.rmtree(left, ignore_errors=True)  # of a save or a deletion that was killed
+    try:
+        _write(aside, snapshot)
+    except (OSError, SafetensorError):
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk has no room for half a checkpoint
+        raise
     replaced = aside.with_suffix(".replaced")
-    shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():
         final.rename(replaced)  # never half a checkpoint under a valid name, as deleting it in place would leave
     aside.rename(final)
     sync(folder)
     shutil.rmtree(replaced, ignore_errors=True)
     return final
+
+
+def _write(aside: Path, snapshot: Snapshot) -> None:
+    aside.mkdir(parents=True)
+    for name, tensors in snapshot.tensors.items():
+        plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+        save_file(plain, aside / f"{name}.safetensors")
+    digests = {path.name: digest(path) for path in sorted(aside.iterdir())}
+    state = {"format_version": FORMAT_VERSION, **snapshot.state, "digests": digests}
+    (aside / "state.json").write_text(json.dumps(state, indent=1))
+    for path in [*aside.iterdir(), aside]:
+        sync(path)
 
 
 def steps(folder: Path) -> list[int]:
@@ -63,11 +76,37 @@ def find(folder: Path, which: str = "last") -> Path:
         raise UndiffuseError(f"{folder.parent}: no checkpoint here yet")
     if which == "last":
         return folder / f"{known[-1]:08d}"
-    if which == "best":
-        raise UndiffuseError("this version keeps no best checkpoint yet; take 'last' or a step")
     if not _is_number(which) or int(which) not in known:
         raise UndiffuseError(f"{folder.parent}: no checkpoint '{which}'; there are {', '.join(map(str, known))}")
     return folder / f"{int(which):08d}"
+
+
+def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
+    """Delete all but the last `keep` and those of these steps; keep = 0 keeps all."""
+    for step in {*steps(folder)[:-keep]} - {*also} if keep else ():
+        doomed = folder / f".{step:08d}.deleted"
+        (folder / f"{step:08d}").rename(doomed)  # never half a checkpoint under a valid name
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def digest(path: Path) -> str:
+    """BLAKE2b of a file."""
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Raises UndiffuseError if a file is not as it was written. Older checkpoints have no digests: only its length."""
+    said = load_state(checkpoint).get("digests", {})
+    for path in sorted({*checkpoint.glob("*.safetensors"), *(checkpoint / name for name in said)}):
+        try:
+            with safe_open(path, "pt"):
+                pass
+            changed = path.name in said and digest(path) != said[path.name]
+        except (OSError, SafetensorError) as error:
+            raise UndiffuseError(f"{path}: missing or truncated ({_line(error)})") from error
+        if changed:
+            raise UndiffuseError(f"{path}: not as it was written")
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -124,7 +163,7 @@ def fill(backbone: nn.Module, tensors: Tensors, origin: Path) -> None:
             raise UndiffuseError(f"{origin}: weights of another network: '{name}' is {shapes}")
     if extra := [name for name in tensors if name not in own]:
         raise UndiffuseError(f"{origin}: weights of another network: '{extra[0]}' is not in this one")
-    backbone.load_state_dict(tensors)
+    backbone.load_state_dict({name: laid_like(value, own[name]) for name, value in tensors.items()})
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
@@ -146,13 +185,8 @@ def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, origin: P
     state: dict[int, Tensors] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = _laid_out(value, parameters[int(index)])
+        state.setdefault(int(index), {})[name] = laid_like(value, parameters[int(index)]) if value.ndim else value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _laid_out(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """With the parameter's strides: a fused Adam reads moments in memory order, whatever theirs are."""
-    return torch.empty_like(parameter).copy_(value) if value.ndim else value
 
 
 def _is_number(text: str) -> bool:

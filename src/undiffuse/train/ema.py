@@ -1,6 +1,4 @@
-"""An exponential moving average of the weights, which is what one samples from."""
-
-import copy
+"""Exponential moving averages of the weights, which is what one samples from."""
 
 import torch
 from torch import nn
@@ -10,15 +8,15 @@ class EMA:
     """shadow <- d shadow + (1 - d) weights, d = min(decay, (1 + n) / (10 + n)) after n updates.
 
     The warm-up lets the average forget the random start within a short run; decay alone would need 1 / (1 - decay)
-    updates for it.
+    updates for it. `backbone` is a copy of the network, made by the caller, that holds the average.
     """
 
-    def __init__(self, backbone: nn.Module, decay: float) -> None:
-        self.backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
+    def __init__(self, backbone: nn.Module, network: nn.Module, decay: float) -> None:
+        self.backbone = backbone.requires_grad_(False).eval()
         self.decay = decay
         self._shadow: list[torch.Tensor] = list(self.backbone.parameters())  # listing them takes 1 ms a step
-        self._weights: list[torch.Tensor] = list(backbone.parameters())
-        self._buffers = list(zip(self.backbone.buffers(), backbone.buffers(), strict=True))
+        self._weights: list[torch.Tensor] = list(network.parameters())
+        self._buffers = list(zip(self.backbone.buffers(), network.buffers(), strict=True))
 
     @torch.no_grad()
     def update(self, count: int) -> None:
@@ -27,3 +25,8 @@ class EMA:
         torch._foreach_lerp_(self._shadow, self._weights, 1 - decay)
         for kept, buffer in self._buffers:
             kept.copy_(buffer)
+
+
+def group(decays: tuple[float, ...], index: int) -> str:
+    """The name of an average's file: the first is `ema`, others say their decay, as in `ema-0.9999`."""
+    return "ema" if index == 0 else f"ema-{decays[index]:g}"

@@ -1,14 +1,13 @@
-"""Training: Ho et al. 2020, Algorithm 1, through accelerate. Every draw is a function of (seed, step, position)."""
+"""Training: Ho et al. 2020, Algorithm 1. Every draw is a function of (seed, step, position in the global batch)."""
 
+import copy
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from undiffuse import rng
@@ -17,59 +16,20 @@ from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.losses import Loss
 from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Tensor
-from undiffuse.train import checkpoint
-from undiffuse.train.ema import EMA
+from undiffuse.train import checkpoint, scale
+from undiffuse.train.ema import EMA, group
+from undiffuse.train.memory import fitting
+from undiffuse.train.plan import Plan
+from undiffuse.train.report import Report, Window
+from undiffuse.train.sharding import sharded, whole
+from undiffuse.train.team import Team
 from undiffuse.train.times import TimeSampling, Uniform
 
-QUARTERS = 4
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast: lr rises over `warmup` steps, then falls to 0 at `steps` if lr_decay is linear or cosine.
-
-    num_classes: 0 trains without labels; the null label is num_classes.
-    """
-
-    steps: int
-    lr: float = 2e-4
-    warmup: int = 0
-    lr_decay: str = "none"
-    ema: float = 0.9999
-    grad_clip: float = 1.0
-    num_classes: int = 0
-    label_dropout: float = 0.0
-    max_skips: int = 10
-
-    def lr_at(self, step: int) -> float:
-        """The learning rate of the update that follows `step` updates."""
-        warm = min(1.0, (step + 1) / (self.warmup + 1))
-        left = 1 - step / self.steps
-        fall = {"none": 1.0, "linear": left, "cosine": (1 + np.cos(np.pi * (1 - left))) / 2}[self.lr_decay]
-        return float(self.lr * warm * fall)
-
-
-@dataclass(frozen=True)
-class Report:
-    """Means over the steps since the last report. loss_q: by quarter of t, None where no t fell. skipped: in all."""
-
-    step: int
-    loss: float | None
-    loss_q: tuple[float | None, ...]
-    grad_norm: float | None
-    lr: float
-    images_per_s: float
-    skipped: int
-
-    def as_record(self) -> dict[str, Any]:
-        """The line of metrics.jsonl."""
-        quarters = {f"loss_q{i + 1}": value for i, value in enumerate(self.loss_q)}
-        numbers = {"grad_norm": self.grad_norm, "lr": self.lr, "images_per_s": self.images_per_s}
-        return {"step": self.step, "loss": self.loss, **quarters, **numbers, "skipped": self.skipped}
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
-    """x0, y = data[step] -> t ~ p -> truth -> guess -> weighted loss -> backward, clip, step, EMA."""
+    """x0, y = data[step] -> t ~ p -> truth -> guess -> weighted loss -> backward, clip, step, averages."""
 
     def __init__(
         self,
@@ -77,26 +37,31 @@ class Trainer:
         loss: Loss,
         batches: Batches,
         plan: Plan,
-        accelerator: Accelerator | None = None,
+        team: Team | None = None,
         times: TimeSampling | None = None,
     ) -> None:
-        self.accelerator = accelerator or Accelerator(cpu=True)
-        self.loss, self.batches, self.plan, self.seed = loss, batches, plan, batches.seed
+        self.team = team or Team()
+        self.denoiser, self.loss, self.batches, self.plan, self.seed = denoiser, loss, batches, plan, batches.seed
         self.times = times or Uniform(denoiser.process.T)
         if not isinstance(denoiser.backbone, nn.Module):
             raise UndiffuseError("only a torch.nn.Module can be trained")
-        self.network: nn.Module = denoiser.backbone
-        self.network.to(self.accelerator.device)
-        self.ema = EMA(self.network, plan.ema)
+        self.network: nn.Module = denoiser.backbone.to(self.team.device)
+        self.rows = self.team.share(batches.batch_size)
+        self.micro = min(plan.micro_batch or len(self.rows), len(self.rows))
+        copies = [copy.deepcopy(self.network) for _ in plan.ema]
+        for module in [self.network, *copies] if plan.shard and self.team.count > 1 else []:
+            sharded(module)
+        self.averages = [EMA(kept, self.network, decay) for kept, decay in zip(copies, plan.ema, strict=True)]
         self.parameters = list(self.network.parameters())
-        adam = torch.optim.Adam(self.parameters, lr=plan.lr, fused=True)
-        wrapped, self.optimizer = self.accelerator.prepare(self.network, adam)
-        self.denoiser = replace(denoiser, backbone=wrapped)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=plan.lr, fused=True)
+        self.scale = scale.for_precision(plan.precision)
         self.step = self.skipped = self.streak = 0
-        self._window = _Window()
-        if batches.batch_size % self.accelerator.num_processes:
-            count = self.accelerator.num_processes
-            raise UndiffuseError(f"train.batch_size {batches.batch_size} cannot be shared by {count} processes evenly")
+        self._window = Window()
+
+    @property
+    def ema(self) -> EMA:
+        """The average to sample from."""
+        return self.averages[0]
 
     def run(self) -> Iterator[int]:
         """Train to plan.steps; yields the number of steps done after each."""
@@ -108,43 +73,66 @@ class Trainer:
             yield self.step
 
     def _one_step(self) -> None:
-        lr = self.plan.lr_at(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        losses, t, weight = self._losses()
-        self.accelerator.backward((losses * weight.to(losses)).mean())
-        everyone = self._gathered(t, losses)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.plan.grad_clip or float("inf"))
+        for settings in self.optimizer.param_groups:
+            settings["lr"] = self.plan.lr_at(self.step)
+        losses, t, weight = self._gradients()
+        everyone = self.team.gathered(np.stack([t, losses], 1)).T
+        norm = self._combined_norm()
         self._window.steps += 1
-        if bool(torch.isfinite(norm)) and np.isfinite(everyone).all():
-            self.optimizer.step()
-            self.ema.update(self.step - self.skipped)
-            self.streak = 0
+        if np.isfinite(everyone).all() and np.isfinite(norm):
+            self._update()
             self.times.learn(*everyone)
-            t_over_T = t.numpy() / self.denoiser.process.T
-            self._window.add(losses.detach().float().cpu().numpy(), weight.numpy(), t_over_T, float(norm))
+            self._window.add(losses, weight, t / self.denoiser.process.T, norm)
+        elif np.isfinite(everyone).all() and self.plan.precision == "fp16":
+            self.scale.overflowed(self.step)
         else:
             self._skip()
         self.optimizer.zero_grad()
         self.step += 1
 
-    def _gathered(self, t: Tensor, losses: Tensor) -> np.ndarray:
-        """Times and losses of the whole global batch, [2, n], in its order, the same on every process."""
-        pairs = torch.stack([t.to(losses.device, torch.float32), losses.detach().float()], 1)  # t is exact below 2^24
-        return np.asarray(self.accelerator.gather(pairs).cpu().numpy().T)
+    def _update(self) -> None:
+        done = self.step - self.skipped - self.scale.overflows
+        self.optimizer.step()
+        for average in self.averages:
+            average.update(done)
+        self.scale.succeeded()
+        self.streak = 0
 
-    def _losses(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Algorithm 1, lines 2 to 5, for this process's share of the global batch: losses, times, weights."""
-        share = self.batches.batch_size // self.accelerator.num_processes
-        first = share * self.accelerator.process_index
-        x0, y = self.batches.batch(self.step, slice(first, first + share))
-        rows = range(first, first + share)
+    # -- gradients ------------------------------------------------------------------------------------------------
+
+    def _gradients(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of the mean over this process's rows, left in the parameters; with the rows' losses, times and weights.
+
+        If memory runs out, the whole is done again in smaller parts: the draws are the same.
+        """
+        if self.plan.shard:  # the others wait for every part of this one
+            parts = self._in_parts(self.micro)
+        else:
+            parts, self.micro = fitting(self._in_parts, self.micro, self.network)
+        losses, t, weight = (torch.cat(columns).double().cpu().numpy() for columns in zip(*parts, strict=True))
+        return losses, t, weight
+
+    def _in_parts(self, size: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        parts = []
+        for first in range(self.rows.start, self.rows.stop, size):
+            rows = range(first, min(first + size, self.rows.stop))
+            losses, t, weight = self._losses(rows)
+            mean = (losses * weight.to(losses)).mean() * (len(rows) / len(self.rows))
+            torch.autograd.backward(mean * self.scale.value)
+            parts.append((losses.detach(), t, weight))
+        return parts
+
+    def _losses(self, rows: range) -> tuple[Tensor, Tensor, Tensor]:
+        """Algorithm 1, lines 2 to 5, for these rows of the global batch: losses, times, weights."""
+        x0, y = self.batches.batch(self.step, slice(rows.start, rows.stop))
         draws = rng.per_row(self.seed, "train", self.step, rows=rows)
         kept = self._drop_labels(y, draws)
         t, weight = self.times.draw(rows, draws, rng.fold(self.seed, "times", self.step))
-        truth = self.denoiser.process.corrupt(x0.to(self.accelerator.device), t, draws)
-        rng.seed_torch(self.seed, "dropout", self.step, self.accelerator.process_index)
-        guess = self.denoiser(truth.x_t, t, None if kept is None else kept.to(self.accelerator.device))
+        truth = self.denoiser.process.corrupt(x0.to(self.team.device), t, draws)
+        rng.seed_torch(self.seed, "dropout", self.step, rows.start)
+        half = HALVES.get(self.plan.precision)
+        with torch.autocast(self.team.device.type, half, enabled=half is not None):
+            guess = self.denoiser(truth.x_t, t, None if kept is None else kept.to(self.team.device))
         return self.loss(self.denoiser.process, truth, guess, t), t, weight
 
     def _drop_labels(self, y: Tensor, draws: rng.Generator) -> Tensor | None:
@@ -153,6 +141,14 @@ class Trainer:
             return None
         drop = draws.uniform(y.shape) < self.plan.label_dropout
         return torch.where(drop, self.plan.num_classes, y)
+
+    def _combined_norm(self) -> float:
+        """The norm of the gradient of the whole batch, which is then unscaled, the same everywhere, and clipped."""
+        self.team.average_gradients(self.parameters)
+        if self.scale.value != 1:
+            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1 / self.scale.value)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.plan.grad_clip or float("inf"))
+        return float(whole(norm))
 
     def _skip(self) -> None:
         """A loss or gradient that is not finite changes nothing; too many in a row end the run."""
@@ -166,51 +162,46 @@ class Trainer:
 
     def report(self) -> Report:
         """Means since the last report, over all processes; starts a new window."""
-        window, self._window = self._window, _Window()
-        sums = self.accelerator.reduce(torch.from_numpy(window.sums).to(self.accelerator.device), reduction="sum")
-        total, counts = sums.cpu().numpy()
-        means = [float(a / n) if n else None for a, n in zip(total, counts, strict=True)]
+        window, self._window = self._window, Window()
+        loss, *quarters = window.means(self.team.total(window.sums))
         norm = window.norm / window.updates if window.updates else None
         rate = window.steps * self.batches.batch_size / max(window.seconds, 1e-9)
-        return Report(self.step, means[0], tuple(means[1:]), norm, self.plan.lr_at(self.step - 1), rate, self.skipped)
+        extra: dict[str, float | int] = {"micro_batch": self.micro} if self.micro < len(self.rows) else {}
+        if self.plan.precision == "fp16":
+            extra |= {"scale": self.scale.value, "overflows": self.scale.overflows}
+        lr = self.plan.lr_at(self.step - 1)
+        return Report(self.step, loss, tuple(quarters), norm, lr, rate, self.skipped, extra)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> checkpoint.Snapshot:
-        tensors = {
-            "backbone": self.network.state_dict(),
-            "ema": self.ema.backbone.state_dict(),
-            "optimizer": checkpoint.optimizer_tensors(self.optimizer),
-        }
+        """All of it, whole; sharded processes must ask together."""
+        modules = {"backbone": self.network} | self._averages()
+        tensors = {name: module.state_dict() for name, module in modules.items()}
+        tensors["optimizer"] = checkpoint.optimizer_tensors(self.optimizer)
+        tensors = {name: {key: whole(value) for key, value in part.items()} for name, part in tensors.items()}
         if memory := self.times.tensors():
             tensors["times"] = memory
-        noise = str(self.denoiser.process.noise)
-        counts = {"step": self.step, "skipped": self.skipped, "streak": self.streak}
-        return checkpoint.Snapshot(tensors, {**counts, "noise": noise})
+        state: dict[str, Any] = {"step": self.step, "skipped": self.skipped, "streak": self.streak}
+        state["noise"] = str(self.denoiser.process.noise)
+        if self.plan.precision == "fp16":
+            state["scale"] = self.scale.as_state()
+        if self.micro < len(self.rows):
+            state["micro_batch"] = self.micro
+        return checkpoint.Snapshot(tensors, state)
 
     def restore(self, path: Path) -> None:
         """Continue exactly where the checkpoint was written."""
         state = checkpoint.load_state(path)
         checkpoint.check_noise(state, self.denoiser.process.noise, path)
-        checkpoint.fill(self.network, checkpoint.load_tensors(path, "backbone"), path)
-        checkpoint.fill(self.ema.backbone, checkpoint.load_tensors(path, "ema"), path)
+        for name, module in ({"backbone": self.network} | self._averages()).items():
+            checkpoint.fill(module, checkpoint.load_tensors(path, name), path)
         checkpoint.fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"), path)
         if self.times.tensors():
             self.times.fill(checkpoint.load_tensors(path, "times"), path)
         self.step, self.skipped, self.streak = (state[name] for name in ("step", "skipped", "streak"))
+        self.scale = scale.for_precision(self.plan.precision, state.get("scale"))
+        self.micro = min(self.micro, int(state.get("micro_batch", self.micro)))
 
-
-class _Window:
-    """Sums since the last report: of weighted losses (all, then by quarter of t), and of the weights."""
-
-    def __init__(self) -> None:
-        self.sums = np.zeros((2, 1 + QUARTERS))
-        self.steps, self.updates, self.norm, self.seconds = 0, 0, 0.0, 0.0
-
-    def add(self, losses: np.ndarray, weight: np.ndarray, t_over_T: np.ndarray, norm: float) -> None:
-        quarter = np.ceil(t_over_T * QUARTERS).astype(int)  # t in (0, T] -> 1..4
-        for place in (np.zeros_like(quarter), quarter):
-            self.sums[0] += np.bincount(place, losses * weight, 1 + QUARTERS)
-            self.sums[1] += np.bincount(place, weight, 1 + QUARTERS)
-        self.updates += 1
-        self.norm += norm
+    def _averages(self) -> dict[str, nn.Module]:
+        return {group(self.plan.ema, index): average.backbone for index, average in enumerate(self.averages)}

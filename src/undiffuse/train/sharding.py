@@ -1,0 +1,42 @@
+"""Weights cut over processes by torch's fully_shard (FSDP2), and made whole again for files."""
+
+import torch
+from torch import nn
+
+from undiffuse.shapes import Tensor
+
+
+def sharded(network: nn.Module) -> nn.Module:
+    """Cut in place. The smallest blocks of its lists are gathered each for their own use, the rest together."""
+    from torch.distributed.fsdp import fully_shard
+
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    for block in (child for blocks in lists for child in blocks):
+        if _has_weights(block) and not any(isinstance(inner, nn.ModuleList) for inner in block.modules()):
+            fully_shard(block)
+    fully_shard(network)
+    return network
+
+
+def _has_weights(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full tensor; all processes must ask together."""
+    return tensor.full_tensor() if is_cut(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def laid_like(value: Tensor, tensor: Tensor) -> Tensor:
+    """With the other's cut and strides: a fused Adam reads moments in memory order, whatever theirs are."""
+    if is_cut(tensor):
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+        return distribute_tensor(value.to(tensor.device), mesh, placements)
+    return torch.empty_like(tensor).copy_(value)
+
+
+def is_cut(tensor: Tensor) -> bool:
+    """A DTensor, told without importing what only sharded training needs."""
+    return hasattr(tensor, "full_tensor")

@@ -1,0 +1,74 @@
+"""Trackers (TensorBoard, W&B, MLflow and others) through accelerate: what metrics.jsonl says, said to them too."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from undiffuse.errors import UsageError, nearest
+
+PACKAGES = {"comet_ml": "comet-ml"}  # where the package's name is another
+
+
+def check(names: Sequence[str]) -> None:
+    """Raises UsageError for an unknown tracker, or one whose package is not installed."""
+    if not names:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    installed = {str(tracker) for tracker in get_available_trackers()}
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise UsageError(f"train.trackers: unknown name '{name}'; {nearest(name, sorted(LOGGER_TYPE_TO_CLASS))}")
+        if name not in installed:
+            raise UsageError(f"train.trackers: {name} is not installed: pip install {PACKAGES.get(name, name)}")
+
+
+class Trackers:
+    """All that were asked for; none is fine."""
+
+    def __init__(self, names: Sequence[str], run: Path, config: dict[str, Any]) -> None:
+        check(names)
+        self.all = [_started(name, run) for name in names]
+        for tracker in self.all:
+            tracker.store_init_configuration(flat(config))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """A record of metrics.jsonl or quality.jsonl; what has no value is left out."""
+        numbers = {name: x for name, x in record.items() if isinstance(x, int | float | str) and name != "step"}
+        for tracker in self.all:
+            tracker.log(numbers, step=record["step"])
+
+    def finish(self) -> None:
+        for tracker in self.all:
+            tracker.finish()
+
+
+@contextmanager
+def tracked(names: Sequence[str], run: Path, config: dict[str, Any]) -> Iterator[Trackers]:
+    """Trackers that are finished whatever happens."""
+    trackers = Trackers(names, run, config)
+    try:
+        yield trackers
+    finally:
+        trackers.finish()
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys; lists as text, for trackers want plain values."""
+    pairs: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            pairs |= flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            pairs[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
+    return pairs
+
+
+def _started(name: str, run: Path) -> Any:
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    tracker = kind("undiffuse", run) if kind.requires_logging_directory else kind("undiffuse")
+    tracker.start()
+    return tracker
