@@ -70,7 +70,7 @@ def measured(pipe: Pipeline, real: measures.Real, n: int) -> dict[str, Any]:
     seconds = time.monotonic() - began
     levels = real.data.levels
     features = real.features(images.from_levels(images.to_levels(x, levels), levels))
-    reference = Reference.of(real.held_out().moments())
+    reference = Reference.of(real.held_out().sums.moments())
     return {
         "frechet": reference.distance(FeatureSums.of(features).moments()),
         "replicates": [round(value, 5) for value in replicates(features, reference)],
@@ -89,7 +89,7 @@ def made(given: argparse.Namespace) -> None:
     if "fitted" in given.spacings and pipe.fitted is None:
         pipe = pipe.fit()
     real = measures.Real.of(build.dataset(pipe.config), given.features)
-    floor = Reference.of(real.held_out().moments()).distance(real.floor(given.n).moments())
+    floor = Reference.of(real.held_out().sums.moments()).distance(real.train(given.n).sums.moments())
     part, parts = map(int, given.part.split("/"))
     wanted = [(name, spacing, calls) for calls in given.calls for name in given.samplers for spacing in given.spacings]
     for name, spacing, calls in wanted[part::parts]:

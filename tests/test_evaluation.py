@@ -1,18 +1,21 @@
 """What `evaluate` measures: real data score their floor, noise scores badly, and the protocol says how."""
 
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from undiffuse import evaluation, images, measures
+from undiffuse import compared, evaluation, images, measures
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.measures import Real, Samples
 from undiffuse.metrics import reference
 from undiffuse.rng import fold
+
+pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +70,18 @@ def test_several_sets_give_their_mean_and_its_error(judged):
 
 
 def test_measures_are_chosen_by_name_or_by_what_the_samples_allow(data):
-    assert evaluation.chosen(None, True, True, data) == ["frechet", "train_on_generated", "label_accuracy"]
-    assert evaluation.chosen(None, False, True, data) == ["frechet"]
+    neighbours = ["precision", "recall", "density", "coverage"]
+    usual = ["frechet", "train_on_generated", "label_accuracy", "kid", *neighbours, "memorisation"]
+    assert evaluation.chosen(None, True, True, data) == usual
+    assert evaluation.chosen(None, False, True, data) == ["frechet", "kid", *neighbours, "memorisation"]
+    assert evaluation.chosen(None, False, True, data, 5) == ["frechet", "kid", "memorisation"]
     assert evaluation.chosen(" frechet ,", True, True, data) == ["frechet"]
+    assert evaluation.chosen("recall", True, True, data, 5) == ["recall"]  # named, so refused where it is measured
+    assert set(evaluation.chosen("all", True, True, data)) == set(measures.METRICS)
+    assert evaluation.chosen("bpd,all", True, True, data)[:2] == ["bpd", "frechet"]
     other = replace(data, class_names=tuple("abcdefghij"))
-    assert evaluation.chosen(None, True, True, other) == ["frechet", "train_on_generated"]
+    assert evaluation.chosen(None, True, True, other)[:3] == ["frechet", "train_on_generated", "kid"]
+    assert "inception_score" not in evaluation.chosen("all", True, True, other)
     for names, words in (("frechett", "did you mean 'frechet'"), ("", "an empty list"), (" , ", "an empty list")):
         with pytest.raises(UsageError, match=words):
             evaluation.chosen(names, True, True, data)
@@ -103,9 +113,9 @@ def test_the_error_of_a_share(data, judged):
 
 
 def test_sums_in_pieces_are_those_of_the_whole(data, judged, monkeypatch):
-    whole = judged.floor(1000).moments()
-    monkeypatch.setattr(measures, "CHUNK", 300)
-    for found, wanted in zip(judged.floor(1000).moments(), whole, strict=True):
+    whole = judged.train(1000).sums.moments()
+    monkeypatch.setattr(compared, "CHUNK", 300)
+    for found, wanted in zip(Real.of(judged.data, "pixels").train(1000).sums.moments(), whole, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
@@ -128,7 +138,7 @@ def test_the_floor_of_few_samples_is_of_as_few_train_images_of_all_classes(data,
     small = measures.frechet([noise(100)], judged).floor
     assert small > 1.5 * measures.frechet([noise(1347)], judged).floor
     by_class = replace(data, train=data.train.chosen(data.train.labels.argsort()))
-    assert len(np.unique(by_class.train.labels[measures._some(by_class, 100)])) == 10
+    assert len(np.unique(by_class.train.labels[compared.some(len(by_class.train), 100)])) == 10
 
 
 def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tmp_path, monkeypatch):
@@ -136,8 +146,8 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
     first = Real.of(data, "classifier").held_out()
     assert len(list(tmp_path.iterdir())) == 1
     again = Real.of(data, "classifier")
-    monkeypatch.setattr(Real, "sums", None)
-    np.testing.assert_array_equal(again.held_out().outer, first.outer)
+    monkeypatch.setattr(Real, "_extracted", None)
+    np.testing.assert_array_equal(again.held_out().features, first.features)
     monkeypatch.undo()
     monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
     fewer = replace(data, train=data.train.chosen(torch.arange(0, 1347, 2)))
@@ -153,7 +163,74 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
         assert len(list(tmp_path.iterdir())) == before + 1
     for path in tmp_path.iterdir():
         path.write_bytes(b"junk")
-    np.testing.assert_array_equal(Real.of(data, "classifier").held_out().outer, first.outer)
+    np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
+
+
+def test_statistics_of_other_images_are_not_taken_even_under_the_right_name(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    first = Real.of(data, "classifier").held_out()
+    (right,) = tmp_path.iterdir()
+    right.unlink()
+    Real.of(data.restricted(["1", "2"]), "classifier").held_out()
+    (wrong,) = tmp_path.iterdir()
+    wrong.rename(right)
+    np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
+
+
+def test_features_are_extracted_once_for_all_measures(data, monkeypatch):
+    judged, counted = Real.of(data, "pixels"), []
+    monkeypatch.setattr(compared, "kept", lambda key, make: make())
+    extract = judged.features.extract
+    seen = replace(judged.features, extract=lambda x: counted.append(len(x)) or extract(x))
+    judged = replace(judged, features=seen)
+    evaluation.measure([noise(100), noise(100, 1)], judged, ["frechet", "kid", "precision", "coverage"], {})
+    assert sorted(counted) == [100, 100, 100, 450]  # two sets, as many train images, the held-out ones
+
+
+def test_the_protocol_tells_what_a_measure_was_of(judged):
+    said = evaluation.measure([noise(100)], judged, ["inception_score", "recall", "memorisation"], {})["protocol"]
+    assert said["inception_score"] == {"probabilities": "of the classifier 'digits' of undiffuse, 10 classes"}
+    assert said["recall"] == {"k": 3, "images a side": 100, "features": "pixels"}
+    closest = said["memorisation"]["closest"]
+    assert closest["distance"] == sorted(closest["distance"]) and len(closest["sample"]) == 12
+
+
+def test_the_closest_pairs_are_pairs(data, judged):
+    """A copy of train image 700 in the second set, and one that is two levels off in one pixel in the first."""
+    sets = [noise(50), noise(50, 1)]
+    sets[1].images[17] = data.train.images()[700]
+    sets[0].images[3] = data.train.images()[31]
+    sets[0].images[3, 0, 3, 3] += 2 / 8 if sets[0].images[3, 0, 3, 3] < 0.5 else -2 / 8
+    said = measures.memorisation(sets, judged).says
+    assert said["exact copies of train images"] == 1
+    found = [said["closest"][name][:2] for name in ("set", "sample", "train image", "distance")]
+    assert found == [[1, 0], [17, 3], [700, 31], [0, pytest.approx(2 / 8)]]
+
+
+def test_the_error_of_a_mean_of_memberships(data, judged):
+    """Samples are independent from set to set; the held-out images are the same."""
+    sets = [noise(200, seed) for seed in range(2)]
+    for name in ("precision", "density"):
+        alone = [measures.METRICS[name]([one], judged) for one in sets]
+        together = measures.METRICS[name](sets, judged)
+        assert together.value == pytest.approx(np.mean([one.value for one in alone]))
+        assert together.stderr == pytest.approx(np.linalg.norm([one.stderr for one in alone]) / 2)
+
+
+def test_few_images_for_their_features_are_warned_of(data, judged):
+    with pytest.warns(measures.MeasureWarning, match="the Frechet distance of 64 images by 64 features is too large"):
+        measures.frechet([noise(64)], judged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measures.frechet([noise(65)], judged)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_samples_that_are_not_finite_are_refused(bad):
+    images = noise(20).images
+    images[3, 0, 2, 2] = bad
+    with pytest.raises(UndiffuseError, match="some of the samples hold NaN or infinity"):
+        Samples(images, None)
 
 
 def test_unlabelled_samples_cannot_teach(judged):

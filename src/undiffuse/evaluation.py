@@ -8,13 +8,15 @@ from typing import Any
 import torch
 
 from undiffuse import __version__, build, images
+from undiffuse.compared import MOST, Real, Samples
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
-from undiffuse.measures import METRICS, MOST, NEED_LABELS, Real, Samples
+from undiffuse.measures import METRICS, NEED_CLASSIFIER, NEED_LABELS, NEED_NEIGHBOURS
 from undiffuse.metrics.base import Estimate
 from undiffuse.metrics.classifier import shipped_for
+from undiffuse.metrics.manifold import K_DENSITY
 from undiffuse.pipeline import Pipeline
 from undiffuse.shapes import Images, Labels, Tensor
 
@@ -22,16 +24,19 @@ ODE_STEPS = 50
 Watch = Callable[[Iterator[Any]], Iterable[Any]]
 
 
+DEFAULT = tuple(name for name in METRICS if name != "inception_score")  # which label_accuracy says better
 LIKELIHOODS = ("bpd", "bpd_ode")  # measures of the model itself, not of its samples
 
 
-def chosen(names: str | None, labelled: bool, model: bool, data: Dataset) -> list[str]:
-    """The measures asked for (comma-separated), or all of the samples that these allow; `model`: there is one."""
+def chosen(names: str | None, labelled: bool, model: bool, data: Dataset, n: int = MOST) -> list[str]:
+    """The measures asked for, comma-separated, where `all` is all of samples; by default those of DEFAULT.
+
+    What nobody named is left out where n samples, with labels or without, do not allow it. model: there is one.
+    """
+    allowed = [name for name in METRICS if name not in _not_allowed(labelled, data, n)]
     if names is None:
-        judged = shipped_for(data.shape, data.class_names) is not None
-        known = [name for name in METRICS if judged or name != "label_accuracy"]
-        return [name for name in known if labelled or name not in NEED_LABELS]
-    known = [*METRICS, *LIKELIHOODS]
+        return [name for name in DEFAULT if name in allowed]
+    known = [*METRICS, *LIKELIHOODS, "all"]
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
         if name not in known:
@@ -41,7 +46,14 @@ def chosen(names: str | None, labelled: bool, model: bool, data: Dataset) -> lis
     for name in LIKELIHOODS:
         if name in wanted and not model:
             raise UsageError(f"{name} is a property of a model, not of its pictures; give the model's folder")
-    return wanted
+    return list(dict.fromkeys(each for name in wanted for each in (allowed if name == "all" else [name])))
+
+
+def _not_allowed(labelled: bool, data: Dataset, n: int) -> set[str]:
+    judged = shipped_for(data.shape, data.class_names) is not None
+    enough = min(n, len(data.train), len(data.held_out)) > K_DENSITY
+    rules = ((labelled, NEED_LABELS), (judged, NEED_CLASSIFIER), (enough, NEED_NEIGHBOURS))
+    return {name for holds, names in rules if not holds for name in names}
 
 
 def likelihood(
@@ -171,7 +183,7 @@ def of_files(path: Path, data: Dataset) -> Samples:
 
 def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:
     """{"metrics": {name: {value, stderr, floor, unit, n}}, "protocol": {...}}: what is written as JSON."""
-    metrics, data = {name: METRICS[name](sets, real).as_dict() for name in names}, real.data
+    found, data = {name: METRICS[name](sets, real) for name in names}, real.data
     ours = {
         "data": data.name,
         "reference": "held-out images",
@@ -183,7 +195,11 @@ def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol:
         "classifier": "SVC(gamma=0.064 / number of pixels) on pixels scaled to 0..16",
         "undiffuse": __version__,
     }
-    return {"metrics": metrics, "protocol": ours | protocol}
+    says = {name: estimate.says for name, estimate in found.items() if estimate.says}
+    return {
+        "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
+        "protocol": ours | protocol | says,
+    }
 
 
 def model_protocol(pipe: Pipeline, seeds: Sequence[int], weights: str, checkpoint: str) -> dict[str, Any]:

@@ -1,83 +1,109 @@
 """Samples beside real images, in: a number with its error and its floor, out."""
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from undiffuse import images, rng
-from undiffuse.data.dataset import Dataset
+from undiffuse import images
+from undiffuse.compared import MOST, Described, Real, Samples, on_grid, some
+from undiffuse.data.dataset import Dataset, Part
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.base import Estimate
-from undiffuse.metrics.classifier import shipped_for
-from undiffuse.metrics.features import About, Features, extractor
-from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
-from undiffuse.metrics.reference import kept
+from undiffuse.metrics.classifier import Shipped, shipped_for
+from undiffuse.metrics.frechet import frechet_with_error
+from undiffuse.metrics.inception_score import inception_score as score_of
+from undiffuse.metrics.kernel import kernel_distance
+from undiffuse.metrics.manifold import K_DENSITY, K_PRECISION, Membership
+from undiffuse.metrics.memorisation import Nearest, share_nearer
 from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
-from undiffuse.shapes import Images, Labels, Tensor
+from undiffuse.shapes import Images, Labels
 
-MOST = 5000  # images, of a seed by default
-CHUNK = 10_000  # images whose features are held at once
-
-
-@dataclass(frozen=True)
-class Samples:
-    """One set of generated images, with labels if they were asked for by class."""
-
-    images: Images
-    labels: Labels | None
+BLOCK = 2000  # images whose pixels are compared with those of all samples at once
+CLOSEST = 12  # pairs that are told
 
 
-@dataclass(frozen=True)
-class Real:
-    """Real images, and the features that they are compared by."""
-
-    data: Dataset
-    features: Features
-
-    @classmethod
-    def of(cls, data: Dataset, features: str) -> "Real":
-        if len(data.held_out) < 2:
-            raise UndiffuseError(
-                f"{data.name}: {len(data.held_out)} held-out pictures to compare with, and at least 2 are needed; take "
-                "more classes, or a larger data.held_out"
-            )
-        return cls(
-            data, extractor(features, About(data.shape, data.class_names, lambda: data.train.images(_some(data, MOST))))
-        )
-
-    def held_out(self) -> FeatureSums:
-        """Of all held-out images, from the cache if they are there."""
-        part, data = self.data.held_out, self.data
-        chosen = sha256(b"" if part.rows is None else part.rows.numpy().tobytes()).hexdigest()
-        key = repr((data.content, "held out", len(part), chosen, data.levels, self.features.says))
-        return kept(key, lambda: self.sums(lambda rows: part.images(rows), len(part)))
-
-    def floor(self, n: int) -> FeatureSums:
-        """Of as many train images: the distance depends on how many there are, so like is compared with like."""
-        rows = _some(self.data, n)
-        return self.sums(lambda some: self.data.train.images(rows[some]), len(rows))
-
-    def of_samples(self, x: Images) -> FeatureSums:
-        return self.sums(lambda rows: _on_grid(x[rows], self.data), len(x))
-
-    def sums(self, images: Callable[[slice], Images], n: int) -> FeatureSums:
-        parts = (FeatureSums.of(self.features(images(slice(i, min(i + CHUNK, n))))) for i in range(0, n, CHUNK))
-        return functools.reduce(FeatureSums.merge, parts)
+class MeasureWarning(UserWarning):
+    """A number that means less than it seems to."""
 
 
 def frechet(sets: Sequence[Samples], real: Real) -> Estimate:
     """Frechet distance, samples against held-out images; floor: as many train images in their place."""
+    held_out, floor = real.held_out(), _floor(sets, real)
+    few, d = min(len(floor), len(held_out), *(len(s.images) for s in sets)), held_out.features.shape[1]
+    if few <= d:
+        warnings.warn(
+            f"the Frechet distance of {few} images by {d} features is too large, and says little: with no more images "
+            "than features a covariance is singular; take more images, fewer features (--features), or --metrics kid",
+            MeasureWarning,
+            stacklevel=2,
+        )
+    found = [frechet_with_error(real.of_samples(s).sums, held_out.sums) for s in sets]
+    return _mean(found, frechet_with_error(floor.sums, held_out.sums)[0], real.features.unit, sets)
+
+
+def kid(sets: Sequence[Samples], real: Real) -> Estimate:
+    """Kernel distance (KID), samples against held-out images; floor: as many train images in their place."""
     held_out = real.held_out()
-    measured = [frechet_with_error(real.of_samples(s.images), held_out) for s in sets]
-    floor, _ = frechet_with_error(real.floor(len(sets[0].images)), held_out)
-    values = np.array([value for value, _ in measured])
-    return Estimate(
-        float(values.mean()), _combined([stderr for _, stderr in measured]), floor, real.features.unit, _n(sets)
-    )
+
+    def distance(x: Described) -> tuple[float, float | None]:
+        return kernel_distance(x.features, held_out.features, (x.kernel_sums, held_out.kernel_sums))
+
+    found = [distance(real.of_samples(s)) for s in sets]
+    unit = f"squared kernel distance of {real.features.name} features"
+    return _mean(found, distance(_floor(sets, real))[0], unit, sets)
+
+
+def precision(sets: Sequence[Samples], real: Real) -> Estimate:
+    """How many samples lie among held-out images; floor: how many train images do."""
+    found = [(m.precision, binomial_stderr(m.precision, len(m.precise))) for m in _memberships(sets, real)]
+    return _neighbours(found, "precision", sets, real)
+
+
+def recall(sets: Sequence[Samples], real: Real) -> Estimate:
+    """How many held-out images lie among samples; floor: among train images."""
+    scores = [m.recall for m in _memberships(sets, real)]
+    return _neighbours([_share(scores, real.neighbours(len(sets[0].images)))], "recall", sets, real)
+
+
+def density(sets: Sequence[Samples], real: Real) -> Estimate:
+    """Among how many held-out images samples lie, over k; floor: the same of train images."""
+    found = [(m.density, m.density_error) for m in _memberships(sets, real)]
+    return _neighbours(found, "density", sets, real)
+
+
+def coverage(sets: Sequence[Samples], real: Real) -> Estimate:
+    """How many held-out images have a sample among their neighbours; floor: a train image."""
+    scores = [m.coverage for m in _memberships(sets, real)]
+    return _neighbours([_share(scores, real.neighbours(len(sets[0].images)))], "coverage", sets, real)
+
+
+def inception_score(sets: Sequence[Samples], real: Real) -> Estimate:
+    """Inception Score by the class probabilities of a classifier of such images; floor: that of train images."""
+    data = real.data
+    shipped = _shipped(data, "inception_score")
+    found = [score_of(shipped.probabilities(on_grid(s.images, data)).numpy()) for s in sets]
+    train = data.train.images(some(len(data.train), len(sets[0].images)))
+    says = {"probabilities": f"of the classifier '{shipped.name}' of undiffuse, {len(shipped.class_names)} classes"}
+    return _mean(found, score_of(shipped.probabilities(train).numpy())[0], "classes", sets, says)
+
+
+def memorisation(sets: Sequence[Samples], real: Real) -> Estimate:
+    """How many samples are nearer to a train image than to any held-out one, by their pixels.
+
+    floor: what is expected of fresh data. The closest pairs and the exact copies go into the protocol.
+    """
+    data = real.data
+    n, m = len(data.train), len(data.held_out)
+    shown = [_levels(s.images[torch.from_numpy(some(len(s.images), MOST))], data) for s in sets]
+    near, far = ([Nearest.of(x, _blocks(part, data)) for x in shown] for part in (data.train, data.held_out))
+    shares = [share_nearer(*pair) for pair in zip(near, far, strict=True)]
+    value, compared = float(np.mean(shares)), sum(map(len, shown))
+    says = _pairs(sets, near, real) | {"copies of held-out images": sum(int((x.squared == 0).sum()) for x in far)}
+    stderr = binomial_stderr(value, compared)
+    return Estimate(value, stderr, n / (n + m), "share nearer to train images", compared, says)
 
 
 def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
@@ -85,7 +111,7 @@ def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
     data = real.data
     test = (data.held_out.images(), data.held_out.labels)
     scores = [svc_accuracy((s.images, _labels(s, "train_on_generated")), test, data.levels) for s in sets]
-    rows = _some(data, len(sets[0].images))
+    rows = some(len(data.train), len(sets[0].images))
     trained = svc_accuracy((data.train.images(rows), data.train.labels[rows]), test, data.levels)
     return Estimate(*_share(scores, len(data.held_out)), trained, "accuracy", _n(sets))
 
@@ -96,15 +122,11 @@ def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
     floor: how many held-out images it takes for theirs.
     """
     data = real.data
-    shipped = shipped_for(data.shape, data.class_names)
-    if shipped is None:
-        raise UndiffuseError(
-            f"label_accuracy needs a classifier, and none comes with undiffuse for {data.name}; leave it out"
-        )
+    shipped = _shipped(data, "label_accuracy")
     index = torch.tensor([shipped.class_names.index(name) for name in data.class_names])
 
     def accuracy(images: Images, labels: Labels) -> float:
-        return float((shipped.classes(_on_grid(images, data)) == index[labels]).float().mean())
+        return float((shipped.classes(on_grid(images, data)) == index[labels]).float().mean())
 
     value = float(np.mean([accuracy(s.images, _labels(s, "label_accuracy")) for s in sets]))
     held_out = accuracy(data.held_out.images(), data.held_out.labels)
@@ -124,23 +146,86 @@ def _share(scores: Sequence[float], n: int) -> tuple[float, float]:
     return value, float(np.hypot(binomial_stderr(value, n), spread))
 
 
-def _some(data: Dataset, n: int) -> np.ndarray:
-    """n train images at random, or all, in order: a source may hold one class after the other."""
-    total = len(data.train)
-    return np.arange(total) if n >= total else np.sort(rng.permutation(total, 0, "floor")[:n])
-
-
 METRICS: dict[str, Callable[[Sequence[Samples], Real], Estimate]] = {
     "frechet": frechet,
     "train_on_generated": train_on_generated,
     "label_accuracy": label_accuracy,
+    "kid": kid,
+    "inception_score": inception_score,
+    "precision": precision,
+    "recall": recall,
+    "density": density,
+    "coverage": coverage,
+    "memorisation": memorisation,
 }
 NEED_LABELS = ("train_on_generated", "label_accuracy")
+NEED_CLASSIFIER = ("label_accuracy", "inception_score")
+NEED_NEIGHBOURS = ("precision", "recall", "density", "coverage")
 
 
-def _on_grid(x: Images, data: Dataset) -> Tensor:
-    """Rounded to the data's own levels, as a written picture is."""
-    return images.from_levels(images.to_levels(x, data.levels), data.levels)
+def _mean(
+    found: Iterable[tuple[float, float | None]],
+    floor: float,
+    unit: str,
+    sets: Sequence[Samples],
+    says: dict[str, Any] | None = None,
+) -> Estimate:
+    """Of numbers of independent sets with their errors."""
+    values, stderrs = zip(*found, strict=True)
+    return Estimate(float(np.mean(values)), _combined(stderrs), floor, unit, _n(sets), says or {})
+
+
+def _floor(sets: Sequence[Samples], real: Real) -> Described:
+    return real.train(len(sets[0].images))
+
+
+def _memberships(sets: Sequence[Samples], real: Real) -> list[Membership]:
+    return [real.membership(real.of_samples(s)) for s in sets]
+
+
+def _neighbours(
+    found: Iterable[tuple[float, float | None]], name: str, sets: Sequence[Samples], real: Real
+) -> Estimate:
+    """One of precision, recall, density and coverage: what they have in common."""
+    k = K_PRECISION if name in ("precision", "recall") else K_DENSITY
+    says = {"k": k, "images a side": real.neighbours(len(sets[0].images)), "features": real.features.name}
+    floor = getattr(real.membership(_floor(sets, real)), name)
+    return _mean(found, floor, "images in a ball / k" if name == "density" else "share", sets, says)
+
+
+def _pairs(sets: Sequence[Samples], near: Sequence[Nearest], real: Real) -> dict[str, Any]:
+    """The samples closest to a train image: which of which set, which image, how far."""
+    squared, row = (np.concatenate([getattr(one, name) for one in near]) for name in ("squared", "row"))
+    place = [(i, int(j)) for i, s in enumerate(sets) for j in some(len(s.images), MOST)]
+    first = np.argsort(squared, kind="stable")[:CLOSEST]
+    pixels = int(np.prod(real.data.shape))
+    return {
+        "space": "grey levels of pixels, by root mean square",
+        "exact copies of train images": int((squared == 0).sum()),
+        "closest": {
+            "set": [place[i][0] for i in first],
+            "sample": [place[i][1] for i in first],
+            "train image": row[first].tolist(),
+            "distance": np.sqrt(squared[first] / pixels).tolist(),
+        },
+    }
+
+
+def _levels(x: Images, data: Dataset) -> np.ndarray:
+    return images.to_levels(x, data.levels).flatten(1).numpy()
+
+
+def _blocks(part: Part, data: Dataset) -> Iterable[np.ndarray]:
+    return (_levels(part.images(slice(i, i + BLOCK)), data) for i in range(0, len(part), BLOCK))
+
+
+def _shipped(data: Dataset, metric: str) -> Shipped:
+    shipped = shipped_for(data.shape, data.class_names)
+    if shipped is None:
+        raise UndiffuseError(
+            f"{metric} needs a classifier, and none comes with undiffuse for {data.name}; leave it out"
+        )
+    return shipped
 
 
 def _combined(stderrs: Sequence[float | None]) -> float | None:

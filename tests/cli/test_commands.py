@@ -11,6 +11,8 @@ import tiny
 from undiffuse import images
 from undiffuse.cli import main
 
+pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
+
 
 @pytest.fixture
 def command(capsys):

@@ -14,6 +14,8 @@ from undiffuse.config import read
 from undiffuse.data import cache
 from undiffuse.pipeline import Pipeline
 
+pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ class Evaluate:
         Option("-n", help="Images per seed (default: the model's, or as many as to train on, at most 5,000)."),
     ] = None
     metrics: Annotated[
-        str | None, Option("--metrics", help="frechet, train_on_generated, label_accuracy, bpd, bpd_ode, or several.")
+        str | None, Option("--metrics", help="frechet, kid, precision ... bpd, several or all (docs/evaluation.md).")
     ] = None
     data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Real images to compare with.")] = None
     times: Annotated[

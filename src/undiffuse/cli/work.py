@@ -10,6 +10,7 @@ from undiffuse import config, evaluation
 from undiffuse.bundled import MODELS, is_bundled, names
 from undiffuse.cli import show
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train
+from undiffuse.compared import Real
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion import ode
@@ -18,7 +19,6 @@ from undiffuse.errors import UsageError
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training, tuned
-from undiffuse.measures import Real
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.quality import Quality
@@ -124,13 +124,13 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     data = evaluation.real_images(pipe, given.data)
     label = _classes(given.label, pipe, data)
     data = data if label is None else data.restricted(label)
-    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, True, data)
     said = pipe.config.evaluate
+    n = (said.n or evaluation.default_count(data)) if given.n is None else given.n
+    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, True, data, n)
     of_samples = [name for name in names if name not in evaluation.LIKELIHOODS]
     _check_likelihood(given, names, pipe.process.T)
     if given.n is not None and not of_samples:
         raise UsageError("-n counts samples, and these metrics need none: all held-out images are scored; leave it out")
-    n = (said.n or evaluation.default_count(data)) if given.n is None else given.n
     repeats = said.repeats if given.repeats is None else given.repeats
     if n < 2 or repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {repeats}")
@@ -199,7 +199,7 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
     samples = evaluation.of_files(path, data)
     labels = samples.labels
     labelled = labels is not None and bool((labels != labels[0]).any())
-    names = evaluation.chosen(given.metrics, labelled, False, data)
+    names = evaluation.chosen(given.metrics, labelled, False, data, len(samples.images))
     _check_likelihood(given, names, None)
     real = Real.of(data, given.features or "pixels")
     result = evaluation.measure([samples], real, names, {"images": path.name})

@@ -1,7 +1,15 @@
 """What a measure gives: a number, how sure it is, and what real data would score."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+
+from undiffuse.rng import permutation
+
+GROUPS = 10
+Rows = np.ndarray  # [n, d], float32 or float64
 
 
 @dataclass(frozen=True)
@@ -9,6 +17,7 @@ class Estimate:
     """value ± stderr in `unit`, from n generated images.
 
     floor is the same measure of as many real train images (all, if there are fewer): what a perfect model would score.
+    says: what the protocol must know besides.
     """
 
     value: float
@@ -16,6 +25,19 @@ class Estimate:
     floor: float | None
     unit: str
     n: int
+    says: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in ("value", "stderr", "floor", "unit", "n")}
+
+
+def dealt(rows: np.ndarray, groups: int) -> list[np.ndarray]:
+    """Rows in groups at random: in order, a group can be a whole class."""
+    rows = rows[permutation(len(rows), 0, "groups")]
+    return [rows[start::groups] for start in range(groups)]
+
+
+def jackknife(left_out: Sequence[float]) -> float:
+    """Standard error of a number, from its values without each of g groups in turn (Efron & Tibshirani 1993, 11.5)."""
+    values, g = np.array(left_out), len(left_out)
+    return float(np.sqrt((g - 1) / g * ((values - values.mean()) ** 2).sum()))

@@ -73,6 +73,11 @@ class Shipped:
         """The index, in `class_names`, that it takes each for: int64 [n]."""
         return torch.cat([self.network(part).argmax(1) for part in torch.split(images, BATCH)])
 
+    @torch.inference_mode()
+    def probabilities(self, images: Images) -> Tensor:
+        """p(y | x) of all its classes: float64 [n, k]."""
+        return torch.cat([self.network(part).double().softmax(1) for part in torch.split(images, BATCH)])
+
 
 def shipped_for(shape: Sequence[int], class_names: Sequence[str]) -> Shipped | None:
     """The classifier of pictures of this shape that knows all these classes."""

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.rng import permutation
+from undiffuse.metrics.base import GROUPS, dealt, jackknife
 
-GROUPS = 10
 LARGE = 512  # features, beyond which the error is linearised
 
 
@@ -25,11 +24,10 @@ class FeatureSums:
 
     @classmethod
     def of(cls, features: np.ndarray, groups: int = GROUPS) -> "FeatureSums":
-        """Sums over float64 [n, d], dealt into groups at random: in order, a group can be a whole class."""
+        """Sums over float64 [n, d]."""
         if not np.isfinite(features).all():
             raise UndiffuseError("some features are not finite: the images hold NaN or infinity")
-        features = features[permutation(len(features), 0, "groups")]
-        parts = [features[start::groups] for start in range(groups)]
+        parts = dealt(features, groups)
         return cls(
             np.array([len(part) for part in parts], np.float64),
             np.stack([part.sum(0) for part in parts]),
@@ -110,7 +108,7 @@ def frechet_with_error(sums: FeatureSums, reference: FeatureSums) -> tuple[float
     parts = [sums.moments(without=group) for group in range(groups)]
     if d > LARGE:
         by_mean, by_cov = against.slope(whole)
-        left_out = np.array([by_mean @ (m - whole[0]) + (by_cov * (c - whole[1])).sum() for m, c in parts])
+        left_out = [float(by_mean @ (m - whole[0]) + (by_cov * (c - whole[1])).sum()) for m, c in parts]
     else:
-        left_out = np.array([against.distance(part) for part in parts])
-    return value, float(np.sqrt((groups - 1) / groups * ((left_out - left_out.mean()) ** 2).sum()))
+        left_out = [against.distance(part) for part in parts]
+    return value, jackknife(left_out)

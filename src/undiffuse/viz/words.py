@@ -41,6 +41,50 @@ METRICS = {
         "How many generated pictures a classifier of real ones takes for the class that they were asked for.",
         "real held-out pictures",
     ),
+    "kid": Metric(
+        "Kernel distance",
+        "lower",
+        "How far the generated pictures lie from real ones by their features, with no bias however few there are: "
+        "0, and so at times below it, for pictures of the same kind.",
+        "real training pictures against real held-out ones",
+    ),
+    "inception_score": Metric(
+        "Inception Score",
+        "higher",
+        "How surely a classifier of real pictures names the generated ones, and how many classes it finds among them.",
+        "real training pictures",
+    ),
+    "precision": Metric(
+        "Precision",
+        "higher",
+        "How many generated pictures lie among real held-out ones.",
+        "real training pictures",
+    ),
+    "recall": Metric(
+        "Recall",
+        "higher",
+        "How many real held-out pictures lie among generated ones.",
+        "among real training pictures",
+    ),
+    "density": Metric(
+        "Density",
+        "higher",
+        "Among how many real held-out pictures a generated one lies, where 1 is usual for real ones.",
+        "real training pictures",
+    ),
+    "coverage": Metric(
+        "Coverage",
+        "higher",
+        "How many real held-out pictures have a generated one among their neighbours.",
+        "a real training picture",
+    ),
+    "memorisation": Metric(
+        "Nearer to training pictures",
+        "lower",
+        "How many generated pictures are nearer to one that the model was trained on than to any held-out one. "
+        "All would be if they were copies.",
+        "what fresh real pictures would give",
+    ),
     "bpd": Metric(
         "Bits per dimension",
         "lower",
