@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from undiffuse.compared import Real, Samples
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
-from undiffuse.measures import Real
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
 from undiffuse.pipeline import Pipeline
 
@@ -48,11 +48,11 @@ class Judge:
 
     @cached_property
     def held_out(self) -> FeatureSums:
-        return self.real.held_out()
+        return self.real.held_out().sums
 
     @cached_property
     def floor(self) -> float:
-        return frechet_with_error(self.real.floor(self.n), self.held_out)[0]
+        return frechet_with_error(self.real.train(self.n).sums, self.held_out)[0]
 
     def measure(self, step: int, averaged: Pipeline, raw: Pipeline, before: Sequence[dict[str, Any]]) -> Quality:
         """before: what was said at earlier steps, as `Quality.as_record`."""
@@ -62,7 +62,8 @@ class Judge:
 
     def _distance(self, pipe: Pipeline) -> tuple[float, float]:
         x = pipe.configured(sampler="ddim", eta=0.0, steps=self.steps).sample(n=self.n, seed=SEED)
-        value, stderr = frechet_with_error(self.real.of_samples(x), self.held_out)
+        once = Real(self.real.data, self.real.features)  # which keeps what it measured: nothing of it stays
+        value, stderr = frechet_with_error(once.of_samples(Samples(x, None)).sums, self.held_out)
         return value, stderr or 0.0
 
 
