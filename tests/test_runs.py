@@ -72,9 +72,9 @@ def test_metrics_after_the_step_are_forgotten(tmp_path):
     run = RunFolder(tmp_path)
     for step in (2, 4, 6, 10):
         run.log({"step": step, "loss": 1.0})
-    run.cut_metrics(6)
+    run.cut_logs(6)
     assert run.metrics.read_text() == line(2) + line(4) + line(6)
-    run.cut_metrics(0)
+    run.cut_logs(0)
     assert run.metrics.read_text() == ""
 
 
@@ -84,7 +84,7 @@ def test_metrics_after_the_step_are_forgotten(tmp_path):
 def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path, tail):
     run = RunFolder(tmp_path)
     run.metrics.write_text(line(2) + line(4) + tail)
-    run.cut_metrics(100)
+    run.cut_logs(100)
     assert run.metrics.read_text() == line(2) + line(4)
     run.log({"step": 6, "loss": 1.0})
     assert run.metrics.read_text().endswith(line(6))
@@ -93,12 +93,12 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path, tail):
 def test_a_log_of_binary_garbage_is_no_obstacle(tmp_path):
     run = RunFolder(tmp_path)
     run.metrics.write_bytes(line(2).encode() + b"\xff\xfe\x80\n" + line(4).encode())
-    run.cut_metrics(9)
+    run.cut_logs(9)
     assert run.metrics.read_text() == line(2) + line(4)
 
 
 def test_no_log_nothing_to_cut(tmp_path):
-    RunFolder(tmp_path).cut_metrics(3)
+    RunFolder(tmp_path).cut_logs(3)
     assert not any(tmp_path.iterdir())
 
 
