@@ -118,9 +118,10 @@ def test_a_configuration_that_no_run_wrote_has_no_network():
 
 def test_the_plan_is_the_train_section(config):
     plan, train = build.plan(config), config.train
-    for name in ("steps", "lr", "warmup", "lr_decay", "ema", "grad_clip", "label_dropout", "max_skips"):
+    for name in ("steps", "lr", "warmup", "lr_decay", "grad_clip", "label_dropout", "max_skips"):
         assert getattr(plan, name) == getattr(train, name)
     assert plan.num_classes == 10
+    assert plan.ema == (train.ema,)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])

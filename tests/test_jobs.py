@@ -268,7 +268,7 @@ def test_several_averages_side_by_side(tiny_run, tmp_path):
     assert tiny.weights(same, 6)["ema.safetensors"] == other
     loaded = Pipeline.load(run, weights="ema-0.1").denoiser.backbone.state_dict()
     assert all(torch.equal(x, Pipeline.load(same).denoiser.backbone.state_dict()[name]) for name, x in loaded.items())
-    with pytest.raises(UsageError, match=r"'ema', 'raw', 'ema-0\.1' here, not 'ema-0\.7'"):
+    with pytest.raises(UsageError, match=r"'ema', 'raw' or 'ema-0\.1', not 'ema-0\.7'"):
         Pipeline.load(run, weights="ema-0.7")
 
 

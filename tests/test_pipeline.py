@@ -307,7 +307,7 @@ def test_averaged_and_raw_weights_and_earlier_checkpoints(tiny_run):
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"weights": "average"}, "weights are 'ema', 'raw' here, not 'average'"),
+        ({"weights": "average"}, "weights are 'ema' or 'raw', not 'average'"),
         ({"checkpoint": "3"}, "no checkpoint '3'; there are 2, 4, 6"),
         ({"checkpoint": "best"}, "nobody knows its best checkpoint"),
     ],

@@ -181,7 +181,7 @@ class Training:
             saved = f"step {known[-1]} is saved" if known else "nothing is saved yet"
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise UndiffuseError(
-                f"{self.run.path}: cannot be written ({reason}); {saved}: make room, then go on with: "
+                f"{getattr(error, 'filename', None) or self.run.path}: cannot be written ({reason}); {saved}: make room, then go on with: "
                 f"undiffuse train --resume --out {self.run.path}"
             ) from error
 
@@ -244,7 +244,7 @@ def _restore(trainer: Trainer, run: RunFolder) -> None:
         path = checkpoint.find(run.checkpoints, str(step))
         try:
             checkpoint.check_whole(path)
-        except UndiffuseError as error:
+        except checkpoint.Damaged as error:
             if step == known[0]:
                 raise
             if trainer.team.writes:

@@ -180,7 +180,8 @@ def _group(weights: str, config: Config) -> str:
     decays = build.decays(config)
     known = {"raw": "backbone"} | {group(decays, i): group(decays, i) for i in range(len(decays))}
     if weights not in known:
-        raise UsageError(f"weights are {', '.join(map(repr, ['ema', 'raw', *list(known)[2:]]))} here, not '{weights}'")
+        *names, last = map(repr, ["ema", "raw", *list(known)[2:]])
+        raise UsageError(f"weights are {', '.join(names)} or {last}, not '{weights}'")
     return known[weights]
 
 

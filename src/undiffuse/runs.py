@@ -98,9 +98,9 @@ class RunFolder:
         return [json.loads(line) for line in lines if isfinite(_step_of(line))]
 
     def best_step(self) -> int:
-        """The step whose samples measured best. Raises UsageError if none were measured."""
+        """The step whose samples measured best. Raises UndiffuseError if none were measured."""
         if not (records := self.measured()):
-            raise UsageError(
+            raise UndiffuseError(
                 f"{self.path}: no quality was measured on the way (train.quality_every), so nobody knows its best "
                 "checkpoint; take 'last' or a step"
             )

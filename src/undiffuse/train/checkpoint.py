@@ -21,6 +21,10 @@ Tensors = dict[str, torch.Tensor]
 FORMAT_VERSION = 1
 
 
+class Damaged(UndiffuseError):
+    """Not as it was written."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """All of training at a step: named groups of tensors (one file each) and a small JSON-able state with `step`."""
@@ -96,7 +100,7 @@ def digest(path: Path) -> str:
 
 
 def check_whole(checkpoint: Path) -> None:
-    """Raises UndiffuseError if a file is not as it was written. Older checkpoints have no digests: only its length."""
+    """Raises Damaged if a file is not as it was written. Older checkpoints have no digests: only its length."""
     said = load_state(checkpoint).get("digests", {})
     for path in sorted({*checkpoint.glob("*.safetensors"), *(checkpoint / name for name in said)}):
         try:
@@ -104,9 +108,9 @@ def check_whole(checkpoint: Path) -> None:
                 pass
             changed = path.name in said and digest(path) != said[path.name]
         except (OSError, SafetensorError) as error:
-            raise UndiffuseError(f"{path}: missing or truncated ({_line(error)})") from error
+            raise Damaged(f"{path}: missing or truncated ({_line(error)})") from error
         if changed:
-            raise UndiffuseError(f"{path}: not as it was written")
+            raise Damaged(f"{path}: not as it was written")
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -117,7 +121,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         version = _count(state["format_version"])
         counts = {name: _count(state.get(name, 0)) for name in ("step", "skipped", "streak")}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UndiffuseError(f"{path}: not a checkpoint's state ({_line(error)})") from error
+        raise Damaged(f"{path}: not a checkpoint's state ({_line(error)})") from error
     if version > FORMAT_VERSION:
         raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
     if counts["step"] != int(checkpoint.name):
