@@ -179,9 +179,10 @@ class Training:
         except (OSError, SafetensorError) as error:
             known = checkpoint.steps(self.run.checkpoints)
             saved = f"step {known[-1]} is saved" if known else "nothing is saved yet"
+            where = getattr(error, "filename", None) or self.run.path
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise UndiffuseError(
-                f"{getattr(error, 'filename', None) or self.run.path}: cannot be written ({reason}); {saved}: make room, then go on with: "
+                f"{where}: cannot be written ({reason}); {saved}: make room, then go on with: "
                 f"undiffuse train --resume --out {self.run.path}"
             ) from error
 

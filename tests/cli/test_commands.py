@@ -60,7 +60,7 @@ def test_set_changes_the_recipe_and_the_run_folder_says_so(command, recipe, tmp_
     run = tmp_path / "run"
     assert command("train", recipe, "--out", run, "--set", "train.steps=1", "--set", "data.classes=[7, 1]")[0] == 0
     written = (run / "config.yaml").read_text()
-    assert "steps: 1," in written
+    assert "\n  steps: 1\n" in written
     assert "classes: ['1', '7']" in written
 
 
