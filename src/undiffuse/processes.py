@@ -137,33 +137,33 @@ def stopping_at_once() -> Iterator[Callable[[], None]]:
         asked.set()
         raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
+    with _hearing(stop):
         yield check
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
     """The first SIGINT or SIGTERM asks to stop at the next good moment; a second one stops at once."""
     asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
 
     def ask(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _hearing(ask):
         yield asked
+
+
+@contextmanager
+def _hearing(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """SIGINT and SIGTERM go there for a while; only the main thread can hear them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
