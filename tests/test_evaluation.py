@@ -72,19 +72,20 @@ def test_several_sets_give_their_mean_and_its_error(judged):
 def test_measures_are_chosen_by_name_or_by_what_the_samples_allow(data):
     neighbours = ["precision", "recall", "density", "coverage"]
     usual = ["frechet", "train_on_generated", "label_accuracy", "kid", *neighbours, "memorisation"]
-    assert evaluation.chosen(None, True, True, data) == usual
-    assert evaluation.chosen(None, False, True, data) == ["frechet", "kid", *neighbours, "memorisation"]
-    assert evaluation.chosen(None, False, True, data, 5) == ["frechet", "kid", "memorisation"]
-    assert evaluation.chosen(" frechet ,", True, True, data) == ["frechet"]
-    assert evaluation.chosen("recall", True, True, data, 5) == ["recall"]  # named, so refused where it is measured
-    assert set(evaluation.chosen("all", True, True, data)) == set(measures.METRICS)
-    assert evaluation.chosen("bpd,all", True, True, data)[:2] == ["bpd", "frechet"]
+    assert evaluation.chosen(None, 10, True, data) == usual
+    assert evaluation.chosen(None, 1, True, data) == ["frechet", "label_accuracy", "kid", *neighbours, "memorisation"]
+    assert evaluation.chosen(None, 0, True, data) == ["frechet", "kid", *neighbours, "memorisation"]
+    assert evaluation.chosen(None, 0, True, data, 5) == ["frechet", "kid", "memorisation"]
+    assert evaluation.chosen(" frechet ,", 10, True, data) == ["frechet"]
+    assert evaluation.chosen("recall", 10, True, data, 5) == ["recall"]  # named, so refused where it is measured
+    assert set(evaluation.chosen("all", 10, True, data)) == set(measures.METRICS)
+    assert evaluation.chosen("bpd,all", 10, True, data)[:2] == ["bpd", "frechet"]
     other = replace(data, class_names=tuple("abcdefghij"))
-    assert evaluation.chosen(None, True, True, other)[:3] == ["frechet", "train_on_generated", "kid"]
-    assert "inception_score" not in evaluation.chosen("all", True, True, other)
+    assert evaluation.chosen(None, 10, True, other)[:3] == ["frechet", "train_on_generated", "kid"]
+    assert "inception_score" not in evaluation.chosen("all", 10, True, other)
     for names, words in (("frechett", "did you mean 'frechet'"), ("", "an empty list"), (" , ", "an empty list")):
         with pytest.raises(UsageError, match=words):
-            evaluation.chosen(names, True, True, data)
+            evaluation.chosen(names, 10, True, data)
 
 
 def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):

@@ -13,7 +13,7 @@ from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
-from undiffuse.measures import METRICS, NEED_CLASSIFIER, NEED_LABELS, NEED_NEIGHBOURS
+from undiffuse.measures import METRICS, NEED_CLASSES, NEED_CLASSIFIER, NEED_LABELS, NEED_NEIGHBOURS
 from undiffuse.metrics.base import Estimate
 from undiffuse.metrics.classifier import shipped_for
 from undiffuse.metrics.manifold import K_DENSITY
@@ -28,12 +28,13 @@ DEFAULT = tuple(name for name in METRICS if name != "inception_score")  # which 
 LIKELIHOODS = ("bpd", "bpd_ode")  # measures of the model itself, not of its samples
 
 
-def chosen(names: str | None, labelled: bool, model: bool, data: Dataset, n: int = MOST) -> list[str]:
+def chosen(names: str | None, classes: int, model: bool, data: Dataset, n: int = MOST) -> list[str]:
     """The measures asked for, comma-separated, where `all` is all of samples; by default those of DEFAULT.
 
-    What nobody named is left out where n samples, with labels or without, do not allow it. model: there is one.
+    What nobody named is left out where n samples of so many classes (0: no labels) do not allow it. model: there is
+    one.
     """
-    allowed = [name for name in METRICS if name not in _not_allowed(labelled, data, n)]
+    allowed = [name for name in METRICS if name not in _not_allowed(classes, data, n)]
     if names is None:
         return [name for name in DEFAULT if name in allowed]
     known = [*METRICS, *LIKELIHOODS, "all"]
@@ -49,10 +50,10 @@ def chosen(names: str | None, labelled: bool, model: bool, data: Dataset, n: int
     return list(dict.fromkeys(each for name in wanted for each in (allowed if name == "all" else [name])))
 
 
-def _not_allowed(labelled: bool, data: Dataset, n: int) -> set[str]:
+def _not_allowed(classes: int, data: Dataset, n: int) -> set[str]:
     judged = shipped_for(data.shape, data.class_names) is not None
     enough = min(n, len(data.train), len(data.held_out)) > K_DENSITY
-    rules = ((labelled, NEED_LABELS), (judged, NEED_CLASSIFIER), (enough, NEED_NEIGHBOURS))
+    rules = ((classes > 0, NEED_LABELS), (classes > 1, NEED_CLASSES), (judged, NEED_CLASSIFIER), (enough, NEED_NEIGHBOURS))
     return {name for holds, names in rules if not holds for name in names}
 
 

@@ -159,6 +159,7 @@ METRICS: dict[str, Callable[[Sequence[Samples], Real], Estimate]] = {
     "memorisation": memorisation,
 }
 NEED_LABELS = ("train_on_generated", "label_accuracy")
+NEED_CLASSES = ("train_on_generated",)  # at least two
 NEED_CLASSIFIER = ("label_accuracy", "inception_score")
 NEED_NEIGHBOURS = ("precision", "recall", "density", "coverage")
 

@@ -126,7 +126,7 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
     data = data if label is None else data.restricted(label)
     said = pipe.config.evaluate
     n = (said.n or evaluation.default_count(data)) if given.n is None else given.n
-    names = evaluation.chosen(given.metrics, len(pipe.class_names) > 1, True, data, n)
+    names = evaluation.chosen(given.metrics, len(data.class_names) if pipe.class_names else 0, True, data, n)
     of_samples = [name for name in names if name not in evaluation.LIKELIHOODS]
     _check_likelihood(given, names, pipe.process.T)
     if given.n is not None and not of_samples:
@@ -197,9 +197,8 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
             raise UsageError(f"{'-' * (1 + (name != 'n'))}{name} is for a model, these are pictures; leave it out")
     data = load(given.data)
     samples = evaluation.of_files(path, data)
-    labels = samples.labels
-    labelled = labels is not None and bool((labels != labels[0]).any())
-    names = evaluation.chosen(given.metrics, labelled, False, data, len(samples.images))
+    classes = 0 if samples.labels is None else len(samples.labels.unique())
+    names = evaluation.chosen(given.metrics, classes, False, data, len(samples.images))
     _check_likelihood(given, names, None)
     real = Real.of(data, given.features or "pixels")
     result = evaluation.measure([samples], real, names, {"images": path.name})

@@ -1,5 +1,7 @@
 """Weights cut over processes by torch's fully_shard (FSDP2), and made whole again for files."""
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -10,6 +12,9 @@ def sharded(network: nn.Module) -> nn.Module:
     """Cut in place. The smallest blocks of its lists are gathered each for their own use, the rest together."""
     from torch.distributed.fsdp import fully_shard
 
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing is added to it in place
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous()  # it takes no others, channels last among them
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     for block in (child for blocks in lists for child in blocks):
         if _has_weights(block) and not any(isinstance(inner, nn.ModuleList) for inner in block.modules()):
