@@ -60,7 +60,8 @@ def die_half_written(left: int) -> None:
         nonlocal left
         left -= 1
         if left > 0:
-            return real(tensors, path)
+            real(tensors, path)
+            return
         content = safetensors.torch.save(tensors)
         with path.open("wb") as file:
             file.write(content[: len(content) // 2])

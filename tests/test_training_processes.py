@@ -22,7 +22,9 @@ def launched(folder: Path, count: int, *arguments: str) -> subprocess.Popen[str]
     launch = ("torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "undiffuse", "train")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *launch, *arguments]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def trained(folder: Path, count: int, *arguments: str) -> str:
