@@ -28,7 +28,7 @@ from undiffuse.runs import RunFolder, write_text
 from undiffuse.train import checkpoint, environment, tracking
 from undiffuse.train.report import Report
 from undiffuse.train.sharding import whole
-from undiffuse.train.team import Team
+from undiffuse.train.team import Team, hearing
 from undiffuse.train.trainer import Trainer
 
 GRID = 20
@@ -89,7 +89,8 @@ class Training:
     def __iter__(self) -> Iterator[Report | Quality]:
         train, began, logged = self.config.train, time.time(), self.trainer.step
         names = train.trackers if self._writes else []
-        with stop_signals() as stopping, tracking.tracked(names, self.run.path, self.config.model_dump()) as tell:
+        trackers = tracking.tracked(names, self.run.path, self.config.model_dump())
+        with hearing(), stop_signals() as stopping, trackers as tell:
             for step in self.trainer.run():
                 asked = self.trainer.team.agreed(stopping.is_set())
                 last = step == train.steps or asked

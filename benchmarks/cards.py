@@ -1,0 +1,140 @@
+"""The figures in the cards of the models that come with undiffuse, measured anew.
+
+Run: python benchmarks/cards.py [NAME ...] [--keep]        (make reproduce-cards: all of them)
+
+Each figure goes into figures.json beside the card (README.md in src/undiffuse/models/NAME) as soon as it is there, and
+the card's tables, between their marks, are written from that file. --keep goes on where an earlier run stopped.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from undiffuse import evaluation
+from undiffuse.bundled import MODELS, names
+from undiffuse.compared import Real
+from undiffuse.pipeline import Pipeline
+from undiffuse.viz.report import quantity
+
+STEPS, MANY, GUIDED, FEW = (10, 20, 50), 5000, 2000, 500
+TERMS = 20  # of the T of the bound, drawn for each image, where more than a thousand images are held out
+BEGIN, END = "<!-- figures: make reproduce-cards -->", "<!-- end of figures -->"
+TITLES = {
+    "frechet": "Frechet distance",
+    "kid": "kernel distance (KID)",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "label_accuracy": "recognised as asked",
+    "train_on_generated": "train on generated, test on real",
+    "memorisation": "nearer to a train image than to a held-out one",
+}
+Found = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One bundled model, and what there is to measure of it."""
+
+    name: str
+
+    @cached_property
+    def pipe(self) -> Pipeline:
+        return Pipeline.load(self.name)
+
+    @cached_property
+    def real(self) -> Real:
+        return Real.of(evaluation.real_images(self.pipe, None), self.pipe.config.evaluate.features)
+
+    def work(self) -> dict[str, Callable[[], Found]]:
+        """By name, in the order of the card."""
+        told = {f"{k} steps": lambda k=k: self.samples(MANY, steps=k) for k in STEPS}
+        told["guidance 2"] = lambda: self.samples(GUIDED, ("label_accuracy", "frechet", "recall"), guidance=2.0)
+        told["bits"] = self.bits
+        told["1000 steps"] = lambda: self.samples(FEW, ("kid",), steps=self.pipe.process.T)
+        return told
+
+    def samples(self, n: int, only: tuple[str, ...] = (), **changes: Any) -> Found:
+        pipe, data = self.pipe.configured(**changes), self.real.data
+        able = evaluation.chosen(None, len(pipe.class_names), True, data, n)
+        wanted = [name for name in able if name in (only or TITLES)]
+        protocol = evaluation.model_protocol(pipe, [0], "ema", "last")
+        return evaluation.measure(evaluation.of_model(pipe, n, [0]), self.real, wanted, protocol)
+
+    def bits(self) -> Found:
+        data = self.real.data
+        estimate, said = evaluation.likelihood(self.pipe, data, TERMS if len(data.held_out) > 1000 else None, 0)
+        return {"metrics": {"bpd": estimate.as_dict()}, "protocol": {"bpd": said}}
+
+    # -- on disk ------------------------------------------------------------------------------------------------
+
+    @property
+    def figures(self) -> Path:
+        return MODELS / self.name / "figures.json"
+
+    def measure(self, keep: bool) -> None:
+        found = json.loads(self.figures.read_text()) if keep and self.figures.exists() else {}
+        for what, make in self.work().items():
+            if what not in found:
+                found[what] = make()
+                self.figures.write_text(json.dumps(found, indent=1) + "\n")
+                print(f"{self.name}: {what} measured", flush=True)
+
+    def write(self) -> None:
+        """The tables, between the marks of the card."""
+        card = MODELS / self.name / "README.md"
+        head, rest = card.read_text().split(BEGIN)
+        card.write_text(f"{head}{BEGIN}\n{tables(json.loads(self.figures.read_text()))}{END}{rest.split(END)[1]}")
+
+
+def tables(found: dict[str, Found]) -> str:
+    columns = [found[f"{k} steps"]["metrics"] for k in STEPS]
+    lines = [f"| {MANY:,} samples | " + " | ".join(f"{k} steps" for k in STEPS) + " | real images |", "|---" * 5 + "|"]
+    for name, title in TITLES.items():
+        if name in columns[0]:
+            values = " | ".join(said(column[name]) for column in columns)
+            lines.append(
+                f"| {title} | {values} | {quantity(columns[0][name]['floor'], columns[0][name]['stderr'])[0]} |"
+            )
+    guided, many, bits = (found[what]["metrics"] for what in ("guidance 2", "1000 steps", "bits"))
+    also = ", ".join(f"{TITLES[name].lower()} {said(guided[name])}" for name in guided)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"- Guidance 2, {GUIDED:,} samples: {also}.",
+            f"- 1000 steps, {FEW} samples: KID {said(many['kid'])} (as many real ones: {many['kid']['floor']:.2g}).",
+            f"- {said(bits['bpd'])} bits per dimension of the held-out images ({terms(found['bits'])}).",
+            "",
+        ]
+    )
+
+
+def said(measure: Found) -> str:
+    return " ± ".join(part for part in quantity(measure["value"], measure["stderr"]) if part)
+
+
+def terms(found: Found) -> str:
+    protocol = found["protocol"]["bpd"]
+    taken, T = protocol["times_per_image"], protocol["T"]
+    return "all terms of the bound" if taken == T else f"{taken} of the {T} terms of the bound for each image"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=names())
+    parser.add_argument("--keep", action="store_true")
+    given = parser.parse_args()
+    for name in given.names:
+        card = Card(name)
+        card.measure(given.keep)
+        card.write()
+
+
+if __name__ == "__main__":
+    main()
