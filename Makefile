@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check slow docs bench format clean
+.PHONY: setup demo test check slow docs bench reproduce-cards format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -62,6 +62,10 @@ $(BENCH)/.peers: pyproject.toml constraints.txt benchmarks/requirements.txt
 bench: $(BENCH)/.peers
 	$(BENCH)/bin/python benchmarks/overhead.py
 	$(BENCH)/bin/python benchmarks/unet.py
+
+# The figures in the bundled models' cards; Fashion-MNIST must be installed (docs/data.md).
+reproduce-cards: $(VENV)/.dev
+	$(BIN)/python benchmarks/cards.py
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
