@@ -1,5 +1,6 @@
 """The command line: parse, call, print. Errors that a user can cause are one line on stderr."""
 
+import os
 import sys
 import warnings
 from typing import Any, TextIO
@@ -47,7 +48,9 @@ def _click_exception() -> Any:
 
 
 def _fail(message: str, status: int) -> int:
-    print("undiffuse: " + " ".join(message.split()), file=sys.stderr)
+    """One line. What all processes of a command find alike, a mistake of the user or an interrupt, the first one says."""
+    if status == 1 or os.environ.get("RANK", "0") == "0":
+        print("undiffuse: " + " ".join(message.split()), file=sys.stderr)
     return status
 
 
