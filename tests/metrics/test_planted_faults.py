@@ -1,7 +1,8 @@
 """Faults planted in real digits are caught: each moves the measure that should see it, by the amount said here.
 
-Train images stand for samples. An amount is what was measured on 2026-11-25; a fault counts as caught when it moves the
-measure by more than four standard errors of the difference, and the amount is held to within four of them.
+Train images stand for samples. A fault counts as caught when it moves the measure by more than four standard errors of
+the difference, and the amount, which docs/evaluation.md prints, is held to within four of them. The errors are of two
+independent sets; these share their images, so they are on the safe side.
 """
 
 from dataclasses import replace
@@ -64,12 +65,18 @@ def moved(name: str, real: Real, fault: Samples, sound: Samples) -> tuple[float,
         (blurred, "frechet", "pixels", 7.21),
         (blurred, "frechet", "classifier", 59.6),
         (blurred, "kid", "pixels", 0.134),
+        (blurred, "kid", "classifier", 1.44),
         (blurred, "precision", "pixels", -0.100),
         (blurred, "precision", "classifier", -0.553),
         (blurred, "density", "classifier", -0.992),
+        (blurred, "density", "pixels", 0.263),  # the wrong way: blurred pictures lie in the middle, where balls overlap
         (blurred, "recall", "pixels", -0.893),
+        (blurred, "recall", "classifier", -0.836),
         (blurred, "coverage", "pixels", -0.416),
+        (blurred, "coverage", "classifier", -0.978),
         (blurred, "inception_score", "pixels", -5.78),
+        (blurred, "label_accuracy", "pixels", -0.453),
+        (blurred, "train_on_generated", "pixels", -0.104),
         (without_threes, "frechet", "pixels", 0.278),
         (without_threes, "frechet", "classifier", 5.89),
         (without_threes, "kid", "classifier", 0.0561),
@@ -88,11 +95,11 @@ def test_a_fault_moves_the_measure_that_should_see_it(judged, sound, fault, name
     assert abs(difference) > 4 * stderr
 
 
-@pytest.mark.parametrize("name", ["precision", "density"])
+@pytest.mark.parametrize("name", ["precision", "density", "label_accuracy"])
 def test_what_a_dropped_class_leaves_is_as_real_as_before(judged, sound, name):
     """Fidelity and variety are told apart."""
     difference, stderr = moved(name, judged["classifier"], without_threes(sound), sound)
-    assert abs(difference) < 2 * stderr
+    assert abs(difference) <= 2 * stderr
 
 
 @pytest.mark.parametrize("name", ["frechet", "kid", "precision", "recall", "density", "coverage", "memorisation"])
@@ -129,7 +136,7 @@ def test_copied_train_images_are_caught_by_memorisation_alone(fewer, noise):
     assert found.value > 0.99 and found.value - before.value > 4 * before.stderr
     assert found.says["exact copies of train images"] == (347 if noise == 0 else 0)
     if noise == 0:
-        for name in ("frechet", "kid", "precision", "recall", "coverage"):
+        for name in ("frechet", "kid", "inception_score", "precision", "recall", "density", "coverage"):
             difference, stderr = moved(name, real, copied, fresh)
             assert abs(difference) < 4 * stderr
 
@@ -139,7 +146,8 @@ def test_copied_train_images_are_caught_by_memorisation_alone(fewer, noise):
 
 def between_levels(part: Part) -> torch.Tensor:
     """What a model might draw: the images, each pixel anywhere in its own level; in levels."""
-    return part.pictures.float() + fold(4).uniform(part.pictures.shape).float() - 0.5
+    levels = to_levels(part.images(), part.levels).float()
+    return levels + fold(4).uniform(levels.shape).float() - 0.5
 
 
 def written(levels: torch.Tensor, most: int, truncate: bool) -> Samples:
@@ -148,12 +156,13 @@ def written(levels: torch.Tensor, most: int, truncate: bool) -> Samples:
     return Samples(from_levels(whole.to(torch.uint8), most + 1), None)
 
 
-def test_truncation_in_place_of_rounding_is_caught_on_seventeen_levels(data, judged):
+@pytest.mark.parametrize(("name", "amount"), [("frechet", 0.117), ("kid", 0.0091)])
+def test_truncation_in_place_of_rounding_is_caught_on_seventeen_levels(data, judged, name, amount):
     drawn = between_levels(data.train)
     rounded, truncated = (written(drawn, 16, truncate) for truncate in (False, True))
-    assert torch.equal(to_levels(rounded.images, 17), data.train.pictures)
-    difference, stderr = moved("frechet", judged["pixels"], truncated, rounded)
-    assert difference == pytest.approx(0.12, abs=4 * stderr)
+    assert torch.equal(rounded.images, data.train.images())
+    difference, stderr = moved(name, judged["pixels"], truncated, rounded)
+    assert difference == pytest.approx(amount, abs=4 * stderr)
     assert difference > 4 * stderr
 
 
@@ -169,5 +178,3 @@ def test_at_256_levels_truncation_is_caught_by_comparing_the_same_samples_only(d
     assert 0 < difference < stderr / 4
     darker = (to_levels(truncated.images) - to_levels(rounded.images).float()).flatten(1).mean(1)
     assert float(darker.mean()) == pytest.approx(-0.5, abs=4 * float(darker.std()) / len(darker) ** 0.5)
-    mean = (to_levels(truncated.images).float().mean((0, 1)) - wide["train"].pictures.float().mean((0, 1))).mean()
-    assert float(mean) == pytest.approx(-0.5, abs=0.01)
