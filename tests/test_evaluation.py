@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from undiffuse import compared, evaluation, images, measures
 from undiffuse.data.prepare import digits
@@ -162,9 +163,40 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
         before = len(list(tmp_path.iterdir()))
         other.held_out()
         assert len(list(tmp_path.iterdir())) == before + 1
-    for path in tmp_path.iterdir():
-        path.write_bytes(b"junk")
+
+
+def swap_a_byte(path):
+    raw = bytearray(path.read_bytes())
+    raw[-6] ^= 64
+    path.write_bytes(raw)
+
+
+def of_nothing_known(path):
+    save_file({"features": np.zeros((450, 128), np.float32)}, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"junk"),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        swap_a_byte,
+        of_nothing_known,
+        lambda path: save_file({"other": np.zeros(3)}, path),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["junk", "empty", "cut", "a byte", "no key", "no features", "a folder"],
+)
+def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    first = Real.of(data, "classifier").held_out()
+    (path,) = tmp_path.iterdir()
+    damage(path)
     np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
+    if path.is_file():  # and kept, sound
+        monkeypatch.setattr(Real, "_extracted", None)
+        np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
 
 
 def test_statistics_of_other_images_are_not_taken_even_under_the_right_name(data, tmp_path, monkeypatch):

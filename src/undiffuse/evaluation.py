@@ -53,7 +53,12 @@ def chosen(names: str | None, classes: int, model: bool, data: Dataset, n: int =
 def _not_allowed(classes: int, data: Dataset, n: int) -> set[str]:
     judged = shipped_for(data.shape, data.class_names) is not None
     enough = min(n, len(data.train), len(data.held_out)) > K_DENSITY
-    rules = ((classes > 0, NEED_LABELS), (classes > 1, NEED_CLASSES), (judged, NEED_CLASSIFIER), (enough, NEED_NEIGHBOURS))
+    rules = (
+        (classes > 0, NEED_LABELS),
+        (classes > 1, NEED_CLASSES),
+        (judged, NEED_CLASSIFIER),
+        (enough, NEED_NEIGHBOURS),
+    )
     return {name for holds, names in rules if not holds for name in names}
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
@@ -93,6 +93,7 @@ def _classifier(about: About) -> Features:
     said = {
         "features": f"the classifier '{shipped.name}' of undiffuse, mean over places before its last layer, float32",
         "classifier_accuracy": shipped.accuracy,
+        "weights": f"{shipped.name} sha256 {shipped.digest}",
         "resizing": "none",
     }
     return Features(
@@ -217,8 +218,3 @@ def _inception_class() -> Any:
         alone.__path__, alone.__spec__ = list(spec.submodule_search_locations), spec
         sys.modules["torch_fidelity"] = alone
     return import_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
-
-
-def said_of(features: Features, names: Sequence[str] = ()) -> str:
-    """One line that tells two extractors apart: the key of what is cached."""
-    return repr((features.name, sorted(features.says.items()), *names))
