@@ -228,6 +228,15 @@ def test_the_protocol_tells_what_a_measure_was_of(judged):
     assert closest["distance"] == sorted(closest["distance"]) and len(closest["sample"]) == 12
 
 
+def test_a_model_protocol_hides_nothing_of_the_features(data, tiny_pipe):
+    """Both have weights, under two names."""
+    judged = Real.of(data, "classifier")
+    of_model = evaluation.model_protocol(tiny_pipe, [0], "ema", "last")
+    said = evaluation.measure([noise(20)], judged, ["kid"], of_model)["protocol"]
+    for one in (judged.features.says, of_model):
+        assert {name: said[name] for name in one} == one
+
+
 def test_the_closest_pairs_are_pairs(data, judged):
     """A copy of train image 700 in the second set, and one that is two levels off in one pixel in the first."""
     sets = [noise(50), noise(50, 1)]

@@ -73,7 +73,7 @@ def test_other_weights_of_a_classifier_are_other_features(monkeypatch):
         other = replace(shipped, digest=digest)
         monkeypatch.setattr(features, "shipped_for", lambda *_, other=other: other)
         said.append(extractor("classifier", DIGITS).says)
-    assert said[0] != said[1] and shipped.digest in said[0]["weights"]
+    assert said[0] != said[1] and shipped.digest in said[0]["features_weights"]
 
 
 def test_unknown_features_are_named():
@@ -101,7 +101,7 @@ def test_efficientnet_is_the_packages_own_network():
     with torch.no_grad():
         expected = network.extract_features((levels.float() - 127) / 128).mean((2, 3))
     np.testing.assert_allclose(found(from_levels(levels.to(torch.uint8))), expected.double(), atol=1e-5)
-    assert "sha256" in found.says["weights"] and "128x128" in found.says["resizing"]
+    assert "sha256" in found.says["features_weights"] and "128x128" in found.says["resizing"]
     gray = extractor("efficientnet", About((1, 28, 28), (), lambda: None))
     assert gray(torch.zeros(2, 1, 28, 28)).shape == (2, 1280)
 

@@ -93,7 +93,7 @@ def _classifier(about: About) -> Features:
     said = {
         "features": f"the classifier '{shipped.name}' of undiffuse, mean over places before its last layer, float32",
         "classifier_accuracy": shipped.accuracy,
-        "weights": f"{shipped.name} sha256 {shipped.digest}",
+        "features_weights": f"{shipped.name} sha256 {shipped.digest}",
         "resizing": "none",
     }
     return Features(
@@ -123,7 +123,7 @@ def _efficientnet(about: About) -> Features:
     said = {
         "features": "EfficientNet-Lite0 (ImageNet), mean over places of the last convolution, 1280, float32",
         "resizing": f"bicubic, antialiased, to {LITE0_SIDE}x{LITE0_SIDE}, not rounded",
-        "weights": _digest(Path(weights)),
+        "features_weights": _digest(Path(weights)),
         "gray": "repeated to three channels",
     }
     return Features("efficientnet", "squared distance of EfficientNet-Lite0 features", said, _batched(extract))
@@ -154,7 +154,7 @@ def _inception(about: About) -> Features:
     said = {
         "features": "Inception-v3 of 2015-12-05 (FID), pool3, 2048, torch-fidelity, float32",
         "resizing": "bilinear as TensorFlow 1, to 299x299",
-        "weights": _digest(weights),
+        "features_weights": _digest(weights),
         "gray": "repeated to three channels",
     }
     return Features(
