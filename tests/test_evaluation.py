@@ -14,6 +14,7 @@ from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.measures import Real, Samples
 from undiffuse.metrics import reference
+from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.rng import fold
 
 pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
@@ -119,6 +120,19 @@ def test_sums_in_pieces_are_those_of_the_whole(data, judged, monkeypatch):
     monkeypatch.setattr(compared, "CHUNK", 300)
     for found, wanted in zip(Real.of(judged.data, "pixels").train(1000).sums.moments(), whole, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_the_kernel_distance_of_real_digits_is_below_nothing_by_their_fixed_shares(data):
+    """The split gives both parts the same shares of classes: by what `kernel_distance` says."""
+    judged = Real.of(data, "classifier")
+    x, y = (part.features.astype(np.float64) for part in (judged.train(1347), judged.held_out()))
+    both, label = np.concatenate([x, y]), np.concatenate([data.train.labels, data.held_out.labels])
+    k, same = (both @ both.T / both.shape[1] + 1) ** 3, label[:, None] == label
+    between, within = k[~same].mean(), k[same & ~np.eye(len(k), dtype=bool)].mean()
+    unlike = 1 - (np.bincount(label) ** 2).sum() / len(label) ** 2
+    value, error = kernel_distance(x, y)
+    assert value == pytest.approx(-(1 / 1346 + 1 / 449) * unlike * (within - between), abs=4 * error)
+    assert value < -4 * error
 
 
 def test_no_classifier_is_said(data):

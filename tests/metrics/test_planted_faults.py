@@ -102,7 +102,9 @@ def test_what_a_dropped_class_leaves_is_as_real_as_before(judged, sound, name):
     assert abs(difference) <= 2 * stderr
 
 
-@pytest.mark.parametrize("name", ["frechet", "kid", "precision", "recall", "density", "coverage", "memorisation"])
+@pytest.mark.parametrize(
+    "name", ["frechet", "kid", "inception_score", "precision", "recall", "density", "coverage", "memorisation"]
+)
 def test_labels_are_no_matter_of_pictures(judged, sound, name):
     assert moved(name, judged["pixels"], swapped(sound), sound)[0] == 0
 
