@@ -12,6 +12,15 @@ settings.register_profile("undiffuse", derandomize=True, deadline=None, max_exam
 settings.load_profile("undiffuse")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def fresh_statistics(tmp_path_factory):
+    """Cached features of real images are this session's: those of yesterday's code prove nothing about today's."""
+    folder = tmp_path_factory.mktemp("statistics")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("undiffuse.metrics.reference.cache_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """A finished run folder of six steps with a checkpoint at 2, 4 and 6. To be read only."""

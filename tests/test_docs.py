@@ -10,6 +10,8 @@ from undiffuse.data.sources import SOURCES
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.diffusion.schedule import SCHEDULES
+from undiffuse.evaluation import LIKELIHOODS
+from undiffuse.measures import METRICS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,6 +62,20 @@ def test_every_difference_of_the_samplers_page_is_pinned_by_a_test_and_every_sam
     named = re.findall(r"`(\w{15,})`", "\n".join(re.findall(r"\|([^|]*)\|$", differences, re.M)))
     assert sorted(set(named)) == sorted(re.findall(r"^def test_(\w+)", tests, re.M))
     assert set(re.findall(r"^\| `(\w+)` \|", page.split("## Times")[0], re.M)) == set(SAMPLERS)
+
+
+def test_the_planted_faults_of_the_evaluation_page_are_those_of_the_tests():
+    """Every amount that a test holds stands in the line of its measure; every measure has its line."""
+    page, tests = ((ROOT / name).read_text() for name in ("docs/evaluation.md", "tests/metrics/test_planted_faults.py"))
+    planted = page.split("## Planted faults")[1].split("\n## ")[0]
+    lines = re.findall(r"^\| `(\w+)`(?:, (\w+))? \|(.*)", planted, re.M)
+    said = {(name, features or "pixels"): re.findall(r"[-+][\d.]+", cells) for name, features, cells in lines}
+    held = re.findall(r'\(\w+, "(\w+)", "(\w+)", (-?[\d.]+)\)', tests)
+    assert len(held) > 20
+    for name, features, amount in held:
+        assert float(amount) in map(float, said[name, features]), (name, features, amount)
+    means = re.findall(r"^\| `(\w+)` \|", page.split("## Planted faults")[0], re.M)
+    assert set(means) == {*METRICS, *LIKELIHOODS}
 
 
 def test_the_readme_examples_run(tables, monkeypatch, demo_like_run, capsys):

@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from undiffuse import compared, evaluation, images, measures
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.measures import Real, Samples
 from undiffuse.metrics import reference
+from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.rng import fold
 
 pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
@@ -120,6 +122,19 @@ def test_sums_in_pieces_are_those_of_the_whole(data, judged, monkeypatch):
         np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
+def test_the_kernel_distance_of_real_digits_is_below_nothing_by_their_fixed_shares(data):
+    """The split gives both parts the same shares of classes: by what `kernel_distance` says."""
+    judged = Real.of(data, "classifier")
+    x, y = (part.features.astype(np.float64) for part in (judged.train(1347), judged.held_out()))
+    both, label = np.concatenate([x, y]), np.concatenate([data.train.labels, data.held_out.labels])
+    k, same = (both @ both.T / both.shape[1] + 1) ** 3, label[:, None] == label
+    between, within = k[~same].mean(), k[same & ~np.eye(len(k), dtype=bool)].mean()
+    unlike = 1 - (np.bincount(label) ** 2).sum() / len(label) ** 2
+    value, error = kernel_distance(x, y)
+    assert value == pytest.approx(-(1 / 1346 + 1 / 449) * unlike * (within - between), abs=4 * error)
+    assert value < -4 * error
+
+
 def test_no_classifier_is_said(data):
     other = replace(data, class_names=tuple("abcdefghij"))
     with pytest.raises(UndiffuseError, match="none comes with undiffuse for digits"):
@@ -162,9 +177,40 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
         before = len(list(tmp_path.iterdir()))
         other.held_out()
         assert len(list(tmp_path.iterdir())) == before + 1
-    for path in tmp_path.iterdir():
-        path.write_bytes(b"junk")
+
+
+def swap_a_byte(path):
+    raw = bytearray(path.read_bytes())
+    raw[-6] ^= 64
+    path.write_bytes(raw)
+
+
+def of_nothing_known(path):
+    save_file({"features": np.zeros((450, 128), np.float32)}, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"junk"),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+        swap_a_byte,
+        of_nothing_known,
+        lambda path: save_file({"other": np.zeros(3)}, path),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["junk", "empty", "cut", "a byte", "no key", "no features", "a folder"],
+)
+def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    first = Real.of(data, "classifier").held_out()
+    (path,) = tmp_path.iterdir()
+    damage(path)
     np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
+    if path.is_file():  # and kept, sound
+        monkeypatch.setattr(Real, "_extracted", None)
+        np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
 
 
 def test_statistics_of_other_images_are_not_taken_even_under_the_right_name(data, tmp_path, monkeypatch):
@@ -194,6 +240,15 @@ def test_the_protocol_tells_what_a_measure_was_of(judged):
     assert said["recall"] == {"k": 3, "images a side": 100, "features": "pixels"}
     closest = said["memorisation"]["closest"]
     assert closest["distance"] == sorted(closest["distance"]) and len(closest["sample"]) == 12
+
+
+def test_a_model_protocol_hides_nothing_of_the_features(data, tiny_pipe):
+    """Both have weights, under two names."""
+    judged = Real.of(data, "classifier")
+    of_model = evaluation.model_protocol(tiny_pipe, [0], "ema", "last")
+    said = evaluation.measure([noise(20)], judged, ["kid"], of_model)["protocol"]
+    for one in (judged.features.says, of_model):
+        assert {name: said[name] for name in one} == one
 
 
 def test_the_closest_pairs_are_pairs(data, judged):

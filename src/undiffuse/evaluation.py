@@ -175,8 +175,10 @@ def of_model(
 
 
 def of_files(path: Path, data: Dataset) -> Samples:
-    """Pictures that someone wrote, as `undiffuse sample` does; they must be of the data's shape."""
+    """Pictures that someone wrote, as `undiffuse sample` does; at least 2, of the data's shape."""
     pictures, labels = images.read_images(path)
+    if len(pictures) < 2:
+        raise UndiffuseError(f"{path}: pictures to measure: {len(pictures)}, and at least 2 are needed")
     shape = (pictures.shape[3], *pictures.shape[1:3])
     if shape != data.shape:
         raise UndiffuseError(f"{path}: pictures are {_size(shape)} but {data.name} is {_size(data.shape)}")
@@ -184,7 +186,7 @@ def of_files(path: Path, data: Dataset) -> Samples:
     known = torch.from_numpy(labels)
     if ((known < -1) | (known >= len(data.class_names))).any():
         raise UndiffuseError(f"{path}: a label lies outside the {len(data.class_names)} classes of {data.name}")
-    return Samples(x, known if len(known) and (known >= 0).all() else None)
+    return Samples(x, known if (known >= 0).all() else None)
 
 
 def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:

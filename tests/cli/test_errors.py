@@ -10,6 +10,9 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from undiffuse.cli import main
+from undiffuse.compared import Real
+from undiffuse.data.prepare import digits
+from undiffuse.metrics import reference
 
 TINY = "tiny.yaml"
 
@@ -31,6 +34,12 @@ def place(tmp_path, tiny_run, monkeypatch):
     np.savez(tmp_path / "shape.npz", images=pictures[:, :7], labels=np.arange(20))
     np.savez(tmp_path / "text.npz", images=pictures, labels=np.array(["a"] * 20))
     np.savez(tmp_path / "none.npz", labels=np.arange(20))
+    np.savez(tmp_path / "zero.npz", images=pictures[:0], labels=np.arange(0))
+    np.savez(tmp_path / "one.npz", images=pictures[:1], labels=np.arange(1))
+    np.savez(tmp_path / "nan.npz", images=np.full((20, 8, 8, 1), np.nan))
+    (tmp_path / "mixed").mkdir()
+    for i, side in enumerate((8, 9)):
+        Image.fromarray(np.zeros((8, side), np.uint8)).save(tmp_path / "mixed" / f"{i}.png")
     (tmp_path / "junk.npz").write_bytes(b"\x93\xff junk" * 20)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:300])
     return tmp_path
@@ -220,6 +229,10 @@ RUN_TIME = [
     (["evaluate", "none.npz", "--data", "digits"], "none.npz: not an .npz with an array 'images'"),
     (["evaluate", "shape.npz", "--data", "digits"], "pictures are 1x7x8 but digits is 1x8x8"),
     (["evaluate", "text.npz", "--data", "digits"], "'labels' n integers"),
+    (["evaluate", "nan.npz", "--data", "digits"], "'images' must be uint8 [n, h, w, c]"),
+    (["evaluate", "zero.npz", "--data", "digits"], "zero.npz: pictures to measure: 0, and at least 2 are needed"),
+    (["evaluate", "one.npz", "--data", "digits"], "one.npz: pictures to measure: 1, and at least 2 are needed"),
+    (["evaluate", "mixed", "--data", "digits"], "mixed: the pictures differ in size or colour; they must all be alike"),
     (["evaluate", "run", "--out", "nowhere/x.json"], "nowhere: cannot be written"),
     (["evaluate", "good.npz", "--data", "digits", "--out", "file/x.json"], "file: cannot be written"),
     (["plot", "schedules", "--out", "file/x.png"], "file: cannot be written"),
@@ -308,6 +321,49 @@ def test_weights_of_nan_give_an_error_and_no_picture(run_copy, tmp_path, refused
     spoil_tensors(lambda w: w["head.bias"].fill_(float("nan")))(run_copy)
     refused(["sample", str(run_copy), "--out", str(tmp_path / "x.png")], 1, "NaN or infinity", progress=True)
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("metrics", ["frechet", "bpd"])
+def test_weights_of_nan_are_not_measured(run_copy, refused, metrics):
+    spoil_tensors(lambda w: w["head.bias"].fill_(float("nan")))(run_copy)
+    before = tiny.tree(run_copy)
+    given = [
+        "evaluate",
+        str(run_copy),
+        "--metrics",
+        metrics,
+        *(["-n", "4"] if metrics == "frechet" else ["--times", "1"]),
+    ]
+    refused(given, 1, "NaN or infini", progress=True)
+    assert tiny.tree(run_copy) == before
+
+
+@pytest.mark.filterwarnings("always::undiffuse.measures.MeasureWarning")
+def test_fewer_images_than_features_are_measured_with_a_warning(place, capsys):
+    assert main(["evaluate", "good.npz", "--data", "digits", "--metrics", "frechet"]) == 0
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert line.startswith("undiffuse: warning: the Frechet distance of 20 images by 64 features is too large")
+    assert out.splitlines()[1].startswith("frechet")
+
+
+def test_statistics_of_other_images_or_cut_ones_change_no_number(place, capsys, monkeypatch):
+    """Those of the digits 0 and 1 under the name of those of all digits, then half of the right ones."""
+    monkeypatch.setattr(reference, "cache_folder", lambda: place / "cache")
+    given = ["evaluate", "good.npz", "--data", "digits", "--metrics", "kid"]
+    assert main(given) == 0
+    first = capsys.readouterr()
+    (kept,) = (place / "cache").iterdir()
+    right = kept.read_bytes()
+    kept.unlink()
+    Real.of(digits().restricted(["0", "1"]), "pixels").held_out()
+    (other,) = kept.parent.iterdir()
+    assert other != kept
+    for damaged in (other.read_bytes(), right[: len(right) // 2]):
+        kept.write_bytes(damaged)
+        assert main(given) == 0
+        assert capsys.readouterr() == first
+        assert len(kept.read_bytes()) == len(right)  # made again
 
 
 def test_guidance_on_a_model_trained_without_label_dropout(tmp_path, refused):

@@ -1,6 +1,7 @@
 """Features by name: what they are of, that they say it, and that nothing stands in for another."""
 
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -12,7 +13,7 @@ from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.images import from_levels
 from undiffuse.metrics import features
 from undiffuse.metrics.classifier import Classifier, shipped_for
-from undiffuse.metrics.features import FEATURES, About, extractor, said_of
+from undiffuse.metrics.features import FEATURES, About, extractor
 from undiffuse.rng import fold
 
 DIGITS = About((1, 8, 8), tuple("0123456789"), lambda: images(300))
@@ -60,8 +61,19 @@ def test_the_network_takes_any_size(size):
 
 def test_extractors_are_told_apart_by_what_they_say():
     known = [extractor(name, DIGITS) for name in ("pixels", "pca", "classifier")]
-    assert len({said_of(one) for one in known}) == 3
+    assert len({repr(one.says) for one in known}) == 3
     assert all(one.says["features"] and one.unit for one in known)
+
+
+def test_other_weights_of_a_classifier_are_other_features(monkeypatch):
+    """Of the same name and accuracy too: what was cached with the old ones is not for the new."""
+    shipped = shipped_for(DIGITS.shape, DIGITS.class_names)
+    said = []
+    for digest in (shipped.digest, "0" * 16):
+        other = replace(shipped, digest=digest)
+        monkeypatch.setattr(features, "shipped_for", lambda *_, other=other: other)
+        said.append(extractor("classifier", DIGITS).says)
+    assert said[0] != said[1] and shipped.digest in said[0]["features_weights"]
 
 
 def test_unknown_features_are_named():
@@ -89,7 +101,7 @@ def test_efficientnet_is_the_packages_own_network():
     with torch.no_grad():
         expected = network.extract_features((levels.float() - 127) / 128).mean((2, 3))
     np.testing.assert_allclose(found(from_levels(levels.to(torch.uint8))), expected.double(), atol=1e-5)
-    assert "sha256" in found.says["weights"] and "128x128" in found.says["resizing"]
+    assert "sha256" in found.says["features_weights"] and "128x128" in found.says["resizing"]
     gray = extractor("efficientnet", About((1, 28, 28), (), lambda: None))
     assert gray(torch.zeros(2, 1, 28, 28)).shape == (2, 1280)
 
@@ -132,7 +144,8 @@ def test_inception_is_never_replaced(monkeypatch, tmp_path):
 def test_inception_runs_through_torch_fidelity(monkeypatch, tmp_path):
     """With random weights in the right format, for the real ones cannot be fetched here."""
     network = features._inception_class().__new__(features._inception_class())
-    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: None)
+    module = sys.modules[type(network).__module__]
+    monkeypatch.setattr(module, "load_state_dict_from_url", lambda *_, **__: None)
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
     network.__init__("inception", ["2048"])
     monkeypatch.undo()

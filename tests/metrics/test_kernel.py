@@ -51,13 +51,23 @@ def test_it_is_unbiased_at_any_number_of_images(n):
     assert nothing.min() < 0
 
 
-@pytest.mark.parametrize(("shift", "low", "high"), [(0.0, 0.9, 1.5), (0.5, 0.85, 1.2)])
-def test_the_error_is_the_spread_over_samples(shift, low, high):
-    """Given the reference. At no distance the jackknife is conservative, as it says."""
-    y = normal(800, 6, 999)
-    runs = [kernel_distance(normal(400, 6, seed) + shift, y) for seed in range(200)]
+def test_classes_in_fixed_shares_give_less_than_nothing():
+    """Classes at +1 and -1, half each: k is 8 within and 0 between them, so the value is -4 / (n - 1) - 4 / (m - 1)."""
+    x, y = (np.repeat([[1.0], [-1.0]], half, axis=0) for half in (10, 25))
+    assert kernel_distance(x, y)[0] == pytest.approx(-4 / 19 - 4 / 49, rel=1e-12)
+
+
+@pytest.mark.parametrize(("shift", "m"), [(0.5, 800), (0.0, 100), (0.0, 800), (0.0, 3200)])
+def test_the_error_is_the_spread_over_samples(shift, m):
+    """Given the reference. At no distance the jackknife is too large by what the docstring says."""
+    n, y = 400, normal(m, 6, 999)
+    sums = row_sums(y)
+    x = [normal(n, 6, seed) + shift for seed in range(200)]
+    runs = [kernel_distance(one, y, (row_sums(one), sums)) for one in x]
     values, errors = (np.array(column) for column in zip(*runs, strict=True))
-    assert low < np.sqrt((errors**2).mean()) / values.std(ddof=1) < high
+    factor = 1 if shift else np.sqrt((1 + n / m) / (0.5 + n / m))
+    ratio = np.sqrt((errors**2).mean()) / values.std(ddof=1) / factor
+    assert ratio == pytest.approx(1, abs=4 / np.sqrt(2 * 199))
 
 
 def test_the_error_is_the_jackknife_by_hand():

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from importlib.resources import as_file, files
 from itertools import pairwise
 
@@ -55,13 +56,14 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Shipped:
-    """A trained classifier. accuracy: on all held-out pictures of its data set, in [0, 1]."""
+    """A trained classifier. accuracy: on all held-out pictures of its data set, in [0, 1]; digest: of its file."""
 
     name: str
     class_names: tuple[str, ...]
     shape: tuple[int, ...]
     accuracy: float
     network: Classifier
+    digest: str
 
     @torch.inference_mode()
     def features(self, images: Images) -> Tensor:
@@ -91,5 +93,6 @@ def shipped_for(shape: Sequence[int], class_names: Sequence[str]) -> Shipped | N
                 network = Classifier(known[0], len(names), json.loads(said["widths"]))
                 network.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
                 name = entry.name.removesuffix(".safetensors")
-                return Shipped(name, tuple(names), known, float(said["accuracy"]), network.eval())
+                digest = sha256(path.read_bytes()).hexdigest()[:16]
+                return Shipped(name, tuple(names), known, float(said["accuracy"]), network.eval(), digest)
     return None

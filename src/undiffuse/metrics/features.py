@@ -3,7 +3,7 @@
 import os
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
@@ -93,6 +93,7 @@ def _classifier(about: About) -> Features:
     said = {
         "features": f"the classifier '{shipped.name}' of undiffuse, mean over places before its last layer, float32",
         "classifier_accuracy": shipped.accuracy,
+        "features_weights": f"{shipped.name} sha256 {shipped.digest}",
         "resizing": "none",
     }
     return Features(
@@ -122,7 +123,7 @@ def _efficientnet(about: About) -> Features:
     said = {
         "features": "EfficientNet-Lite0 (ImageNet), mean over places of the last convolution, 1280, float32",
         "resizing": f"bicubic, antialiased, to {LITE0_SIDE}x{LITE0_SIDE}, not rounded",
-        "weights": _digest(Path(weights)),
+        "features_weights": _digest(Path(weights)),
         "gray": "repeated to three channels",
     }
     return Features("efficientnet", "squared distance of EfficientNet-Lite0 features", said, _batched(extract))
@@ -153,7 +154,7 @@ def _inception(about: About) -> Features:
     said = {
         "features": "Inception-v3 of 2015-12-05 (FID), pool3, 2048, torch-fidelity, float32",
         "resizing": "bilinear as TensorFlow 1, to 299x299",
-        "weights": _digest(weights),
+        "features_weights": _digest(weights),
         "gray": "repeated to three channels",
     }
     return Features(
@@ -217,8 +218,3 @@ def _inception_class() -> Any:
         alone.__path__, alone.__spec__ = list(spec.submodule_search_locations), spec
         sys.modules["torch_fidelity"] = alone
     return import_module("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
-
-
-def said_of(features: Features, names: Sequence[str] = ()) -> str:
-    """One line that tells two extractors apart: the key of what is cached."""
-    return repr((features.name, sorted(features.says.items()), *names))

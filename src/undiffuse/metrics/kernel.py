@@ -19,8 +19,14 @@ def kernel_distance(x: Rows, y: Rows, within: Sequence[np.ndarray] = ()) -> tupl
     (torch-fidelity, torchmetrics) average it over random subsets of 1,000, which has the same mean and more noise, and
     print the spread of the subsets' values, which is no error of their average.
 
-    The error is the delete-one jackknife over x; y stays as it is. Where x and y have one law it is up to a fifth too
-    large (the linear part of a U-statistic vanishes there, and a jackknife counts the quadratic part twice).
+    That holds for independent images. Where the classes of both sets have fixed shares p_c (equal numbers of each, a
+    stratified split) a pair of one set is of unlike classes a little more often than a pair across, and equal laws give
+    (1 / (n - 1) + 1 / (m - 1)) (1 - sum_c p_c^2) (mean k within classes - mean k between them) less than 0; so does the
+    floor.
+
+    The error is the delete-one jackknife over x; y stays as it is. Where x and y have one law it is too large, by
+    sqrt((1 + n / m) / (1 / 2 + n / m)), at most 1.41 (the linear part of a U-statistic all but vanishes there, and a
+    jackknife counts the quadratic part twice).
     within: `row_sums` of x and of y with themselves, if they are known. The error of 2 rows is None.
     """
     n, m = len(x), len(y)

@@ -41,7 +41,7 @@ class Membership:
 
     @property
     def density(self) -> float:
-        """Real balls a sample is in, over k (Naeem et al. 2020, eq. 4): 1 in the mean for samples of the real law."""
+        """Real balls a sample is in, over k (Naeem et al. 2020, section 3): 1 in the mean for samples of the real law."""
         return float(self.inside.mean() / K_DENSITY)
 
     @property
@@ -51,7 +51,7 @@ class Membership:
 
     @property
     def coverage(self) -> float:
-        """The share of real balls with a sample in them (Naeem et al. 2020, eq. 5)."""
+        """The share of real balls with a sample in them (Naeem et al. 2020, section 3)."""
         return float(self.covered.mean())
 
 

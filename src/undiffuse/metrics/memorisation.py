@@ -36,7 +36,7 @@ class Nearest:
 
 
 def share_nearer(train: Nearest, held_out: Nearest) -> float:
-    """How many samples are nearer to a train image than to any held-out one; a tie is half.
+    """How many samples are nearer to a train image than to any held-out one; a tie is half (fair to two images).
 
     Fresh data of the same law would give N / (N + M) with N train and M held-out images, since its nearest neighbour is
     as likely any of them; a model that copies gives 1. All of the train images are looked at, as a copy may be of any;

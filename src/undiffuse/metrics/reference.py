@@ -19,21 +19,27 @@ def cache_folder() -> Path:
 def kept(key: str, make: Callable[[], Rows]) -> Rows:
     """From the cache, else made and, where that is possible, kept. key: everything that the features depend on.
 
-    The file holds its key: one of other images that got this name is not taken.
+    The file holds its key and a digest of the features: one of other images that got this name, or that was cut or
+    changed, is not taken but made anew.
     """
     path = cache_folder() / f"{blake2b(key.encode(), digest_size=16).hexdigest()}.safetensors"
     try:
         with safe_open(path, "np") as file:
-            if (file.metadata() or {}).get("key") == key:
-                return file.get_tensor("features")
+            features = file.get_tensor("features")
+            if file.metadata() == _about(key, features):
+                return features
     except (OSError, SafetensorError):
         pass
-    features = make()
+    features = np.ascontiguousarray(make())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}")
-        save_file({"features": np.ascontiguousarray(features)}, aside, {"key": key})
+        save_file({"features": features}, aside, _about(key, features))
         aside.replace(path)
     except OSError:
         pass  # the next call makes them again, no more is lost
     return features
+
+
+def _about(key: str, features: np.ndarray) -> dict[str, str]:
+    return {"key": key, "digest": blake2b(features.tobytes(), digest_size=16).hexdigest()}
