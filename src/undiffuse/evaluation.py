@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from undiffuse import __version__, build, images
+from undiffuse import __version__, build, images, measures
 from undiffuse.compared import MOST, Real, Samples
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
@@ -183,7 +183,11 @@ def of_files(path: Path, data: Dataset) -> Samples:
 
 
 def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:
-    """{"metrics": {name: {value, stderr, floor, unit, n}}, "protocol": {...}}: what is written as JSON."""
+    """{"metrics": {name: {value, stderr, floor, unit, n}}, "protocol": {...}}: what is written as JSON.
+
+    Between them, where there are several classes, "per_class": {name: {class: {value, stderr, floor, unit, n}}}.
+    """
+    names = list(names)
     found, data = {name: METRICS[name](sets, real) for name in names}, real.data
     ours = {
         "data": data.name,
@@ -196,9 +200,14 @@ def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol:
         "classifier": "SVC(gamma=0.064 / number of pixels) on pixels scaled to 0..16",
         "undiffuse": __version__,
     }
+    by_class = {
+        name: {known: estimate.as_dict() for known, estimate in classes.items()}
+        for name, classes in measures.per_class(sets, real, names).items()
+    }
     says = {name: estimate.says for name, estimate in found.items() if estimate.says}
     return {
         "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
+        **({"per_class": by_class} if by_class else {}),
         "protocol": ours | protocol | says,
     }
 

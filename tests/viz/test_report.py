@@ -16,7 +16,8 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.images import write_gif, write_png
 from undiffuse.viz.embed import inline_svg
 from undiffuse.viz.plots import training_panels
-from undiffuse.viz.report import duration, plain, quantity, write_report
+from undiffuse.viz.report import write_report
+from undiffuse.viz.values import duration, plain, quantity
 
 CONFIG = {
     "seed": 7,

@@ -13,9 +13,11 @@ import numpy as np
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.viz.embed import inline_svg, picture_uri
-from undiffuse.viz.folder import Measure, RunFolder, read_run
+from undiffuse.viz.folder import RunFolder, read_run
+from undiffuse.viz.numbers import tiles_of
 from undiffuse.viz.plots import to_columns, training_panels
-from undiffuse.viz.words import METRICS, PICTURES, PREDICTIONS, UNITS
+from undiffuse.viz.values import duration, missing, plain
+from undiffuse.viz.words import PICTURES, PREDICTIONS, UNITS
 
 MOST_STEPS = 8
 
@@ -45,15 +47,15 @@ def render(folder: RunFolder) -> str:
         name=escape(folder.name),
         lede=escape(_lede(folder.config)),
         facts=_facts(folder),
-        numbers=_numbers(folder.measures),
+        numbers=tiles_of(folder.measures),
         samples=_samples(folder),
         growth=_growth(folder.progress),
         trajectories="".join(_figure(folder, name) for name in ("reverse.png", "forward.png"))
-        or _missing("No trajectories were drawn for this run."),
+        or missing("No trajectories were drawn for this run."),
         curves=_curves(folder),
-        protocol=_tables({"": folder.protocol}) or _missing("The run has not been evaluated, so there is no protocol."),
-        configuration=_tables(_by_room(folder.config)) or _missing("The configuration is empty."),
-        environment=_tables(_by_room(folder.environment)) or _missing("The environment was not recorded."),
+        protocol=_tables({"": folder.protocol}) or missing("The run has not been evaluated, so there is no protocol."),
+        configuration=_tables(_by_room(folder.config)) or missing("The configuration is empty."),
+        environment=_tables(_by_room(folder.environment)) or missing("The environment was not recorded."),
     )
 
 
@@ -109,55 +111,13 @@ def _tail_fact(name: str, values: np.ndarray, unit: str, how: str) -> dict[str, 
     return {f"{name} ({how})" if how else name: f"{plain(float(tail.mean()))} {unit}".strip()}
 
 
-def _numbers(measures: Mapping[str, Measure]) -> str:
-    if not measures:
-        tiles = _missing("Not evaluated yet, so there are no numbers to show: undiffuse evaluate makes them.")
-    else:
-        tiles = "".join(_tile(name, measure) for name, measure in measures.items())
-    return f'<div class="tiles">{tiles}</div>'
-
-
-def _tile(name: str, measure: Measure) -> str:
-    """A metric's value beside its reference, and what it means."""
-    known = METRICS.get(name)
-    title = known.title if known else name.replace("_", " ").capitalize()
-    better = f"<span>{known.better} is better</span>" if known else ""
-    value, spread = quantity(measure.value, measure.stderr)
-    unit = " ".join(part for part in (f"± {spread}" if spread else "", measure.unit) if part)
-    reference = ""
-    if measure.floor is not None:
-        what = known.reference if known else "the same for real data"
-        level = quantity(measure.floor, measure.stderr)[0]
-        level = f"{level} {measure.unit}".strip()
-        reference = f'<p class="reference">Reference {escape(level)}: {escape(what)}</p>'
-    notes = [known.meaning] if known else []
-    notes += [f"From {measure.n:,} pictures."] if measure.n is not None else []
-    return (
-        f'<article class="card tile"><h3>{escape(title)}{better}</h3>'
-        f'<p class="value">{value} <small>{escape(unit)}</small></p>'
-        f"{_meter(measure)}{reference}"
-        f'<p class="note">{escape(" ".join(notes))}</p></article>'
-    )
-
-
-def _meter(measure: Measure) -> str:
-    """The value as a bar from 0, its reference as a mark across."""
-    if measure.floor is None or math.isnan(measure.value):
-        return ""
-    top = max(measure.value, measure.floor, 0.0) * 1.12 or 1.0
-    bar, mark = (100 * max(x, 0.0) / top for x in (measure.value, measure.floor))
-    return (
-        f'<div class="meter" aria-hidden="true"><i style="width:{bar:.1f}%"></i><b style="left:{mark:.1f}%"></b></div>'
-    )
-
-
 # -- pictures -----------------------------------------------------------------------------------------------------
 
 
 def _samples(folder: RunFolder) -> str:
     beside = "".join(_figure(folder, name) for name in ("samples.png", "denoising.gif"))
     below = _figure(folder, "classes.png")
-    return (f'<div class="pair">{beside}</div>' if beside else "") + below or _missing("No samples were drawn yet.")
+    return (f'<div class="pair">{beside}</div>' if beside else "") + below or missing("No samples were drawn yet.")
 
 
 def _figure(folder: RunFolder, name: str) -> str:
@@ -175,7 +135,7 @@ def _figure(folder: RunFolder, name: str) -> str:
 def _growth(progress: Mapping[int, Path]) -> str:
     """At most MOST_STEPS grids evenly spaced in order, the first and the last among them."""
     if not progress:
-        return _missing("No pictures were drawn during training.")
+        return missing("No pictures were drawn during training.")
     steps = list(progress)
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(MOST_STEPS, len(steps)))})
     pictures = "".join(
@@ -188,7 +148,7 @@ def _growth(progress: Mapping[int, Path]) -> str:
 
 def _curves(folder: RunFolder) -> str:
     if not folder.records:
-        return _missing("No training was recorded in this folder.")
+        return missing("No training was recorded in this folder.")
     panels = training_panels(folder.records)
     drawn = "".join(f'<figure class="card">{inline_svg(panel, title)}</figure>' for title, panel in panels.items())
     return f'<div class="curves">{drawn}</div>'
@@ -217,40 +177,3 @@ def _tables(rooms: Mapping[str, Mapping[str, Any]]) -> str:
 def _row(name: str, unit: str, value: object) -> str:
     unit = f" <small>{escape(unit)}</small>" if unit else ""
     return f'<tr><th scope="row">{escape(name)}</th><td>{escape(plain(value))}{unit}</td></tr>'
-
-
-def plain(value: object) -> str:
-    """A value as a person would write it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 10_000 <= abs(value) < 1e9 else f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(item) for item in value) or "none"
-    return str(value)
-
-
-def quantity(value: float, stderr: float | None) -> tuple[str, str]:
-    """A value and its standard error as text, cut at the error's second digit: (0.91234, 0.0043) -> 0.9123, 0.0043."""
-    if not math.isfinite(value):
-        return "undefined", ""
-    if not stderr:
-        return plain(value), ""
-    digits = min(max(0, 1 - math.floor(math.log10(abs(stderr)))), 8)
-    return f"{value:,.{digits}f}", f"{stderr:,.{digits}f}"
-
-
-def duration(seconds: float | int) -> str:
-    """Seconds as a person would say them: 42 s, 5 min 12 s, 3 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.3g} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _missing(said: str) -> str:
-    return f'<p class="missing">{escape(said)}</p>'
