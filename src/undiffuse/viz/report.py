@@ -14,10 +14,10 @@ import numpy as np
 from undiffuse.errors import UndiffuseError
 from undiffuse.viz.embed import inline_svg, picture_uri
 from undiffuse.viz.folder import RunFolder, read_run
-from undiffuse.viz.numbers import tiles_of
-from undiffuse.viz.plots import to_columns, training_panels
-from undiffuse.viz.values import duration, missing, plain
-from undiffuse.viz.words import PICTURES, PREDICTIONS, UNITS
+from undiffuse.viz.numbers import classes_of, tiles_of
+from undiffuse.viz.plots import QUALITY_COLUMNS, best_row, quality_panel, to_columns, training_panels
+from undiffuse.viz.values import duration, missing, plain, quantity
+from undiffuse.viz.words import PICTURES, PREDICTIONS, QUALITY, UNITS
 
 MOST_STEPS = 8
 
@@ -48,12 +48,16 @@ def render(folder: RunFolder) -> str:
         lede=escape(_lede(folder.config)),
         facts=_facts(folder),
         numbers=tiles_of(folder.measures),
+        classes=classes_of(folder.per_class),
         samples=_samples(folder),
-        growth=_growth(folder.progress),
+        neighbours=_figure(folder, "neighbours.png")
+        or missing("The run's pictures have not been compared with its data."),
+        growth=_growth(folder.progress) + _quality(folder),
         trajectories="".join(_figure(folder, name) for name in ("reverse.png", "forward.png"))
         or missing("No trajectories were drawn for this run."),
         curves=_curves(folder),
-        protocol=_tables({"": folder.protocol}) or missing("The run has not been evaluated, so there is no protocol."),
+        protocol=_tables(_by_room(_told(folder.protocol)))
+        or missing("The run has not been evaluated, so there is no protocol."),
         configuration=_tables(_by_room(folder.config)) or missing("The configuration is empty."),
         environment=_tables(_by_room(folder.environment)) or missing("The environment was not recorded."),
     )
@@ -99,6 +103,10 @@ def _facts(folder: RunFolder) -> str:
     seconds = folder.environment.get("training_seconds")
     if isinstance(seconds, int | float) and math.isfinite(seconds):
         facts["Time"] = duration(seconds)
+    return _listed(facts)
+
+
+def _listed(facts: Mapping[str, str]) -> str:
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
     return f'<dl class="facts">{rows}</dl>' if rows else ""
 
@@ -128,7 +136,8 @@ def _figure(folder: RunFolder, name: str) -> str:
     heading, caption = escape(picture.heading), escape(picture.caption)
     image = f'<img src="{picture_uri(path)}" alt="{heading}">'
     if picture.sheet:
-        return f'<figure class="card sheet"><figcaption class="note">{caption}</figcaption><div>{image}</div></figure>'
+        kind = "sheet narrow" if picture.narrow else "sheet"
+        return f'<figure class="card {kind}"><figcaption class="note">{caption}</figcaption><div>{image}</div></figure>'
     return f'<figure class="card"><h3>{heading}</h3><figcaption class="note">{caption}</figcaption>{image}</figure>'
 
 
@@ -146,6 +155,29 @@ def _growth(progress: Mapping[int, Path]) -> str:
     return f'<div class="card growth">{pictures}</div>'
 
 
+def _quality(folder: RunFolder) -> str:
+    """The curve of quality.jsonl, and what it says in words."""
+    if not folder.quality:
+        return missing("Quality was not measured on the way: train.quality_every says how often to do so.")
+    columns, told = to_columns(folder.quality, QUALITY_COLUMNS), {}
+    best = best_row(columns)
+    if best is not None:
+        value, spread = quantity(columns["frechet"][best], columns["stderr"][best])
+        told["Best step"] = f"{columns['step'][best]:,.0f}"
+        told["Distance there"] = f"{value} ± {spread}" if spread else value
+        told["Raw weights there"] = quantity(columns["raw"][best], columns["stderr"][best])[0]
+        told["Real pictures"] = quantity(columns["floor"][best], columns["stderr"][best])[0]
+        told["Verdict at the end"] = str(folder.quality[-1].get("verdict") or "no verdict")
+    svg = inline_svg(quality_panel(folder.quality), "Quality over training")
+    note = escape(
+        QUALITY.format(**{key: plain(folder.config.get(f"train.quality_{key}", "a few")) for key in ("n", "steps")})
+    )
+    return (
+        f'<div class="pair"><figure class="card">{svg}</figure>'
+        f'<div class="card"><h3>Quality over training</h3><p class="note">{note}</p>{_listed(told)}</div></div>'
+    )
+
+
 def _curves(folder: RunFolder) -> str:
     if not folder.records:
         return missing("No training was recorded in this folder.")
@@ -155,6 +187,11 @@ def _curves(folder: RunFolder) -> str:
 
 
 # -- tables and numbers -------------------------------------------------------------------------------------------
+
+
+def _told(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the closest pairs, which are shown as pictures."""
+    return {key: value for key, value in protocol.items() if not key.startswith("memorisation.closest.")}
 
 
 def _by_room(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -17,14 +17,18 @@ def plain(value: object) -> str:
     return str(value)
 
 
-def quantity(value: float, stderr: float | None) -> tuple[str, str]:
-    """A value and its standard error as text, cut at the error's second digit: (0.91234, 0.0043) -> 0.9123, 0.0043."""
+def quantity(value: float, stderr: float | None, scale: float | None = None) -> tuple[str, str]:
+    """A value and its standard error as text, cut at the error's second digit: (0.91234, 0.0043) -> 0.9123, 0.0043.
+
+    scale: the error to cut at, if not its own: values in a column are cut alike.
+    """
     if not math.isfinite(value):
         return "undefined", ""
-    if not stderr:
+    scale = scale or stderr
+    if not scale or not math.isfinite(scale):
         return plain(value), ""
-    digits = min(max(0, 1 - math.floor(math.log10(abs(stderr)))), 8)
-    return f"{value:,.{digits}f}", f"{stderr:,.{digits}f}"
+    digits = min(max(0, 1 - math.floor(math.log10(abs(scale)))), 8)
+    return f"{value:,.{digits}f}", f"{stderr:,.{digits}f}" if stderr else ""
 
 
 def duration(seconds: float | int) -> str:
