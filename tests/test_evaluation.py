@@ -218,6 +218,22 @@ def test_the_closest_pairs_tell_the_nearest_held_out_image_too(data, judged):
     assert (said["held-out image"][0], said["held-out distance"][0]) == (int(away.argmin()), pytest.approx(away.min()))
 
 
+def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
+    sets = [noise(50), noise(50, 1)]
+    sets[1].images[17] = data.train.images()[700]
+    sets[0].images[40] = data.held_out.images()[9]
+    result = evaluation.measure(sets, judged, ["memorisation"], {})
+    found = evaluation.neighbours(sets, judged, result)
+    np.testing.assert_array_equal(found.generated[0], found.train[0])
+    np.testing.assert_array_equal(found.train[0], images.to_hwc(data.train.images()[700:701])[0])
+    (copy,) = np.flatnonzero(np.array(found.to_held_out) == 0)
+    np.testing.assert_array_equal(found.generated[copy], found.held_out[copy])
+    levels = [(x / 255 * 16).round() for x in (found.generated, found.train, found.held_out)]
+    for real, told in zip(levels[1:], (found.to_train, found.to_held_out), strict=True):
+        np.testing.assert_allclose(np.sqrt(np.square(levels[0] - real).mean((1, 2, 3))), told)
+    assert evaluation.neighbours(sets, judged, evaluation.measure(sets, judged, ["kid"], {})) is None
+
+
 def by_class(samples, judged, names=("label_accuracy", "kid")):
     return evaluation.measure([samples], judged, names, {}).get("per_class", {})
 

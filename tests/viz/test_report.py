@@ -185,7 +185,7 @@ def test_a_run_of_before_there_was_more_shows_what_it_has(run):
     (run / "samples" / "neighbours.png").unlink()
     text = page(run).text
     assert "1.842 ± 0.051 pixel units" in text and "Class by class" not in text
-    assert "Quality was not measured on the way" in text and "have not been compared" in text
+    assert "Quality was not measured on the way" in text and "Not compared yet" in text
 
 
 def test_configuration_protocol_and_environment_are_there(whole, made):

@@ -51,7 +51,7 @@ def render(folder: RunFolder) -> str:
         classes=classes_of(folder.per_class),
         samples=_samples(folder),
         neighbours=_figure(folder, "neighbours.png")
-        or missing("The run's pictures have not been compared with its data."),
+        or missing("Not compared yet: undiffuse evaluate draws the samples that are nearest to training pictures."),
         growth=_growth(folder.progress) + _quality(folder),
         trajectories="".join(_figure(folder, name) for name in ("reverse.png", "forward.png"))
         or missing("No trajectories were drawn for this run."),
