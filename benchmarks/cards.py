@@ -18,7 +18,7 @@ from undiffuse import evaluation
 from undiffuse.bundled import MODELS, names
 from undiffuse.compared import Real
 from undiffuse.pipeline import Pipeline
-from undiffuse.viz.report import quantity
+from undiffuse.viz.values import quantity
 
 STEPS, MANY, GUIDED, FEW = (10, 20, 50), 5000, 2000, 500
 TERMS = 20  # of the T of the bound, drawn for each image, where more than a thousand images are held out

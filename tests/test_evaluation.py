@@ -263,6 +263,90 @@ def test_the_closest_pairs_are_pairs(data, judged):
     assert found == [[1, 0], [17, 3], [700, 31], [0, pytest.approx(2 / 8)]]
 
 
+def test_the_closest_pairs_tell_the_nearest_held_out_image_too(data, judged):
+    sets = [noise(50)]
+    sets[0].images[3] = data.train.images()[31]
+    said = measures.memorisation(sets, judged).says["closest"]
+    assert (said["sample"][0], said["distance"][0]) == (3, 0)
+    real = images.to_levels(data.held_out.images(), data.levels).double()
+    away = (real - images.to_levels(data.train.images()[31:32], data.levels)).square().mean((1, 2, 3)).sqrt()
+    assert (said["held-out image"][0], said["held-out distance"][0]) == (int(away.argmin()), pytest.approx(away.min()))
+
+
+def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
+    sets = [noise(50), noise(50, 1)]
+    sets[1].images[17] = data.train.images()[700]
+    sets[0].images[40] = data.held_out.images()[9]
+    result = evaluation.measure(sets, judged, ["memorisation"], {})
+    found = evaluation.neighbours(sets, judged, result)
+    np.testing.assert_array_equal(found.generated[0], found.train[0])
+    np.testing.assert_array_equal(found.train[0], images.to_hwc(data.train.images()[700:701])[0])
+    (copy,) = np.flatnonzero(np.array(found.to_held_out) == 0)
+    np.testing.assert_array_equal(found.generated[copy], found.held_out[copy])
+    levels = [(x / 255 * 16).round() for x in (found.generated, found.train, found.held_out)]
+    for real, told in zip(levels[1:], (found.to_train, found.to_held_out), strict=True):
+        np.testing.assert_allclose(np.sqrt(np.square(levels[0] - real).mean((1, 2, 3))), told)
+    assert evaluation.neighbours(sets, judged, evaluation.measure(sets, judged, ["kid"], {})) is None
+
+
+def by_class(samples, judged, names=("label_accuracy", "kid")):
+    return evaluation.measure([samples], judged, names, {}).get("per_class", {})
+
+
+def test_the_label_accuracies_of_the_classes_make_up_that_of_all(data, judged):
+    wrong = data.train.labels.clone()
+    wrong[::7] = (wrong[::7] + 1) % 10
+    samples = Samples(data.train.images(), wrong)
+    found = by_class(samples, judged)["label_accuracy"]
+    whole = measures.label_accuracy([samples], judged)
+    assert list(found) == list(data.class_names) and sum(one["n"] for one in found.values()) == 1347
+    assert sum(one["value"] * one["n"] for one in found.values()) / 1347 == pytest.approx(whole.value)
+    held_out = [int((data.held_out.labels == index).sum()) for index in range(10)]
+    floors = [one["floor"] for one in found.values()]
+    assert np.dot(floors, held_out) / sum(held_out) == pytest.approx(whole.floor)
+
+
+@pytest.mark.parametrize("features", ["pixels", "classifier"])
+def test_a_measure_of_one_class_is_that_of_its_own_images(data, features):
+    """As if the rest of the data were not there, though features are made once."""
+    sets = [noise(300), noise(300, 1)]
+    judged, alone = Real.of(data, features), Real.of(data.restricted(["4"]), features)
+    found = evaluation.measure(sets, judged, ["kid"], {})["per_class"]["kid"]["4"]
+    own = [Samples(s.images[4::10], torch.zeros(30).long()) for s in sets]
+    wanted = measures.kid(own, alone)
+    assert (found["value"], found["stderr"]) == pytest.approx((wanted.value, wanted.stderr))
+    assert found["n"] == 60
+
+
+def test_a_class_that_is_drawn_as_another_is_found_by_its_measures(data, judged):
+    labels = data.train.labels
+    shown = data.train.images().clone()
+    threes = (labels == 3).nonzero()[:, 0]
+    shown[threes] = data.train.images()[(labels == 5).nonzero()[: len(threes), 0].repeat(2)[: len(threes)]]
+    found = by_class(Samples(shown, labels), judged)
+    assert found["label_accuracy"]["3"]["value"] < 0.01
+    assert max(found["kid"], key=lambda name: found["kid"][name]["value"]) == "3"
+    others = [one for name, one in found["kid"].items() if name != "3"]
+    assert all(one["value"] == pytest.approx(one["floor"]) for one in others)
+
+
+def test_only_classes_with_images_enough_are_measured_alone(data, judged):
+    assert by_class(noise(10), judged) == {}, "one of each class"
+    assert by_class(Samples(noise().images, None), judged, ["kid"]) == {}
+    assert by_class(noise(), judged, ["frechet"]) == {}
+    one = data.restricted(["3"])
+    assert by_class(Samples(one.train.images(), one.train.labels), Real.of(one, "pixels")) == {}
+    few = Samples(noise().images, torch.arange(200) % 3 + 4)
+    assert list(by_class(few, judged)["kid"]) == ["4", "5", "6"]
+
+
+def test_classes_that_differ_by_case_only_stay_apart(data):
+    named = replace(data, class_names=("a", "A", *data.class_names[2:]))
+    judged, plain = Real.of(named, "pixels"), Real.of(data, "pixels")
+    found, wanted = (by_class(noise(), one, ["kid"])["kid"] for one in (judged, plain))
+    assert list(found.values()) == list(wanted.values()) and list(found)[:2] == ["a", "A"]
+
+
 def test_the_error_of_a_mean_of_memberships(data, judged):
     """Samples are independent from set to set; the held-out images are the same."""
     sets = [noise(200, seed) for seed in range(2)]

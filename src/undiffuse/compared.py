@@ -1,7 +1,7 @@
 """Samples and real images beside each other: the features of both, each made once."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -107,6 +107,24 @@ class Real:
     def neighbours(self, n: int) -> int:
         """How many a side: as many as there are of samples, held-out images and train images."""
         return min(n, len(self.data.held_out), len(self.data.train), MOST_NEIGHBOURS)
+
+    def of_class(self, index: int, sets: Sequence[Samples]) -> tuple[list[Samples], "Real"]:
+        """One class alone: its samples, labelled 0, and its real images, with what features were made already."""
+        n, train, held_out = len(sets[0].images), self.data.train, self.data.held_out
+        masks = [s.labels == index for s in sets if s.labels is not None]
+        pairs = list(zip(sets, masks, strict=True))
+        own = [Samples(s.images[mask], torch.zeros_like(mask.nonzero()[:, 0])) for s, mask in pairs]
+        alone = Real(self.data.only([index]), self.features)
+        chosen = train.labels[torch.from_numpy(some(len(train), n))]
+        made: list[tuple[Any, Any, Tensor]] = [
+            ("held out", "held out", held_out.labels == index),
+            (("train", n), ("train", len(own[0].images)), chosen == index),
+            *zip(sets, own, masks, strict=True),
+        ]
+        for known, new, mask in made:
+            if known in self._made:
+                alone._made[new] = Described(self._made[known].features[mask.numpy()])
+        return own, alone
 
     def once(self, key: Any, make: Callable[[], Made]) -> Made:
         if key not in self._made:

@@ -1,14 +1,15 @@
 """Samples in, numbers out: what `undiffuse evaluate` measures, with its protocol."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from undiffuse import __version__, build, images
-from undiffuse.compared import MOST, Real, Samples
+from undiffuse import __version__, build, images, measures
+from undiffuse.compared import MOST, Real, Samples, on_grid
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion.bound import Bits, mean_and_error
@@ -190,7 +191,11 @@ def of_files(path: Path, data: Dataset) -> Samples:
 
 
 def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:
-    """{"metrics": {name: {value, stderr, floor, unit, n}}, "protocol": {...}}: what is written as JSON."""
+    """{"metrics": {name: {value, stderr, floor, unit, n}}, "protocol": {...}}: what is written as JSON.
+
+    Between them, where there are several classes, "per_class": {name: {class: {value, stderr, floor, unit, n}}}.
+    """
+    names = list(names)
     found, data = {name: METRICS[name](sets, real) for name in names}, real.data
     ours = {
         "data": data.name,
@@ -203,11 +208,43 @@ def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol:
         "classifier": "SVC(gamma=0.064 / number of pixels) on pixels scaled to 0..16",
         "undiffuse": __version__,
     }
+    by_class = {
+        name: {known: estimate.as_dict() for known, estimate in classes.items()}
+        for name, classes in measures.per_class(sets, real, names).items()
+    }
     says = {name: estimate.says for name, estimate in found.items() if estimate.says}
     return {
         "metrics": {name: estimate.as_dict() for name, estimate in found.items()},
+        **({"per_class": by_class} if by_class else {}),
         "protocol": ours | protocol | says,
     }
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The samples closest to a train image, and the real images nearest to each: uint8 [k, h, w, c], and the distances
+    to those, [k], in grey levels of the data by root mean square."""
+
+    generated: np.ndarray
+    train: np.ndarray
+    held_out: np.ndarray
+    to_train: list[float]
+    to_held_out: list[float]
+
+
+def neighbours(sets: Sequence[Samples], real: Real, result: dict[str, Any]) -> Neighbours | None:
+    """The pairs that memorisation told in the protocol, as pictures; None if it was not measured."""
+    if "memorisation" not in result["metrics"]:
+        return None
+    said, data = result["protocol"]["memorisation"]["closest"], real.data
+    drawn = torch.stack([sets[i].images[j] for i, j in zip(said["set"], said["sample"], strict=True)])
+    return Neighbours(
+        images.to_hwc(on_grid(drawn, data)),
+        images.to_hwc(data.train.images(np.array(said["train image"]))),
+        images.to_hwc(data.held_out.images(np.array(said["held-out image"]))),
+        said["distance"],
+        said["held-out distance"],
+    )
 
 
 def model_protocol(pipe: Pipeline, seeds: Sequence[int], weights: str, checkpoint: str) -> dict[str, Any]:

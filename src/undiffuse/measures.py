@@ -1,7 +1,7 @@
 """Samples beside real images, in: a number with its error and its floor, out."""
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ def memorisation(sets: Sequence[Samples], real: Real) -> Estimate:
     near, far = ([Nearest.of(x, _blocks(part, data)) for x in shown] for part in (data.train, data.held_out))
     shares = [share_nearer(*pair) for pair in zip(near, far, strict=True)]
     value, compared = float(np.mean(shares)), sum(map(len, shown))
-    says = _pairs(sets, near, real) | {"copies of held-out images": sum(int((x.squared == 0).sum()) for x in far)}
+    says = _pairs(sets, near, far, real) | {"copies of held-out images": sum(int((x.squared == 0).sum()) for x in far)}
     stderr = binomial_stderr(value, compared)
     return Estimate(value, stderr, n / (n + m), "share nearer to train images", compared, says)
 
@@ -162,6 +162,29 @@ NEED_LABELS = ("train_on_generated", "label_accuracy")
 NEED_CLASSES = ("train_on_generated",)  # at least two
 NEED_CLASSIFIER = ("label_accuracy", "inception_score")
 NEED_NEIGHBOURS = ("precision", "recall", "density", "coverage")
+# Of the few images of one class a Frechet distance would be mostly bias, and a kernel distance has none.
+PER_CLASS = ("label_accuracy", "kid")
+
+
+def per_class(sets: Sequence[Samples], real: Real, names: Iterable[str]) -> dict[str, dict[str, Estimate]]:
+    """Those of the measures that mean something class by class, each of a class's own samples and real images.
+
+    {measure: {class: ...}}: of the classes that have at least 2 samples in every set, 2 train images among as many as
+    there are samples, and 2 held-out ones; empty without labels, and where there is one class only.
+    """
+    labelled = len(real.data.class_names) > 1 and all(s.labels is not None for s in sets)
+    wanted = [name for name in names if name in PER_CLASS and labelled]
+    alone = dict(_by_class(sets, real)) if wanted else {}
+    return {name: {known: METRICS[name](*one) for known, one in alone.items()} for name in wanted if alone}
+
+
+def _by_class(sets: Sequence[Samples], real: Real) -> Iterator[tuple[str, tuple[list[Samples], Real]]]:
+    data = real.data
+    train = data.train.labels[torch.from_numpy(some(len(data.train), len(sets[0].images)))]
+    sides = [train, data.held_out.labels, *(s.labels for s in sets)]
+    for index, name in enumerate(data.class_names):
+        if min(int((labels == index).sum()) for labels in sides if labels is not None) >= 2:
+            yield name, real.of_class(index, sets)
 
 
 def _mean(
@@ -194,9 +217,12 @@ def _neighbours(
     return _mean(found, floor, "images in a ball / k" if name == "density" else "share", sets, says)
 
 
-def _pairs(sets: Sequence[Samples], near: Sequence[Nearest], real: Real) -> dict[str, Any]:
-    """The samples closest to a train image: which of which set, which image, how far."""
-    squared, row = (np.concatenate([getattr(one, name) for one in near]) for name in ("squared", "row"))
+def _pairs(sets: Sequence[Samples], near: Sequence[Nearest], far: Sequence[Nearest], real: Real) -> dict[str, Any]:
+    """The samples closest to a train image: which of which set, which image, how far; and which held-out image is
+    closest to them."""
+    squared, row, far_squared, far_row = (
+        np.concatenate([getattr(one, name) for one in found]) for found in (near, far) for name in ("squared", "row")
+    )
     place = [(i, int(j)) for i, s in enumerate(sets) for j in some(len(s.images), MOST)]
     first = np.argsort(squared, kind="stable")[:CLOSEST]
     pixels = int(np.prod(real.data.shape))
@@ -208,6 +234,8 @@ def _pairs(sets: Sequence[Samples], near: Sequence[Nearest], real: Real) -> dict
             "sample": [place[i][1] for i in first],
             "train image": row[first].tolist(),
             "distance": np.sqrt(squared[first] / pixels).tolist(),
+            "held-out image": far_row[first].tolist(),
+            "held-out distance": np.sqrt(far_squared[first] / pixels).tolist(),
         },
     }
 

@@ -1,5 +1,6 @@
 """Each command makes what it says: results on stdout, progress on stderr, files of the promised kind."""
 
+import base64
 import json
 import re
 
@@ -172,13 +173,15 @@ def test_evaluate_a_model(command, run_copy, tmp_path):
     assert out.splitlines()[0].split() == ["measure", "value", "real", "images", "unit", "n"]
     assert "sampling step 10/10" in err
     result = json.loads(path.read_text())
-    assert set(result) == {"metrics", "protocol"}
+    assert set(result) - {"per_class"} == {"metrics", "protocol"}
     for metric in ("frechet", "train_on_generated"):
         assert set(result["metrics"][metric]) == {"value", "stderr", "floor", "unit", "n"}
         assert result["metrics"][metric]["n"] == 40
         assert metric in out
     assert result["protocol"]["seeds"] == [0, 1]
+    assert result["per_class"]["kid"] and set(result["per_class"]["kid"]) <= set("0123456789")
     assert not (run_copy / "evaluation.json").exists()  # numbers that go elsewhere leave the run's own alone
+    assert not (run_copy / "samples" / "neighbours.png").exists()
 
 
 def test_evaluate_keeps_its_numbers_in_the_run_and_renews_the_report(command, run_copy):
@@ -186,7 +189,11 @@ def test_evaluate_keeps_its_numbers_in_the_run_and_renews_the_report(command, ru
     assert status == 0
     assert str(run_copy / "evaluation.json") in out
     assert json.loads((run_copy / "evaluation.json").read_text())["metrics"]["frechet"]["n"] == 20
-    assert (run_copy / "report.html").is_file()
+    report = (run_copy / "report.html").read_text()
+    neighbours = run_copy / "samples" / "neighbours.png"
+    assert base64.b64encode(neighbours.read_bytes()).decode() in report
+    status, _, _ = command("evaluate", run_copy, "-n", "20", "--repeats", "1", "--metrics", "kid")
+    assert status == 0 and not neighbours.exists()  # numbers and pictures of one evaluation, not of two
 
 
 def test_a_diffusers_folder_is_evaluated_and_not_resumed(command, run_copy, tmp_path):

@@ -16,7 +16,8 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.images import write_gif, write_png
 from undiffuse.viz.embed import inline_svg
 from undiffuse.viz.plots import training_panels
-from undiffuse.viz.report import duration, plain, quantity, write_report
+from undiffuse.viz.report import write_report
+from undiffuse.viz.values import duration, plain, quantity
 
 CONFIG = {
     "seed": 7,
@@ -31,8 +32,20 @@ EVALUATION = {
         "train_on_generated": {"value": 0.9312, "stderr": None, "floor": 0.9688, "unit": "accuracy", "n": 1000},
         "something_new": {"value": 3.0, "stderr": None, "floor": None, "unit": "bit", "n": 5},
     },
+    "per_class": {
+        "label_accuracy": {
+            "cat": {"value": 0.98123, "stderr": 0.0123, "floor": 0.99, "unit": "accuracy", "n": 120},
+            "dog": {"value": 1.0, "stderr": 0.0, "floor": 1.0, "unit": "accuracy", "n": 120},
+        },
+        "kid": {"cat": {"value": -0.002, "stderr": None, "floor": 0.001, "unit": "", "n": 2}},
+    },
     "protocol": {"held_out": 360, "classifier": {"kind": "logistic"}},
 }
+QUALITY = [
+    {"step": 100, "frechet": 2.5, "stderr": 0.05, "raw": 3.0, "floor": 0.6, "verdict": "first", "idle": 0},
+    {"step": 1200, "frechet": 0.81234, "stderr": 0.05, "raw": 0.9, "floor": 0.6, "verdict": "improving", "idle": 0},
+    {"step": 1300, "frechet": 1.1, "stderr": 0.05, "raw": 1.2, "floor": 0.6, "verdict": "getting worse", "idle": 1},
+]
 PICTURE = np.arange(8 * 8, dtype=np.uint8).reshape(8, 8, 1)
 EVENTS = re.compile(r"^on")
 
@@ -76,11 +89,12 @@ def whole(tmp_path_factory) -> Path:
     (run / "config.yaml").write_text(yaml.safe_dump(CONFIG))
     lines = [{"step": s, "loss": 1 / s, "loss_q1": None, "lr": 1e-3, "images_per_s": 512.0} for s in range(10, 900, 10)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "quality.jsonl").write_text("".join(json.dumps(line) + "\n" for line in QUALITY))
     (run / "evaluation.json").write_text(json.dumps(EVALUATION))
     (run / "environment.json").write_text(
         json.dumps({"training_seconds": 312.4, "cores": 2, "versions": {"torch": "2.9"}})
     )
-    for name in ("samples", "classes", "reverse", "forward"):
+    for name in ("samples", "classes", "neighbours", "reverse", "forward"):
         write_png(run / "samples" / f"{name}.png", PICTURE)
     write_gif(run / "samples" / "denoising.gif", [PICTURE, PICTURE[::-1]])
     for step in range(100, 2100, 100):
@@ -115,11 +129,70 @@ def test_the_numbers_stand_beside_their_references_and_units(made):
     assert "890 updates" in text and "512 images/s" in text and "5 min 12 s" in text
 
 
+def test_classes_stand_beside_their_references_all_cut_alike(made):
+    text = made.text
+    assert "Class by class" in text
+    assert "cat 0.981 ± 0.012 0.990 dog 1.000 1.000" in text
+    assert "cat -0.002 0.001" in text
+    bars = [attrs["style"] for tag, attrs in made.tags if tag == "u"]
+    dots = [attrs["style"] for tag, attrs in made.tags if tag == "i" and "left" in str(attrs.get("style"))]
+    ends = [float(x) for x in re.findall(r"class ([\d.-]+) ([\d.-]+) generated", text)[0]]
+    place = [100 * (x - ends[0]) / (ends[1] - ends[0]) for x in (0.98123, 0.98123 - 0.0123)]
+    assert [float(re.findall(r"left:([\d.]+)%", style[0])[0]) for style in (dots, bars)] == pytest.approx(
+        place, abs=0.06
+    )
+
+
+@pytest.mark.parametrize(("name", "first"), [("label_accuracy", "c29"), ("kid", "c0")])
+def test_of_many_classes_the_worst_are_shown(run, name, first):
+    classes = {f"c{i}": {"value": 1 - i / 100, "stderr": 0.01, "floor": 1.0} for i in range(30)}
+    (run / "evaluation.json").write_text(json.dumps({"metrics": {}, "per_class": {name: classes}}))
+    text = page(run).text
+    assert "The 20 worst of 30 classes." in text
+    shown = re.findall(r"(c\d+) \d\.\d{3} ± 0\.010", text)
+    assert len(shown) == 20 and shown[0] == first
+
+
+@pytest.mark.parametrize("value", [0.0, 1e30, -1e30, 5e-324, None])
+def test_any_number_of_a_class_can_be_drawn(run, value):
+    measure = {"value": value, "stderr": value and abs(value), "floor": value}
+    (run / "evaluation.json").write_text(json.dumps({"per_class": {"kid": {"a": measure}, "new": {"a": measure}}}))
+    made = page(run)
+    assert "Class by class" in made.text
+    assert not any(re.search("nan|inf", str(attrs.get("style"))) for _, attrs in made.tags)
+
+
+def test_the_quality_curve_tells_the_best_step(made):
+    text = made.text
+    assert "Best step 1,200" in text and "Distance there 0.812 ± 0.050" in text and "Raw weights there 0.900" in text
+    assert "Real pictures 0.600" in text and "Verdict at the end getting worse" in text
+    assert "best: 1,200" in text and "real pictures" in text and "raw weights" in text
+
+
+def test_quality_without_a_number_is_no_best_step(run):
+    (run / "quality.jsonl").write_text('{"step": 100, "frechet": null, "stderr": null}\n')
+    text = page(run).text
+    assert "Quality over training" in text and "Best step" not in text
+    (run / "quality.jsonl").write_text('{"step": 100, "frechet": 0.5}\n')
+    assert "Distance there 0.5" in page(run).text
+
+
+def test_a_run_of_before_there_was_more_shows_what_it_has(run):
+    """An evaluation without classes, no curve of quality and no neighbours."""
+    old = {key: value for key, value in EVALUATION.items() if key != "per_class"}
+    (run / "evaluation.json").write_text(json.dumps(old))
+    (run / "quality.jsonl").unlink()
+    (run / "samples" / "neighbours.png").unlink()
+    text = page(run).text
+    assert "1.842 ± 0.051 pixel units" in text and "Class by class" not in text
+    assert "Quality was not measured on the way" in text and "Not compared yet" in text
+
+
 def test_configuration_protocol_and_environment_are_there(whole, made):
     text = made.text
     for said in ("digits", "cosine", "1000 time steps", "0.002 per update", "128 images per update", "ddim"):
         assert said in text
-    assert "held_out 360" in text and "classifier.kind logistic" in text and "torch 2.9" in text
+    assert "held_out 360" in text and "classifier kind logistic" in text and "torch 2.9" in text
     assert "my-run" in text and str(whole) not in text
 
 
@@ -127,7 +200,7 @@ def test_the_page_is_well_formed_and_ids_are_unique(made):
     assert not made.open
     ids = [attrs["id"] for _, attrs in made.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert sum(tag == "svg" for tag, _ in made.tags) == 5
+    assert sum(tag == "svg" for tag, _ in made.tags) == 6
     assert all(attrs.get("alt") for tag, attrs in made.tags if tag == "img")
 
 
@@ -143,7 +216,7 @@ def test_nothing_is_asked_of_the_network(whole):
 def test_pictures_are_inside_byte_for_byte(whole, made):
     sources = [attrs["src"] for tag, attrs in made.tags if tag == "img"]
     inside = {base64.b64decode(source.split(",")[1]) for source in sources}
-    for name in ("samples.png", "denoising.gif", "classes.png", "reverse.png", "forward.png"):
+    for name in ("samples.png", "denoising.gif", "classes.png", "neighbours.png", "reverse.png", "forward.png"):
         assert (whole / "samples" / name).read_bytes() in inside
     assert any(source.startswith("data:image/gif") for source in sources)
 
@@ -158,7 +231,10 @@ def test_no_text_becomes_markup(run):
     config = {evil: {evil: evil}, "data": {"source": evil}, "diffusion": {"prediction": evil}, "list": [evil]}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     measure = {"value": 1.0, "stderr": None, "floor": 1.0, "unit": evil, "n": 1}
-    (run / "evaluation.json").write_text(json.dumps({"metrics": {evil: measure}, "protocol": {evil: evil}}))
+    (run / "evaluation.json").write_text(
+        json.dumps({"metrics": {evil: measure}, "per_class": {evil: {evil: measure}}, "protocol": {evil: evil}})
+    )
+    (run / "quality.jsonl").write_text(json.dumps(QUALITY[0] | {"verdict": evil}) + "\n")
     (run / "environment.json").write_text(json.dumps({evil: {evil: evil}}))
     named = run.rename(run.parent / "<b>&run")
     made = page(named)
@@ -197,8 +273,16 @@ def test_a_bare_run_says_what_is_missing(tmp_path):
         ("evaluation.json", b"[]"),
         ("evaluation.json", b'{"metrics": {"frechet": 3}}'),
         ("evaluation.json", b'{"metrics": {"frechet": {"value": "3"}}}'),
+        ("evaluation.json", b'{"per_class": [1]}'),
+        ("evaluation.json", b'{"per_class": {"kid": 3}}'),
+        ("evaluation.json", b'{"per_class": {"kid": {"cat": 3}}}'),
+        ("evaluation.json", b'{"per_class": {"kid": {"cat": {"value": "3"}}}}'),
+        ("quality.jsonl", b'{"step": 1}\n{"step": 2, "fre\n{"step": 3}\n'),
+        ("quality.jsonl", b'{"step": 1, "frechet": "low"}\n'),
+        ("quality.jsonl", b'{"frechet": 1}\n'),
         ("environment.json", b"nonsense"),
         ("samples/samples.png", b"not a picture"),
+        ("samples/neighbours.png", b"not a picture"),
         ("samples/denoising.gif", b"GIF89a"),
         ("samples/step_00000100.png", b""),
     ],

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 import undiffuse as ud
 from undiffuse.errors import UndiffuseError
 from undiffuse.images import to_hwc
-from undiffuse.viz.strips import forward_strips, reverse_strips, sample_grid
+from undiffuse.viz.strips import forward_strips, neighbour_strips, reverse_strips, sample_grid
 
 TIMES = [0, 100.5, 1000]
 
@@ -51,6 +51,33 @@ def test_every_pixel_of_every_picture_is_on_the_sheet(shape):
     assert len(shown) == 6
     for cell, picture in zip(shown, np.concatenate(list(rows.values())), strict=True):
         assert_shows(cell, picture)
+
+
+def test_neighbours_stand_below_each_other_with_their_distances():
+    generated, train, held_out = pictures(3, 6, 8, 8, 1)
+    near, far = [0.0, 0.5, 1.0, 1.25, 12.345, 2.0], [3.0] * 6
+    figure = neighbour_strips(generated, {"in training": (train, near), "held out": (held_out, far)})
+    shown, tops = cells(figure), [round(image.get_extent()[3]) for image in figure.axes[0].images]
+    lefts = [round(image.get_extent()[0]) for image in figure.axes[0].images]
+    order = [*generated[:4], *train[:4], *held_out[:4], *generated[4:], *train[4:], *held_out[4:]]
+    for cell, picture in zip(shown, order, strict=True):
+        assert_shows(cell, picture)
+    assert tops == sorted(tops) and lefts[:4] == lefts[4:8] == lefts[8:12] and lefts[:2] == lefts[12:14]
+    written = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+    assert {"generated", "in training", "held out", "0.00", "0.500", "1.25", "12.3"} <= set(written)
+    x, y = written["0.500"]
+    assert lefts[5] < x < lefts[6] and tops[5] < y < tops[9], "under its own picture, above the next row"
+    assert max(y for _, y in written.values()) < figure.axes[0].get_ylim()[0] - 20
+
+
+def test_pictures_with_alpha_lie_on_paper():
+    picture = pictures(1, 8, 8, 4)
+    picture[..., 3] = 255
+    picture[0, 0, 0] = 0
+    (cell,) = cells(sample_grid(picture, ["a"]))
+    wanted = picture[0, ..., :3].copy()
+    wanted[0, 0] = 255
+    assert_shows(cell, wanted)
 
 
 def test_rows_have_names_and_columns_times():

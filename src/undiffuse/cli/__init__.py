@@ -48,7 +48,7 @@ def _click_exception() -> Any:
 
 
 def _fail(message: str, status: int) -> int:
-    """One line. What all processes of a command find alike, a mistake of the user or an interrupt, the first one says."""
+    """One line. What all processes of a command find alike (a mistake in use, an interrupt) the first one says."""
     if status == 1 or os.environ.get("RANK", "0") == "0":
         print("undiffuse: " + " ".join(message.split()), file=sys.stderr)
     return status

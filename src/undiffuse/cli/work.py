@@ -25,7 +25,7 @@ from undiffuse.quality import Quality
 from undiffuse.runs import RunFolder, check_file, check_writable, write_text
 from undiffuse.train.report import Report
 from undiffuse.viz.report import write_report
-from undiffuse.viz.views import write_views
+from undiffuse.viz.views import write_neighbours, write_views
 
 
 def demo(given: Demo) -> None:
@@ -33,7 +33,7 @@ def demo(given: Demo) -> None:
     _train(training)
     run = training.run
     print("measuring, on new samples", flush=True)
-    _keep(run, _evaluate_model(training.pipeline(), Evaluate(str(run.path))))
+    _keep(run, *_evaluate_model(training.pipeline(), Evaluate(str(run.path))))
     print(f"\nopen {run.path / 'report.html'} in a browser, or look at {run.samples / 'samples.png'}")
 
 
@@ -97,9 +97,9 @@ def evaluate(given: Evaluate) -> None:
     if (what / "config.yaml").is_file() or is_diffusers(what):
         pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)
         pipe = pipe.configured(guidance=given.guidance, sampler=given.sampler, steps=given.steps)
-        result = _evaluate_model(pipe, given)
+        result, nearest = _evaluate_model(pipe, given)
         if given.out is None and not is_bundled(what):
-            _keep(RunFolder(what), result)
+            _keep(RunFolder(what), result, nearest)
     else:
         result = _evaluate_files(what, given)
     if given.out is not None:
@@ -113,14 +113,15 @@ def convert(given: Convert) -> None:
     print(given.out)
 
 
-def _keep(run: RunFolder, result: dict[str, Any]) -> None:
+def _keep(run: RunFolder, result: dict[str, Any], nearest: evaluation.Neighbours | None) -> None:
     """The run's own numbers: in its folder and in its report."""
     write_text(run.evaluation, json.dumps(result, indent=1))
     if not is_diffusers(run.path):
+        write_neighbours(run, nearest)
         print(f"numbers: {run.evaluation}\nreport: {write_report(run.path)}", flush=True)
 
 
-def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
+def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], evaluation.Neighbours | None]:
     data = evaluation.real_images(pipe, given.data)
     label = _classes(given.label, pipe, data)
     data = data if label is None else data.restricted(label)
@@ -148,7 +149,7 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> dict[str, Any]:
             estimate, parts = _likelihood(name, pipe, data, given)
             result["metrics"][name], result["protocol"][name] = estimate.as_dict(), parts
     print(show.table(result["metrics"]), flush=True)
-    return result
+    return result, evaluation.neighbours(sets, real, result)
 
 
 def _classes(text: str | None, pipe: Pipeline, data: Dataset) -> list[str] | None:

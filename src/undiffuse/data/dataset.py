@@ -67,10 +67,15 @@ class Dataset:
             raise UsageError("data.classes: name at least one class, or leave it out for all")
         if len(kept) == len(self.class_names):
             return self
+        found = self.only(kept)
+        if not len(found.train):
+            raise UsageError(f"data.classes: no train picture of {', '.join(found.class_names)}")
+        return found
+
+    def only(self, kept: Sequence[int]) -> "Dataset":
+        """The classes of these indices, ascending, re-indexed 0.."""
         names = tuple(self.class_names[index] for index in kept)
         train, held_out = (_of_classes(part, torch.tensor(kept)) for part in (self.train, self.held_out))
-        if not len(train):
-            raise UsageError(f"data.classes: no train picture of {', '.join(names)}")
         return replace(self, train=train, held_out=held_out, class_names=names)
 
 

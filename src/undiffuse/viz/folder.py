@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.viz.plots import to_columns
+from undiffuse.viz.plots import QUALITY_COLUMNS, TRAINING_COLUMNS, to_columns
 
 STEP_PICTURE = re.compile(r"step_(\d+)\.png")
 
@@ -29,12 +29,15 @@ class Measure:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """name: the folder's. config, protocol, environment: flat, `a.b.c` -> value. progress: step -> picture, sorted."""
+    """name: the folder's. config, protocol, environment: flat, `a.b.c` -> value. records, quality: the lines of
+    metrics.jsonl and quality.jsonl. per_class: measure -> class -> its value. progress: step -> picture, sorted."""
 
     name: str
     config: dict[str, Any]
     records: list[dict[str, Any]]
+    quality: list[dict[str, Any]]
     measures: dict[str, Measure]
+    per_class: dict[str, dict[str, Measure]]
     protocol: dict[str, Any]
     environment: dict[str, Any]
     samples: Path
@@ -51,15 +54,21 @@ def read_run(run: Path) -> RunFolder:
     config = run / "config.yaml"
     if not config.is_file():
         raise UndiffuseError(f"{run}: not a run folder, it has no config.yaml")
-    evaluation = _read_json(run / "evaluation.json")
+    said = run / "evaluation.json"
+    evaluation = _read_json(said)
     samples = run / "samples"
     steps = {int(match[1]): path for path in samples.glob("*.png") if (match := STEP_PICTURE.fullmatch(path.name))}
     return RunFolder(
         name=run.resolve().name,
         config=_read_yaml(config),
-        records=_read_lines(run / "metrics.jsonl"),
-        measures=_measures(run / "evaluation.json", evaluation.get("metrics", {})),
-        protocol=flat(_mapping(run / "evaluation.json", evaluation.get("protocol", {}))),
+        records=_read_lines(run / "metrics.jsonl", TRAINING_COLUMNS),
+        quality=_read_lines(run / "quality.jsonl", QUALITY_COLUMNS),
+        measures=_measures(said, evaluation.get("metrics", {})),
+        per_class={
+            str(name): _measures(said, classes)
+            for name, classes in _mapping(said, evaluation.get("per_class", {})).items()
+        },
+        protocol=flat(_mapping(said, evaluation.get("protocol", {}))),
         environment=flat(_read_json(run / "environment.json")),
         samples=samples,
         progress=dict(sorted(steps.items())),
@@ -104,7 +113,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         raise UndiffuseError(f"{path}: not JSON: {error}") from error
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
+def _read_lines(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     text = _text(path)
@@ -113,13 +122,13 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         lines = lines[:-1] if not _is_json(lines[-1]) else lines  # a run that is being written, or was killed
     records = [_record(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if records:
-        _check_numbers(path, records)
+        _check_numbers(path, records, columns)
     return records
 
 
-def _check_numbers(path: Path, records: list[dict[str, Any]]) -> None:
+def _check_numbers(path: Path, records: list[dict[str, Any]], columns: Sequence[str]) -> None:
     try:
-        to_columns(records)
+        to_columns(records, columns)
     except UndiffuseError as error:
         raise UndiffuseError(f"{path}: {error}") from error
 

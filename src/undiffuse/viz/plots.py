@@ -1,6 +1,6 @@
 """Curves: noise schedules side by side, and how a training run went."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ TIME = "time t  (0 = data, T = noise)"
 STEP = "step (updates)"
 QUARTERS = ("loss_q1", "loss_q2", "loss_q3", "loss_q4")
 QUARTER_NAMES = ("t ≤ T/4 (fine detail)", "T/4 < t ≤ T/2", "T/2 < t ≤ 3T/4", "3T/4 < t (mostly noise)")
-COLUMNS = ("loss", *QUARTERS, "grad_norm", "lr", "images_per_s")
+TRAINING_COLUMNS = ("loss", *QUARTERS, "grad_norm", "lr", "images_per_s")
+QUALITY_COLUMNS = ("frechet", "stderr", "raw", "floor")
 MOST_POINTS = 2000  # more cannot be told apart on a page
 FEW_POINTS = 30  # so few are shown as dots, and not smoothed
 
@@ -104,14 +105,41 @@ def training_panels(records: list[dict[str, Any]]) -> dict[str, Figure]:
     return panels
 
 
-def to_columns(records: list[dict[str, Any]]) -> Columns:
+def quality_panel(records: list[dict[str, Any]]) -> Figure:
+    """The samples' distance over the steps, with averaged and raw weights, beside real pictures'; the best is marked.
+
+    records: the lines of quality.jsonl, as metrics.jsonl's are read.
+    """
+    columns, sheet = to_columns(records, QUALITY_COLUMNS), style.figure(4.2, 2.8)
+    axes = sheet.add_subplot()
+    style.panel(axes, "Distance of samples from real pictures", STEP, "Fréchet distance (log scale)")
+    steps, value, error = (columns[name] for name in ("step", "frechet", "stderr"))
+    _line(axes, steps, columns["raw"], color=style.SERIES[1], linewidth=1.2, label="raw weights")
+    _line(axes, steps, value, color=style.ACCENT, linewidth=1.8, label="averaged weights")
+    axes.fill_between(steps, value - error, value + error, color=style.ACCENT, alpha=0.2, linewidth=0)
+    _line(axes, steps, columns["floor"], color=style.MUTED, linewidth=1.2, linestyle=(0, (4, 3)), label="real pictures")
+    if (best := best_row(columns)) is not None:
+        said = f"best: {steps[best]:,.0f}"
+        axes.plot(steps[best], value[best], "o", color=style.ACCENT, markersize=7, markerfacecolor="none", label=said)
+    _finish(axes, columns, QUALITY_COLUMNS[:1], log=True)
+    style.legend_below(axes)
+    return sheet
+
+
+def best_row(columns: Columns) -> int | None:
+    """Where averaged weights measured best; None if nothing was measured."""
+    value = columns["frechet"]
+    return int(np.nanargmin(value)) if np.isfinite(value).any() else None
+
+
+def to_columns(records: list[dict[str, Any]], names: Sequence[str] = TRAINING_COLUMNS) -> Columns:
     """Lines to float64 columns in order of `step`. A resumed run repeats steps: the later line counts."""
     if not records:
         raise UndiffuseError("nothing was recorded yet; train first")
     try:
         lines = {float(record["step"]): record for record in records}
         steps = sorted(lines)
-        table = {name: np.array([lines[step].get(name) for step in steps], np.float64) for name in COLUMNS}
+        table = {name: np.array([lines[step].get(name) for step in steps], np.float64) for name in names}
     except KeyError as error:
         raise UndiffuseError("a training record has no 'step'") from error
     except (TypeError, ValueError) as error:

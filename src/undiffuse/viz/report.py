@@ -13,9 +13,11 @@ import numpy as np
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.viz.embed import inline_svg, picture_uri
-from undiffuse.viz.folder import Measure, RunFolder, read_run
-from undiffuse.viz.plots import to_columns, training_panels
-from undiffuse.viz.words import METRICS, PICTURES, PREDICTIONS, UNITS
+from undiffuse.viz.folder import RunFolder, read_run
+from undiffuse.viz.numbers import classes_of, tiles_of
+from undiffuse.viz.plots import QUALITY_COLUMNS, best_row, quality_panel, to_columns, training_panels
+from undiffuse.viz.values import duration, missing, plain, quantity
+from undiffuse.viz.words import PICTURES, PREDICTIONS, QUALITY, UNITS
 
 MOST_STEPS = 8
 
@@ -45,15 +47,19 @@ def render(folder: RunFolder) -> str:
         name=escape(folder.name),
         lede=escape(_lede(folder.config)),
         facts=_facts(folder),
-        numbers=_numbers(folder.measures),
+        numbers=tiles_of(folder.measures),
+        classes=classes_of(folder.per_class),
         samples=_samples(folder),
-        growth=_growth(folder.progress),
+        neighbours=_figure(folder, "neighbours.png")
+        or missing("Not compared yet: undiffuse evaluate draws the samples that are nearest to training pictures."),
+        growth=_growth(folder.progress) + _quality(folder),
         trajectories="".join(_figure(folder, name) for name in ("reverse.png", "forward.png"))
-        or _missing("No trajectories were drawn for this run."),
+        or missing("No trajectories were drawn for this run."),
         curves=_curves(folder),
-        protocol=_tables({"": folder.protocol}) or _missing("The run has not been evaluated, so there is no protocol."),
-        configuration=_tables(_by_room(folder.config)) or _missing("The configuration is empty."),
-        environment=_tables(_by_room(folder.environment)) or _missing("The environment was not recorded."),
+        protocol=_tables(_by_room(_told(folder.protocol)))
+        or missing("The run has not been evaluated, so there is no protocol."),
+        configuration=_tables(_by_room(folder.config)) or missing("The configuration is empty."),
+        environment=_tables(_by_room(folder.environment)) or missing("The environment was not recorded."),
     )
 
 
@@ -97,6 +103,10 @@ def _facts(folder: RunFolder) -> str:
     seconds = folder.environment.get("training_seconds")
     if isinstance(seconds, int | float) and math.isfinite(seconds):
         facts["Time"] = duration(seconds)
+    return _listed(facts)
+
+
+def _listed(facts: Mapping[str, str]) -> str:
     rows = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in facts.items())
     return f'<dl class="facts">{rows}</dl>' if rows else ""
 
@@ -109,55 +119,13 @@ def _tail_fact(name: str, values: np.ndarray, unit: str, how: str) -> dict[str, 
     return {f"{name} ({how})" if how else name: f"{plain(float(tail.mean()))} {unit}".strip()}
 
 
-def _numbers(measures: Mapping[str, Measure]) -> str:
-    if not measures:
-        tiles = _missing("Not evaluated yet, so there are no numbers to show: undiffuse evaluate makes them.")
-    else:
-        tiles = "".join(_tile(name, measure) for name, measure in measures.items())
-    return f'<div class="tiles">{tiles}</div>'
-
-
-def _tile(name: str, measure: Measure) -> str:
-    """A metric's value beside its reference, and what it means."""
-    known = METRICS.get(name)
-    title = known.title if known else name.replace("_", " ").capitalize()
-    better = f"<span>{known.better} is better</span>" if known else ""
-    value, spread = quantity(measure.value, measure.stderr)
-    unit = " ".join(part for part in (f"± {spread}" if spread else "", measure.unit) if part)
-    reference = ""
-    if measure.floor is not None:
-        what = known.reference if known else "the same for real data"
-        level = quantity(measure.floor, measure.stderr)[0]
-        level = f"{level} {measure.unit}".strip()
-        reference = f'<p class="reference">Reference {escape(level)}: {escape(what)}</p>'
-    notes = [known.meaning] if known else []
-    notes += [f"From {measure.n:,} pictures."] if measure.n is not None else []
-    return (
-        f'<article class="card tile"><h3>{escape(title)}{better}</h3>'
-        f'<p class="value">{value} <small>{escape(unit)}</small></p>'
-        f"{_meter(measure)}{reference}"
-        f'<p class="note">{escape(" ".join(notes))}</p></article>'
-    )
-
-
-def _meter(measure: Measure) -> str:
-    """The value as a bar from 0, its reference as a mark across."""
-    if measure.floor is None or math.isnan(measure.value):
-        return ""
-    top = max(measure.value, measure.floor, 0.0) * 1.12 or 1.0
-    bar, mark = (100 * max(x, 0.0) / top for x in (measure.value, measure.floor))
-    return (
-        f'<div class="meter" aria-hidden="true"><i style="width:{bar:.1f}%"></i><b style="left:{mark:.1f}%"></b></div>'
-    )
-
-
 # -- pictures -----------------------------------------------------------------------------------------------------
 
 
 def _samples(folder: RunFolder) -> str:
     beside = "".join(_figure(folder, name) for name in ("samples.png", "denoising.gif"))
     below = _figure(folder, "classes.png")
-    return (f'<div class="pair">{beside}</div>' if beside else "") + below or _missing("No samples were drawn yet.")
+    return (f'<div class="pair">{beside}</div>' if beside else "") + below or missing("No samples were drawn yet.")
 
 
 def _figure(folder: RunFolder, name: str) -> str:
@@ -168,14 +136,15 @@ def _figure(folder: RunFolder, name: str) -> str:
     heading, caption = escape(picture.heading), escape(picture.caption)
     image = f'<img src="{picture_uri(path)}" alt="{heading}">'
     if picture.sheet:
-        return f'<figure class="card sheet"><figcaption class="note">{caption}</figcaption><div>{image}</div></figure>'
+        kind = "sheet narrow" if picture.narrow else "sheet"
+        return f'<figure class="card {kind}"><figcaption class="note">{caption}</figcaption><div>{image}</div></figure>'
     return f'<figure class="card"><h3>{heading}</h3><figcaption class="note">{caption}</figcaption>{image}</figure>'
 
 
 def _growth(progress: Mapping[int, Path]) -> str:
     """At most MOST_STEPS grids evenly spaced in order, the first and the last among them."""
     if not progress:
-        return _missing("No pictures were drawn during training.")
+        return missing("No pictures were drawn during training.")
     steps = list(progress)
     chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(MOST_STEPS, len(steps)))})
     pictures = "".join(
@@ -186,15 +155,43 @@ def _growth(progress: Mapping[int, Path]) -> str:
     return f'<div class="card growth">{pictures}</div>'
 
 
+def _quality(folder: RunFolder) -> str:
+    """The curve of quality.jsonl, and what it says in words."""
+    if not folder.quality:
+        return missing("Quality was not measured on the way: train.quality_every says how often to do so.")
+    columns, told = to_columns(folder.quality, QUALITY_COLUMNS), {}
+    best = best_row(columns)
+    if best is not None:
+        value, spread = quantity(columns["frechet"][best], columns["stderr"][best])
+        told["Best step"] = f"{columns['step'][best]:,.0f}"
+        told["Distance there"] = f"{value} ± {spread}" if spread else value
+        told["Raw weights there"] = quantity(columns["raw"][best], columns["stderr"][best])[0]
+        told["Real pictures"] = quantity(columns["floor"][best], columns["stderr"][best])[0]
+        told["Verdict at the end"] = str(folder.quality[-1].get("verdict") or "no verdict")
+    svg = inline_svg(quality_panel(folder.quality), "Quality over training")
+    note = escape(
+        QUALITY.format(**{key: plain(folder.config.get(f"train.quality_{key}", "a few")) for key in ("n", "steps")})
+    )
+    return (
+        f'<div class="pair"><figure class="card">{svg}</figure>'
+        f'<div class="card"><h3>Quality over training</h3><p class="note">{note}</p>{_listed(told)}</div></div>'
+    )
+
+
 def _curves(folder: RunFolder) -> str:
     if not folder.records:
-        return _missing("No training was recorded in this folder.")
+        return missing("No training was recorded in this folder.")
     panels = training_panels(folder.records)
     drawn = "".join(f'<figure class="card">{inline_svg(panel, title)}</figure>' for title, panel in panels.items())
     return f'<div class="curves">{drawn}</div>'
 
 
 # -- tables and numbers -------------------------------------------------------------------------------------------
+
+
+def _told(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the closest pairs, which are shown as pictures."""
+    return {key: value for key, value in protocol.items() if not key.startswith("memorisation.closest.")}
 
 
 def _by_room(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -217,40 +214,3 @@ def _tables(rooms: Mapping[str, Mapping[str, Any]]) -> str:
 def _row(name: str, unit: str, value: object) -> str:
     unit = f" <small>{escape(unit)}</small>" if unit else ""
     return f'<tr><th scope="row">{escape(name)}</th><td>{escape(plain(value))}{unit}</td></tr>'
-
-
-def plain(value: object) -> str:
-    """A value as a person would write it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 10_000 <= abs(value) < 1e9 else f"{value:.4g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(plain(item) for item in value) or "none"
-    return str(value)
-
-
-def quantity(value: float, stderr: float | None) -> tuple[str, str]:
-    """A value and its standard error as text, cut at the error's second digit: (0.91234, 0.0043) -> 0.9123, 0.0043."""
-    if not math.isfinite(value):
-        return "undefined", ""
-    if not stderr:
-        return plain(value), ""
-    digits = min(max(0, 1 - math.floor(math.log10(abs(stderr)))), 8)
-    return f"{value:,.{digits}f}", f"{stderr:,.{digits}f}"
-
-
-def duration(seconds: float | int) -> str:
-    """Seconds as a person would say them: 42 s, 5 min 12 s, 3 h 20 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.3g} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _missing(said: str) -> str:
-    return f'<p class="missing">{escape(said)}</p>'

@@ -20,6 +20,7 @@ CELL = 104  # a picture's longer side, about
 GAP, BREAK, MARGIN = 8, 26, 28
 LINE = 34  # a line of text
 MOST_PAIRS = 6
+ABREAST = 4  # neighbours in a row: no more, or they are too small on a telephone
 TIME = "time t"
 
 HAlign = Literal["left", "center", "right"]
@@ -28,11 +29,17 @@ VAlign = Literal["top", "center"]
 
 @dataclass(frozen=True)
 class Row:
-    """name: written at the left; pictures: uint8 [k, h, w, c]; apart: a wider gap above it."""
+    """name: written at the left; pictures: uint8 [k, h, w, c]; apart: a wider gap above; below: a word under each."""
 
     name: str
     pictures: np.ndarray
     apart: bool = False
+    below: Sequence[str] = ()
+
+    @property
+    def words(self) -> int:
+        """Pixels that the words below take."""
+        return LINE if self.below else 0
 
 
 def forward_strips(rows: Mapping[str, np.ndarray], times: Sequence[float | int]) -> Figure:
@@ -72,6 +79,22 @@ def sample_grid(images: np.ndarray, labels: Sequence[str]) -> Figure:
     return _sheet("Generated pictures by class", drawn)
 
 
+def neighbour_strips(generated: np.ndarray, rows: Mapping[str, tuple[np.ndarray, Sequence[float]]]) -> Figure:
+    """Generated pictures, uint8 [n, h, w, c], each above real ones that are near to it.
+
+    rows: what they are -> one for each generated picture, uint8 [n, h, w, c], and the n distances to it. Raises
+    UndiffuseError where shapes do not fit.
+    """
+    drawn: list[Row] = []
+    for start in range(0, len(generated), ABREAST):
+        these = slice(start, start + ABREAST)
+        drawn.append(Row("generated", generated[these], apart=start > 0))
+        for name, (pictures, distances) in rows.items():
+            said = [f"{distance:#.3g}" for distance in distances[these]]
+            drawn.append(Row(name, pictures[these], below=said))
+    return _sheet("Closest to the training pictures", drawn)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where things go: the pictures' left edge, each row's top, a picture's width and height."""
@@ -96,12 +119,14 @@ def _sheet(title: str, rows: list[Row], times: Sequence[float | int] = (), below
     columns = max(len(row.pictures) for row in rows)
     ends = (layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE, "bold"), layout.left + _width(below))
     width = max(ends) + MARGIN
-    sheet, axes = _canvas(width, layout.bottom + MARGIN + (2 * LINE if len(times) else 0))
+    sheet, axes = _canvas(width, layout.bottom + rows[-1].words + MARGIN + (2 * LINE if len(times) else 0))
     axes.text(MARGIN, MARGIN, title, fontsize=style.LARGE, fontweight="bold", color=style.INK, va="top")
     for row, top in zip(rows, layout.tops, strict=True):
         _write(axes, (layout.left - 2 * GAP, top + layout.h / 2), row.name, ("right", "center"))
         for i, picture in enumerate(row.pictures):
             _show(axes, picture, (layout.column(i), top, layout.w, layout.h))
+        for i, word in enumerate(row.below):
+            _write(axes, (layout.column(i) + layout.w / 2, top + layout.h + GAP), word, ("center", "top"), style.MUTED)
     if len(times):
         _write_times(axes, layout, times, below)
     return sheet
@@ -124,7 +149,7 @@ def _layout(rows: list[Row]) -> Layout:
     for row in rows:
         top += BREAK if row.apart else 0
         tops.append(top)
-        top += h + GAP
+        top += h + GAP + row.words
     return Layout(left, tops, w, h)
 
 
@@ -135,8 +160,10 @@ def _check(rows: list[Row], times: Sequence[float | int]) -> None:
         shape = row.pictures.shape
         if row.pictures.dtype != np.uint8 or len(shape) != 4 or shape[1:] != rows[0].pictures.shape[1:]:
             raise UndiffuseError(f"'{row.name}': pictures must be uint8 [k, h, w, c], all alike, got {list(shape)}")
-        if shape[-1] not in (1, 3):
-            raise UndiffuseError(f"'{row.name}': pictures of {shape[-1]} channels cannot be drawn; 1 or 3 can")
+        if shape[-1] not in (1, 3, 4):
+            raise UndiffuseError(f"'{row.name}': pictures of {shape[-1]} channels cannot be drawn; 1, 3 or 4 can")
+        if len(row.below) not in (0, shape[0]):
+            raise UndiffuseError(f"'{row.name}': {shape[0]} pictures with {len(row.below)} words below them")
         if len(times) and len(times) != shape[0]:
             raise UndiffuseError(f"'{row.name}': {shape[0]} pictures at {len(times)} times")
 
@@ -152,7 +179,8 @@ def _canvas(width: int, height: int) -> tuple[Figure, Axes]:
 
 def _show(axes: Axes, picture: np.ndarray, box: tuple[int, int, int, int]) -> None:
     x, y, w, h = box
-    colors = np.broadcast_to(picture, (*picture.shape[:2], 3))  # a colour map would shift some greys by one
+    channels = max(3, picture.shape[-1])  # grey too: a colour map would shift some greys by one
+    colors = np.broadcast_to(picture, (*picture.shape[:2], channels))
     axes.imshow(colors, extent=(x, x + w, y + h, y), interpolation="nearest", aspect="auto")
 
 

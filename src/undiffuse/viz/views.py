@@ -18,15 +18,16 @@ from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError
+from undiffuse.evaluation import Neighbours
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import RunFolder
+from undiffuse.runs import RunFolder, whole
 from undiffuse.shapes import Tensor
 from undiffuse.viz.animation import denoising_gif
 from undiffuse.viz.bound import plot_bound
 from undiffuse.viz.noise import REACH, Cell, plot_noise
 from undiffuse.viz.report import write_report
 from undiffuse.viz.score import Scores, plot_score
-from undiffuse.viz.strips import forward_strips, reverse_strips, sample_grid
+from undiffuse.viz.strips import forward_strips, neighbour_strips, reverse_strips, sample_grid
 
 SHOWN, ANIMATED, STATES = 100, 40, 9
 PARTS, DRAWN = (0.05, 0.2, 0.4, 0.7, 1.0), 100_000
@@ -45,6 +46,21 @@ def write_views(run: RunFolder, pipe: Pipeline) -> Path:
     save(reverse(pipe, x_T, frames, count=3), folder / "reverse.png")
     save(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
     return write_report(run.path)
+
+
+def write_neighbours(run: RunFolder, found: Neighbours | None) -> None:
+    """Draw the samples nearest to training pictures; a picture of an earlier evaluation's goes."""
+    path = run.samples / "neighbours.png"
+    if found is None:
+        path.unlink(missing_ok=True)
+        return
+    rows = {
+        "in training": (found.train, found.to_train),
+        "held out": (found.held_out, found.to_held_out),
+    }
+    run.samples.mkdir(exist_ok=True)
+    with whole(path) as aside:
+        save(neighbour_strips(found.generated, rows), aside)
 
 
 def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:

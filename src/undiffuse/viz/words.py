@@ -15,11 +15,13 @@ class Metric:
 
 @dataclass(frozen=True)
 class Picture:
-    """sheet: a strip with a title of its own and small letters, which a narrow page scrolls rather than shrinks."""
+    """sheet: a strip with a title of its own and small letters, which a narrow page scrolls rather than shrinks, unless
+    it is narrow itself."""
 
     heading: str
     caption: str
     sheet: bool = False
+    narrow: bool = False
 
 
 METRICS = {
@@ -85,6 +87,13 @@ METRICS = {
         "All would be if they were copies.",
         "what fresh real pictures would give",
     ),
+    "bpd_ode": Metric(
+        "Bits per dimension, by the ODE",
+        "lower",
+        "How many bits per pixel value a real held-out picture takes by the model's own likelihood, which is read off "
+        "its probability-flow ODE.",
+        "",
+    ),
     "bpd": Metric(
         "Bits per dimension",
         "lower",
@@ -97,6 +106,15 @@ PICTURES = {
     "samples.png": Picture("Final samples", "Drawn from the model at the end of training."),
     "denoising.gif": Picture("Denoising", "The model at work: from noise at t = T to pictures at t = 0."),
     "classes.png": Picture("By class", "Each row was drawn with one class as its label.", sheet=True),
+    "neighbours.png": Picture(
+        "Nearest neighbours",
+        "The generated pictures that come closest to one that the model was trained on, the closest first. Below each: "
+        "that training picture, then the nearest held-out picture, which the model has never seen, each with its "
+        "distance (root mean square over pixels, in grey levels of the data). A copy is at distance 0 from a training "
+        "picture. These were picked for being near to one, so held-out pictures lie a little further off in any case.",
+        sheet=True,
+        narrow=True,
+    ),
     "reverse.png": Picture(
         "From noise to pictures",
         "Upper rows: the state at time t. Lower rows: what the network then guesses the finished picture to be.",
@@ -108,6 +126,12 @@ PICTURES = {
         sheet=True,
     ),
 }
+
+QUALITY = (
+    "How far {n} samples, drawn in {steps} steps, lie from real held-out pictures (Fréchet distance). So few samples "
+    "in so few steps lie further off than those above: compare these numbers with each other and with as many real "
+    "pictures, not with the evaluation's."
+)
 
 PREDICTIONS = {"eps": "the noise (eps)", "x0": "the picture (x0)", "v": "the velocity (v)", "score": "the score"}
 
