@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """title; better: "lower" or "higher"; meaning: one plain sentence; reference: what its floor field holds."""
+    """title; better: "lower", "higher" or "near 1"; meaning: one plain sentence; reference: what its floor field holds."""
 
     title: str
     better: str
@@ -70,7 +70,7 @@ METRICS = {
     ),
     "density": Metric(
         "Density",
-        "higher",
+        "near 1",
         "Among how many real held-out pictures a generated one lies, where 1 is usual for real ones.",
         "real training pictures",
     ),
