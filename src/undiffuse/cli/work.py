@@ -197,7 +197,7 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
             raise UsageError(f"{'-' * (1 + (name != 'n'))}{name} is for a model, these are pictures; leave it out")
     data = load(given.data)
     samples = evaluation.of_files(path, data)
-    classes = 0 if samples.labels is None else len(samples.labels.unique())
+    classes = 0 if samples.labels is None else len(set(samples.labels.tolist()))
     names = evaluation.chosen(given.metrics, classes, False, data, len(samples.images))
     _check_likelihood(given, names, None)
     real = Real.of(data, given.features or "pixels")
