@@ -389,10 +389,16 @@ def test_another_job_in_the_folder_is_refused_and_nothing_is_lost(tiny_run, tmp_
     assert tiny.tree(tmp_path) == before
 
 
-def test_several_processes_do_not_share_a_file(tiny_run, tmp_path, refused, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(["sample", str(tiny_run), "--out", str(tmp_path / "x.npz")], 2, "several processes can share a folder, not")
+def test_several_processes_do_not_share_a_file(tiny_run, tmp_path, refused, capsys, monkeypatch):
+    """Each machine says so once, as its files may be the trouble."""
+    arguments = ["sample", str(tiny_run), "--out", str(tmp_path / "x.npz")]
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    refused(arguments, 2, "several processes can share a folder, not")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.filterwarnings("always::undiffuse.processes.ProcessWarning")

@@ -48,8 +48,8 @@ def _click_exception() -> Any:
 
 
 def _fail(message: str, status: int) -> int:
-    """One line. What all processes of a command find alike (a mistake in use, an interrupt) the first one says."""
-    if status == 1 or os.environ.get("RANK", "0") == "0":
+    """One line. What all processes of a machine find alike (a mistake in use, an interrupt) its first one says."""
+    if status == 1 or os.environ.get("LOCAL_RANK", "0") == "0":
         print("undiffuse: " + " ".join(message.split()), file=sys.stderr)
     return status
 
