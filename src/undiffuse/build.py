@@ -205,6 +205,7 @@ def plan(config: Config) -> Plan:
     return Plan(
         steps=train.steps,
         lr=train.lr,
+        optimizer=train.optimizer,
         warmup=train.warmup,
         lr_decay=train.lr_decay,
         ema=decays(config),

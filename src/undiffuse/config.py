@@ -138,6 +138,7 @@ class Train(_Section):
     batch_size: Held = 128
     micro_batch: Count = 0
     lr: Annotated[float, Field(gt=0)] = 2e-4
+    optimizer: Literal["adam", "muon"] = "adam"
     warmup: Count = 500
     lr_decay: Literal["none", "linear", "cosine", "cooldown", "inverse_sqrt"] = "none"
     ema: Decay | Annotated[list[Decay], Field(min_length=1)] = 0.9999

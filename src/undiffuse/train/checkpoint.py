@@ -15,6 +15,7 @@ from torch import nn
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.runs import sync
+from undiffuse.train.optimizers import ADAM
 from undiffuse.train.sharding import laid_like
 
 Tensors = dict[str, torch.Tensor]
@@ -178,14 +179,15 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, origin: Path) -> None:
     """The inverse of `optimizer_tensors`; learning rates are not state, they follow from the step."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = [(p, group.get("moments", ADAM)) for group in optimizer.param_groups for p in group["params"]]
+    parameters = [parameter for parameter, _ in moments]
     wanted = {
-        f"{index}.{name}": shape
-        for index, parameter in enumerate(parameters)
-        for name, shape in (("step", torch.Size()), ("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape))
+        f"{index}.{name}": torch.Size() if name == "step" else parameter.shape
+        for index, (parameter, names) in enumerate(moments)
+        for name in names
     }
     if tensors and {key: value.shape for key, value in tensors.items()} != wanted:
-        raise UndiffuseError(f"{origin}: optimizer.safetensors belongs to another network")
+        raise UndiffuseError(f"{origin}: optimizer.safetensors belongs to another network, or another optimiser")
     state: dict[int, Tensors] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)

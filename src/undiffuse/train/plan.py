@@ -34,6 +34,7 @@ class Plan:
 
     steps: int
     lr: float = 2e-4
+    optimizer: str = "adam"
     warmup: int = 0
     lr_decay: str = "none"
     ema: tuple[float, ...] = (0.9999,)
@@ -48,6 +49,8 @@ class Plan:
     def __post_init__(self) -> None:
         if self.shard and self.precision == "fp16":
             raise UsageError("train.shard and train.precision fp16 do not go together; take bf16")
+        if self.shard and self.optimizer == "muon":
+            raise UsageError("train.shard cuts the matrices that train.optimizer muon needs whole; take adam")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of the update that follows `step` updates."""

@@ -19,6 +19,7 @@ from undiffuse.shapes import Tensor
 from undiffuse.train import checkpoint, scale
 from undiffuse.train.ema import EMA, group
 from undiffuse.train.memory import fitting
+from undiffuse.train.optimizers import OPTIMIZERS
 from undiffuse.train.plan import Plan
 from undiffuse.train.report import Report, Window
 from undiffuse.train.sharding import sharded, whole
@@ -53,7 +54,7 @@ class Trainer:
             sharded(module)
         self.averages = [EMA(kept, self.network, decay) for kept, decay in zip(copies, plan.ema, strict=True)]
         self.parameters = list(self.network.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=plan.lr, fused=True)
+        self.optimizer = OPTIMIZERS[plan.optimizer](self.network, plan.lr)
         self.scale = scale.for_precision(plan.precision)
         self.step = self.skipped = self.streak = 0
         self._window = Window()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """title; better: "lower", "higher" or "near 1"; meaning: one plain sentence; reference: what its floor field holds."""
+    """title; better: "lower", "higher", "near 1"; meaning: one plain sentence; reference: what its floor holds."""
 
     title: str
     better: str

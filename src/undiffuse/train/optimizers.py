@@ -1,0 +1,119 @@
+"""Adam (Kingma & Ba 2015) for all weights, or Muon (Jordan et al. 2024) for the matrices among them."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import nn
+
+from undiffuse.shapes import Float, Tensor
+
+MOMENTUM = 0.95
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: every singular value in (0, 1] to about 1 in five turns
+TURNS = 5
+RMS = 0.2  # Liu et al. 2025, section 2.2: the root mean square of Adam's usual updates, in units of lr
+LEAST = 16  # channels a side: with fewer, a layer reads or writes pixels
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose matrices are made orthogonal; Adam for what is not a matrix.
+
+    G, the gradient of W [r, c]:  M <- 0.95 M + 0.05 G,  W <- W - lr 0.2 sqrt(max(r, c)) orthogonal(0.05 G + 0.95 M).
+    All directions of a matrix learn alike fast, where Adam follows the few that are large. The scale makes an
+    entry's update as large as Adam's usually is (Liu et al. 2025, equation 4), so one learning rate serves both.
+
+    A matrix is the weight of a linear layer, or of a convolution that is not grouped, which is [out, in * height *
+    width] here, with at least 16 channels on either side. The rest (biases, norms, embeddings, first and last layer)
+    has Adam's update, beta 0.9 and 0.999.
+    """
+
+    betas = (0.9, 0.999)
+    eps = 1e-8
+
+    def __init__(self, network: nn.Module, lr: float) -> None:
+        matrices = {id(weight): weight for weight in _matrices(network)}
+        others = [weight for weight in network.parameters() if id(weight) not in matrices]
+        groups = [{"params": list(matrices.values()), "moments": ("momentum",)}, {"params": others}]
+        super().__init__([group for group in groups if group["params"]], {"lr": lr, "moments": ADAM})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            learnt = [weight for weight in group["params"] if weight.grad is not None]
+            if learnt:
+                update = self._adam if group["moments"] == ADAM else self._muon
+                update(learnt, [weight.grad for weight in learnt], group["lr"])
+
+    def _muon(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+        momentum = self._kept(weights, "momentum")
+        torch._foreach_lerp_(momentum, gradients, 1 - MOMENTUM)
+        ahead = torch._foreach_lerp(gradients, momentum, MOMENTUM)  # Nesterov's: as one more like it would leave it
+        for weight, update in zip(weights, orthogonal([x.flatten(1) for x in ahead]), strict=True):
+            weight.sub_(update.view(weight.shape), alpha=lr * RMS * max(update.shape) ** 0.5)
+
+    def _adam(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
+        first, second = self.betas
+        mean, square = self._kept(weights, "exp_avg"), self._kept(weights, "exp_avg_sq")
+        steps = [self.state[weight].setdefault("step", torch.tensor(0.0)) for weight in weights]
+        torch._foreach_add_(steps, 1)
+        done = [float(step) for step in steps]
+        torch._foreach_lerp_(mean, gradients, 1 - first)
+        torch._foreach_mul_(square, second)
+        torch._foreach_addcmul_(square, gradients, gradients, 1 - second)
+        root = torch._foreach_div(square, [1 - second**n for n in done])
+        torch._foreach_sqrt_(root)
+        torch._foreach_add_(root, self.eps)
+        torch._foreach_addcdiv_(weights, mean, root, [-lr / (1 - first**n) for n in done])
+
+    def _kept(self, weights: list[Tensor], name: str) -> list[Tensor]:
+        """What is remembered of each under this name, at first nothing."""
+        for weight in weights:
+            if name not in self.state[weight]:
+                self.state[weight][name] = torch.zeros_like(weight)
+        return [self.state[weight][name] for weight in weights]
+
+
+def orthogonal(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Tensor]:
+    """U V^T of each X = U S V^T, nearly: all singular values come to lie between 0.68 and 1.13 (those not tiny).
+
+    X <- Q X with Q = a + b (X X^T) + c (X X^T)^2, five times, from X / |X|: a Newton-Schulz iteration. As Q and X X^T
+    commute, the product of all Q is found from X X^T alone, whose size is X's smaller side, for all of a size together.
+    """
+    wide = [x if x.shape[0] <= x.shape[1] else x.mT for x in matrices]
+    alike: dict[int, list[int]] = {}
+    for place, x in enumerate(wide):
+        alike.setdefault(len(x), []).append(place)
+    found = list(wide)
+    for places in alike.values():
+        factors = _product_of_q(torch.stack([wide[place] @ wide[place].mT for place in places]))
+        for place, factor in zip(places, factors, strict=True):
+            found[place] = factor @ wide[place]
+    return [y if y.shape == x.shape else y.mT.contiguous() for x, y in zip(matrices, found, strict=True)]
+
+
+def _product_of_q(square: Float[Tensor, "k r r"]) -> Float[Tensor, "k r r"]:
+    """What X is multiplied by, X not yet divided by |X| = sqrt(tr(X X^T)); of the zero matrix, something finite."""
+    size = square.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-30)[:, None, None]
+    square = square / size
+    one = torch.eye(square.shape[1], device=square.device, dtype=square.dtype)
+    a, b, c = NEWTON_SCHULZ
+    whole = one / size.sqrt()
+    for _ in range(TURNS):
+        q = torch.baddbmm(torch.add(a * one, square, alpha=b), square, square, alpha=c)
+        whole = q @ whole
+        square = q @ square @ q
+    return whole
+
+
+def _matrices(network: nn.Module) -> Iterable[Tensor]:
+    for layer in network.modules():
+        dense = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+        if dense and min(layer.weight.shape[:2]) >= LEAST:  # type: ignore[union-attr, index]
+            yield layer.weight  # type: ignore[misc]
+
+
+ADAM = ("step", "exp_avg", "exp_avg_sq")  # what torch's keeps of each weight
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, float], torch.optim.Optimizer]] = {
+    "adam": lambda network, lr: torch.optim.Adam(network.parameters(), lr=lr, fused=True),
+    "muon": Muon,
+}
