@@ -97,7 +97,7 @@ def test_a_matrix_moves_as_by_torchs_muon():
 def test_only_hidden_matrices_are_turned_and_the_rest_has_adams_update():
     net = network()
     muon = Muon(net, 0.01)
-    turned = {id(weight) for weight in muon.param_groups[0]["params"]}
+    turned = {id(weight) for weight in muon.param_groups[1]["params"]}
     names = [name for name, weight in net.named_parameters() if id(weight) in turned]
     assert names == ["conv.weight", "linear.weight", "wide.weight"]
     other = copy.deepcopy(net)

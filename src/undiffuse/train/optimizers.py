@@ -1,6 +1,7 @@
 """Adam (Kingma & Ba 2015) for all weights, or Muon (Jordan et al. 2024) for the matrices among them."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: every singular value in (0, 1] to about 1 in five turns
 TURNS = 5
 RMS = 0.2  # Liu et al. 2025, section 2.2: the root mean square of Adam's usual updates, in units of lr
+ADAM, MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum",)  # what is kept of each weight
 LEAST = 16  # channels a side: with fewer, a layer reads or writes pixels
 
 
@@ -32,7 +34,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, network: nn.Module, lr: float) -> None:
         matrices = {id(weight): weight for weight in _matrices(network)}
         others = [weight for weight in network.parameters() if id(weight) not in matrices]
-        groups = [{"params": list(matrices.values()), "moments": ("momentum",)}, {"params": others}]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": list(matrices.values()), "moments": MUON}]
         super().__init__([group for group in groups if group["params"]], {"lr": lr, "moments": ADAM})
 
     @torch.no_grad()
@@ -107,11 +109,9 @@ def _product_of_q(square: Float[Tensor, "k r r"]) -> Float[Tensor, "k r r"]:
 def _matrices(network: nn.Module) -> Iterable[Tensor]:
     for layer in network.modules():
         dense = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-        if dense and min(layer.weight.shape[:2]) >= LEAST:  # type: ignore[union-attr, index]
+        if dense and min(layer.weight.shape[:2]) >= LEAST:  # type: ignore[index]
             yield layer.weight  # type: ignore[misc]
 
-
-ADAM = ("step", "exp_avg", "exp_avg_sq")  # what torch's keeps of each weight
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, float], torch.optim.Optimizer]] = {
     "adam": lambda network, lr: torch.optim.Adam(network.parameters(), lr=lr, fused=True),
