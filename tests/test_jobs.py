@@ -50,7 +50,14 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("at", [1, 2, 3, 5])
-@pytest.mark.parametrize("changes", [{}, {"model__dropout": 0.5, "train__lr_decay": "cosine", "train__warmup": 2}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model__dropout": 0.5, "train__lr_decay": "cosine", "train__warmup": 2},
+        {"train__optimizer": "muon", "model__channels": 16},
+    ],
+)
 def test_a_crash_at_any_step_then_resume_gives_the_same_bits(tiny_run, tmp_path, monkeypatch, at, changes):
     whole = tiny.trained(tmp_path / "whole", **changes) if changes else tiny_run
     training = Training.start(tiny.config(**changes), tmp_path / "cut", "x")
