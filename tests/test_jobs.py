@@ -112,7 +112,10 @@ def test_resuming_from_any_earlier_checkpoint_gives_the_same_bits(tiny_run, tmp_
 
 def test_resuming_without_a_checkpoint_starts_again(tiny_run, run_copy):
     shutil.rmtree(run_copy / "checkpoints")
-    finish(run_copy)
+    with pytest.warns(
+        CheckpointWarning, match="has no checkpoint, though it was trained before; training starts again"
+    ):
+        finish(run_copy)
     assert tiny.weights(run_copy, 6) == tiny.weights(tiny_run, 6)
     assert logged(run_copy) == [2, 4, 6]
 
@@ -162,6 +165,56 @@ def test_a_broken_state_falls_back_too(run_copy):
     (run_copy / "checkpoints" / "00000006" / "state.json").write_text("{")
     with pytest.warns(CheckpointWarning, match="not a checkpoint's state"):
         assert Training.resume(run_copy).trainer.step == 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"micro_batch": 0}, {"micro_batch": "x"}, {"digests": 3}, {"digests": {"a": 3}}, {"scale": {"a": 1}},
+               {"scale": {"value": 0, "good": 0, "overflows": 0}}, {"scale": {"value": 1.0, "good": 0}}, {"scale": 2}]
+)  # fmt: skip
+def test_a_state_that_says_what_cannot_be_is_broken(run_copy, change):
+    path = run_copy / "checkpoints" / "00000006" / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.warns(CheckpointWarning, match="not a checkpoint's state"):
+        assert Training.resume(run_copy).trainer.step == 4
+
+
+def test_a_checkpoint_without_its_state_is_named(run_copy):
+    (run_copy / "checkpoints" / "00000006" / "state.json").unlink()
+    with pytest.warns(CheckpointWarning, match="00000006: has no state.json; going on from step 4"):
+        assert Training.resume(run_copy).trainer.step == 4
+
+
+def test_a_checkpoint_can_be_read_by_whom_the_folder_lets_in(tiny_run):
+    folder = tiny_run / "checkpoints" / "00000006"
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {folder.stat().st_mode & 0o666}
+
+
+def test_nothing_is_saved_or_deleted_while_losses_are_not_finite(tmp_path):
+    """One update of such a size spoils the weights for good: what was saved before it must stay."""
+    changes = {
+        "train__lr": 1e30,
+        "train__warmup": 0,
+        "train__steps": 20,
+        "train__checkpoint_every": 1,
+        "train__keep": 1,
+    }
+    training = Training.start(tiny.config(**changes), tmp_path / "run", "x")
+    with pytest.raises(UndiffuseError, match="nothing was saved since the first"):
+        list(training)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [training.trainer.step - 9]
+
+
+def test_a_run_from_a_model_that_was_killed_before_its_weights_were_saved_cannot_be_resumed(
+    tiny_run, tmp_path, monkeypatch
+):
+    def killed(*given: object) -> None:
+        raise Stop
+
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(Stop):
+        Training.start(tiny.config(), tmp_path / "run", "x", Pipeline.load(tiny_run))
+    with pytest.raises(UndiffuseError, match="not a run folder"):
+        Training.resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize("group", ["backbone", "ema", "optimizer"])

@@ -126,7 +126,7 @@ class Train(_Section):
     """steps updates of batch_size images. *_every count steps; 0 means only at the end.
 
     minutes: instead of steps; their number is measured at the start. micro_batch: images that a process handles at once
-    (0: all of its share), which changes memory and time, not the training. ema: one decay, or several averages side by
+    (0: all of its share): memory and time, and which draws dropout makes. ema: one decay, or several averages side by
     side. time_sampling: how t is drawn, see undiffuse.train.times. keep: checkpoints, besides the best (0: all).
     quality_every: draw quality_n samples in quality_steps steps and compare them with real ones; patience: stop after
     so many without a better one. gradient_checkpointing: less memory, more time, the same weights. compile:
@@ -134,7 +134,7 @@ class Train(_Section):
     """
 
     steps: Positive = 10_000
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
     batch_size: Held = 128
     micro_batch: Count = 0
     lr: Annotated[float, Field(gt=0)] = 2e-4
@@ -283,13 +283,28 @@ def _checked(raw: dict[Any, Any], origin: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        first = _telling(error.errors())
+        key = _key_of(first["loc"])
         if first["type"] == "extra_forbidden":
             raise UsageError(f"{origin}: unknown key '{key}'; {_near_key(key)}") from error
         if first["type"] == "preset":
             raise UsageError(f"{origin}: {first['msg']}") from error
         raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {repr(first['input'])[:80]}") from error
+
+
+def _telling(errors: list[Any]) -> Any:
+    """The first, but where a list was given in place of a number or a list, what is wrong with it as a list."""
+    first = errors[0]
+    if not isinstance(first["input"], list):
+        return first
+    same = [error for error in errors if _key_of(error["loc"]) == _key_of(first["loc"])]
+    return max(reversed(same), key=lambda error: len(error["loc"]))
+
+
+def _key_of(place: tuple[int | str, ...]) -> str:
+    """Its dotted name, without the kinds that pydantic tries in turn and places in lists."""
+    known, whole = set(_keys(Config)), ".".join(map(str, place))
+    return next((key for n in range(len(place), 0, -1) if (key := ".".join(map(str, place[:n]))) in known), whole)
 
 
 def _near_key(key: str) -> str:

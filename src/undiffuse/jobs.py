@@ -65,9 +65,10 @@ class Training:
             config = config.replaced({"train.steps": _steps_within(trainer, config.train.minutes)})
             trainer = _trainer(config, data, team, start)
         judge = _judge(config, data)
-        training = cls(agreed(lambda: _created(config, out, name)), config, trainer, judge, data.notes)
+        training = cls(agreed(lambda: RunFolder.create(out, name)), config, trainer, judge, data.notes)
         if start is not None:
-            training._save()  # a run killed before its first checkpoint starts from these weights again
+            training._save()  # before there is a config.yaml to resume with: nothing else may stand for these weights
+        agreed(lambda: write_text(training.run.config, config.as_yaml()))
         return training
 
     @classmethod
@@ -102,7 +103,8 @@ class Training:
                     best, idle = yield from self._measured(step, tell)
                 else:
                     best = idle = False
-                if last or best or idle or _due(step, train.checkpoint_every):
+                sound = self.trainer.streak == 0  # or the weights may be what makes the losses NaN
+                if last or idle or (sound and (best or _due(step, train.checkpoint_every))):
                     self._save()
                 if not last and _due(step, train.sample_every):
                     self._draw_grid(step)
@@ -157,7 +159,8 @@ class Training:
             best = [self.run.best_step()] if self.run.measured() else []
             with self._on_disk():
                 checkpoint.save(self.run.checkpoints, snapshot)
-                checkpoint.prune(self.run.checkpoints, self.config.train.keep, best)
+                if self.trainer.streak == 0:
+                    checkpoint.prune(self.run.checkpoints, self.config.train.keep, best)
 
     def _draw_grid(self, step: int) -> None:
         pipe = self.pipeline()
@@ -213,12 +216,6 @@ def _prepared(config: Config, team: Team, out: Path | None = None, name: str = "
     return build.dataset(config, watch)
 
 
-def _created(config: Config, out: Path | None, name: str) -> RunFolder:
-    run = RunFolder.create(out, name)
-    write_text(run.config, config.as_yaml())
-    return run
-
-
 def _judge(config: Config, data: Dataset) -> Judge | None:
     if config.train.patience and not config.train.quality_every:
         raise UsageError("train.patience counts measures: say how often to measure, with train.quality_every")
@@ -253,7 +250,14 @@ def _restore(trainer: Trainer, run: RunFolder) -> None:
                 warnings.warn(f"{error}; going on from the checkpoint before it", CheckpointWarning, stacklevel=2)
         else:
             trainer.restore(path)
-            return
+            break
+    if not trainer.team.writes:
+        return
+    for path in checkpoint.headless(run.checkpoints, trainer.step):
+        warnings.warn(f"{path}: has no state.json; going on from step {trainer.step}", CheckpointWarning, stacklevel=2)
+    if not known and run.metrics.exists():
+        said = "has no checkpoint, though it was trained before; training starts again at step 0"
+        warnings.warn(f"{run.path}: {said}", CheckpointWarning, stacklevel=2)
 
 
 def _steps_within(trainer: Trainer, minutes: float) -> int:

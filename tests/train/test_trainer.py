@@ -13,6 +13,7 @@ from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
 from undiffuse.rng import per_row
+from undiffuse.train.ema import group as name_of
 from undiffuse.train.plan import Plan
 from undiffuse.train.trainer import Trainer
 
@@ -424,3 +425,8 @@ def test_a_nan_in_a_gradient_alone_is_skipped():
 def test_further_ways_for_the_learning_rate_to_fall(decay, wanted):
     plan = Plan(steps=1000, lr=1.0, lr_decay=decay, warmup=100 if decay == "inverse_sqrt" else 0)
     assert [plan.lr_at(step) for step in (100, 250, 500, 900, 1000)] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_averages_of_nearly_equal_decays_have_a_file_each():
+    decays = (0.9, 0.12345678, 0.1234567, 0.99999991)
+    assert [name_of(decays, i) for i in range(4)] == ["ema", "ema-0.12345678", "ema-0.1234567", "ema-0.99999991"]

@@ -56,9 +56,11 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
 
 def _write(aside: Path, snapshot: Snapshot) -> None:
     aside.mkdir(parents=True)
+    mode = aside.stat().st_mode & 0o666
     for name, tensors in snapshot.tensors.items():
         plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
         save_file(plain, aside / f"{name}.safetensors")
+        (aside / f"{name}.safetensors").chmod(mode)  # safetensors writes for the owner alone
     digests = {path.name: digest(path) for path in sorted(aside.iterdir())}
     state = {"format_version": FORMAT_VERSION, **snapshot.state, "digests": digests}
     (aside / "state.json").write_text(json.dumps(state, indent=1))
@@ -72,6 +74,12 @@ def steps(folder: Path) -> list[int]:
         return []
     whole = (path.name for path in folder.iterdir() if (path / "state.json").exists())
     return sorted(int(name) for name in whole if _is_number(name) and name == f"{int(name):08d}")
+
+
+def headless(folder: Path, after: int) -> list[Path]:
+    """Checkpoints of later steps that have lost their state.json: no save leaves such."""
+    found = (path for path in folder.glob("*") if _is_number(path.name) and not (path / "state.json").exists())
+    return sorted(path for path in found if int(path.name) > after)
 
 
 def find(folder: Path, which: str = "last") -> Path:
@@ -121,6 +129,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         state = json.loads(path.read_text())
         version = _count(state["format_version"])
         counts = {name: _count(state.get(name, 0)) for name in ("step", "skipped", "streak")}
+        _check_details(state)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{path}: not a checkpoint's state ({_line(error)})") from error
     if version > FORMAT_VERSION:
@@ -128,6 +137,21 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     if counts["step"] != int(checkpoint.name):
         raise UndiffuseError(f"{path}: is of step {counts['step']}, its folder is not; copy the checkpoint again")
     return {**state, **counts}
+
+
+def _check_details(state: dict[str, Any]) -> None:
+    """Raises one of what load_state catches if something that need not be there is there and wrong."""
+    if not _count(state.get("micro_batch", 1)):
+        raise ValueError("0 images at once")
+    for name, said in state.get("digests", {}).items():
+        if not isinstance(said, str):
+            raise ValueError(f"the digest of {name}: {said!r:.40}")
+    if "scale" in state:
+        scale = state["scale"]
+        if not (isinstance(scale["value"], int | float) and scale["value"] > 0):
+            raise ValueError(f"{scale['value']!r:.40} as the loss scale")
+        if {name: _count(scale[name]) for name in scale if name != "value"}.keys() != {"good", "overflows"}:
+            raise ValueError(f"a loss scale of {', '.join(scale)}")
 
 
 def check_noise(state: dict[str, Any], noise: object, origin: Path) -> None:

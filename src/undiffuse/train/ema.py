@@ -29,4 +29,4 @@ class EMA:
 
 def group(decays: tuple[float, ...], index: int) -> str:
     """The name of an average's file: the first is `ema`, others say their decay, as in `ema-0.9999`."""
-    return "ema" if index == 0 else f"ema-{decays[index]:g}"
+    return "ema" if index == 0 else f"ema-{decays[index]!r}"

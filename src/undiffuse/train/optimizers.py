@@ -24,8 +24,8 @@ class Muon(torch.optim.Optimizer):
     entry's update as large as Adam's usually is (Liu et al. 2025, equation 4), so one learning rate serves both.
 
     A matrix is the weight of a linear layer, or of a convolution that is not grouped, which is [out, in * height *
-    width] here, with at least 16 channels on either side. The rest (biases, norms, embeddings, first and last layer)
-    has Adam's update, beta 0.9 and 0.999.
+    width] here, with at least 16 channels on either side, as the layers next to the pixels have only where model.patch
+    is large. The rest (biases, norms, embeddings) has Adam's update, beta 0.9 and 0.999.
     """
 
     betas = (0.9, 0.999)
@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Tensor]:
-    """U V^T of each X = U S V^T, nearly: all singular values come to lie between 0.68 and 1.13 (those not tiny).
+    """U V^T of each X = U S V^T, nearly: singular values above |X| / 350 come to lie between 0.68 and 1.21.
 
     X <- Q X with Q = a + b (X X^T) + c (X X^T)^2, five times, from X / |X|: a Newton-Schulz iteration. As Q and X X^T
     commute, the product of all Q is found from X X^T alone, whose size is X's smaller side, for all of a size together.

@@ -27,8 +27,8 @@ class LossScale:
         self.value, self.good, self.overflows = self.value / 2, 0, self.overflows + 1
         if self.value < 1:
             raise UndiffuseError(
-                f"fp16 gradients overflow whatever the loss scale, at step {step + 1}; the last checkpoint is good: "
-                "resume with train.precision bf16 or float32 in config.yaml, or a lower train.lr"
+                f"fp16 gradients overflow whatever the loss scale, at step {step + 1}; go on with --resume and "
+                "train.precision bf16 or float32 in config.yaml, or a lower train.lr"
             )
 
     def as_state(self) -> dict[str, Any]:

@@ -157,8 +157,8 @@ class Trainer:
         self.streak += 1
         if self.streak >= self.plan.max_skips:
             raise UndiffuseError(
-                f"loss or gradient was not finite {self.streak} times in a row, up to step {self.step + 1}; the last "
-                "checkpoint is good: lower train.lr in config.yaml and resume, or check the data"
+                f"loss or gradient was not finite {self.streak} times in a row, up to step {self.step + 1}; nothing "
+                "was saved since the first: lower train.lr in config.yaml and go on with --resume, or check the data"
             )
 
     def report(self) -> Report:
