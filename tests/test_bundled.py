@@ -1,5 +1,7 @@
 """Models that come with the package load by name, are small, carry a card, and are never written to."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -30,6 +32,15 @@ def test_a_bundled_model_draws_in_few_steps_from_a_place_of_its_own(name, tmp_pa
     assert main(["fit", name]) == 2
     assert "comes with undiffuse" in capsys.readouterr().err
     assert tiny.tree(bundled.MODELS) == before
+
+
+def test_pictures_in_a_folder_of_its_name_do_not_hide_a_bundled_model(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "digits", "--out", "digits", "-n", "2", "--steps", "2"]) == 0
+    assert main(["sample", "digits", "--out", "digits", "-n", "2", "--steps", "2"]) == 0
+    assert bundled.located("digits") == bundled.MODELS / "digits"
+    shutil.copytree(tiny_run, "fashion-mnist")
+    assert not bundled.is_bundled(bundled.located("fashion-mnist"))
 
 
 def test_numbers_of_a_bundled_model_are_printed_and_not_kept_in_it(tmp_path, monkeypatch, capsys):

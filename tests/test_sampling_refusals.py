@@ -132,6 +132,15 @@ def test_formats_and_channels_that_do_not_go_together(cheap, tmp_path):
     assert Request.of(two, n=1, format="npz").shape == [2, 8, 8]
 
 
+@pytest.mark.parametrize("format", ["png", "npz"])
+def test_a_finished_folder_that_has_lost_a_file_is_not_taken_for_all(cheap, tmp_path, format):
+    draw(cheap, tmp_path / "out", format=format)
+    assert len(images.read_images(tmp_path / "out")[0]) == 7
+    next((tmp_path / "out").glob(f"*.{format}")).unlink()
+    with pytest.raises(UndiffuseError, match="not all of its images are there"):
+        images.read_images(tmp_path / "out")
+
+
 def test_unfinished_is_what_we_say_not_what_others_name_so(cheap, tmp_path):
     """Another's job.json does not keep a folder from being read."""
     draw(cheap, tmp_path / "out")

@@ -5,6 +5,7 @@ from pathlib import Path
 from undiffuse.errors import UsageError
 
 MODELS = Path(__file__).parent / "models"
+MARKS = ("config.yaml", "model_index.json", "config.json")  # a run folder, a diffusers pipeline, one of its models
 
 
 def names() -> list[str]:
@@ -13,11 +14,11 @@ def names() -> list[str]:
 
 
 def located(model: str | Path) -> Path:
-    """MODEL as a folder: one that exists, else the bundled model of that name."""
-    path = Path(model)
-    if path.is_dir():
+    """MODEL as a folder: one that exists, else the bundled model of that name, which only a model's folder hides."""
+    path, bundled = Path(model), str(model) in names()
+    if path.is_dir() and (not bundled or any((path / name).exists() for name in MARKS)):
         return path
-    if str(model) in names():
+    if bundled:
         return MODELS / str(model)
     raise UsageError(
         f"no model '{model}': give a run folder, as written by `undiffuse train`, a diffusers folder, or one of those "

@@ -138,6 +138,8 @@ def opened(pipe: Pipeline, path: Path) -> Images:
         pictures = [(picture, picture.shape[-1] in (2, 4)) for picture in read_images(path)[0]]
     else:
         pictures = [_decoded(path)]
+    if not pictures:
+        raise UndiffuseError(f"{path}: holds no pictures")
     return from_levels(_fitted(pipe, pictures, pipe.shape[0]))
 
 

@@ -5,6 +5,7 @@ import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,11 +96,24 @@ def read_images(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def check_finished(folder: Path) -> None:
     """Raise UndiffuseError for a folder that `undiffuse sample` has yet to fill: a part of a set looks like a set."""
     try:
-        unfinished = json.loads((folder / JOB).read_text())["finished"] is False
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        job = json.loads((folder / JOB).read_text())
+        unfinished = job["finished"] is False or len(list(folder.glob(f"*.{_ending(job)}"))) < _file_count(job)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, ZeroDivisionError):
         return  # another's file of this name, or none
     if unfinished:
         raise UndiffuseError(f"{folder}: not all of its images are there; run the command that draws them again")
+
+
+def _ending(job: dict[str, Any]) -> str:
+    return str(job["request"]["format"])
+
+
+def _file_count(job: dict[str, Any]) -> int:
+    """A file for each picture, or for each block of indices that are alike once divided by its size."""
+    asked = job["request"]
+    first, last = int(asked["start"]), int(asked["start"]) + int(asked["n"]) - 1
+    size = 1 if _ending(job) == "png" else int(asked["batch_size"])
+    return last // size - first // size + 1
 
 
 def _read_shards(folder: Path) -> tuple[np.ndarray, np.ndarray]:

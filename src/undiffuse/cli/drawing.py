@@ -1,6 +1,7 @@
 """sample and plot: from a model to files."""
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ from undiffuse.viz import plots, views
 from undiffuse.viz.animation import denoising_gif
 
 MOST_ANIMATED, MOST_ROWS = 256, 6
+MOST_BYTES = 2**31  # of pixels in one file, which are in memory together
 Writer = Callable[[Path, Sample, Pipeline], None]
 
 
@@ -45,6 +47,8 @@ def sample(given: Sample) -> None:
         )
     pipe = pipe.configured(**changes)
     if given.out.suffix:
+        if given.n * math.prod(pipe.shape) > MOST_BYTES:
+            raise UsageError(f"{given.n:,} images are too many for one file; give --out a new folder's name")
         with whole(given.out) as aside:
             write(aside, given, pipe)
     else:
@@ -186,4 +190,6 @@ def _figure(draw: Callable[[], Figure], out: Path) -> None:
 
 
 def _labels(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    if text is None:
+        return None
+    return [part.strip() for part in text.split(",")] if text.strip() else []

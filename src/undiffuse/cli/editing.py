@@ -95,6 +95,7 @@ KINDS: dict[str, tuple[Callable[[Edit, Pipeline], Made], set[str]]] = {  # and t
     "interpolate": (_interpolate, {"between", "refine", "n"}),
     "reconstruct": (_reconstruct, {"refine"}),
 }
+FIXED: dict[str, dict[str, Any]] = {"reconstruct": {"sampler": "ddim", "eta": 0.0}, "interpolate": {"eta": 0.0}}
 
 
 # -- what is given ----------------------------------------------------------------------------------------------------
@@ -106,6 +107,9 @@ def _refuse_others(given: Edit, own: set[str]) -> None:
             flag = "-n" if name == "n" else f"--{name}"
             takers = [kind for kind, (_, options) in KINDS.items() if name in options]
             raise UsageError(f"{flag} is for {' and '.join(takers)}, not for {given.kind}")
+    for name, fixed in FIXED.get(given.kind, {}).items():
+        if getattr(given, name) not in (None, fixed):
+            raise UsageError(f"{given.kind} has {name} {fixed}: leave --{name} out")
 
 
 def _check_out(given: Edit) -> None:
@@ -141,6 +145,8 @@ def _painted(mask: str, pipe: Pipeline) -> Tensor:
     """bool [1, h, w], True where to paint."""
     _, h, w = pipe.shape
     if mask not in SIDES:
+        if not Path(mask).is_file():
+            raise UsageError(f"--mask {mask}: no such picture, and no side; {nearest(mask, list(SIDES))}")
         return editing.opened_mask(pipe, Path(mask))
     painted = torch.zeros(1, h, w, dtype=torch.bool)
     rows, columns = {

@@ -55,6 +55,9 @@ SPACINGS: dict[str, Spacing] = {"uniform": uniform, "quadratic": quadratic, "tra
 OF_THE_SCHEDULE: dict[str, Callable[[NoiseSchedule, int], np.ndarray]] = {"log-snr": log_snr, "karras": karras}
 
 
+KNOWN = ["auto", *SPACINGS, *OF_THE_SCHEDULE, "fitted"]  # auto and fitted are a pipeline's to resolve
+
+
 def times(schedule: NoiseSchedule | int, steps: int, spacing: str = "uniform") -> list[float]:
     """T = t_0 > t_1 > ... > t_K = 0 on whole numbers, which is where the network was trained.
 
@@ -67,7 +70,7 @@ def times(schedule: NoiseSchedule | int, steps: int, spacing: str = "uniform") -
     if spacing in SPACINGS:
         chosen = SPACINGS[spacing](T, steps)
     elif spacing not in OF_THE_SCHEDULE:
-        raise UsageError(f"unknown spacing '{spacing}'; {nearest(spacing, [*SPACINGS, *OF_THE_SCHEDULE])}")
+        raise UsageError(f"unknown spacing '{spacing}'; {nearest(spacing, KNOWN)}")
     elif isinstance(schedule, int):
         raise UsageError(f"the spacing '{spacing}' is one of the schedule: give it instead of T")
     else:
