@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from undiffuse import dialect
+from undiffuse import complaints, dialect
 from undiffuse.errors import UsageError, nearest
 from undiffuse.nn.presets import PRESETS
 
@@ -283,43 +283,4 @@ def _checked(raw: dict[Any, Any], origin: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        first = _telling(error.errors())
-        key = _key_of(first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise UsageError(f"{origin}: unknown key '{key}'; {_near_key(key)}") from error
-        if first["type"] == "preset":
-            raise UsageError(f"{origin}: {first['msg']}") from error
-        raise UsageError(f"{origin}: {key}: {first['msg'].lower()}, got {repr(first['input'])[:80]}") from error
-
-
-def _telling(errors: list[Any]) -> Any:
-    """The first, but where a list was given in place of a number or a list, what is wrong with it as a list."""
-    first = errors[0]
-    if not isinstance(first["input"], list):
-        return first
-    same = [error for error in errors if _key_of(error["loc"]) == _key_of(first["loc"])]
-    return max(reversed(same), key=lambda error: len(error["loc"]))
-
-
-def _key_of(place: tuple[int | str, ...]) -> str:
-    """Its dotted name, without the kinds that pydantic tries in turn and places in lists."""
-    known, whole = set(_keys(Config)), ".".join(map(str, place))
-    return next((key for n in range(len(place), 0, -1) if (key := ".".join(map(str, place[:n]))) in known), whole)
-
-
-def _near_key(key: str) -> str:
-    """The nearest key; if none is near, its section's, else the sections."""
-    keys = [*_keys(Config), "model.preset"]
-    section = [name for name in keys if name.startswith(f"{key.split('.')[0]}.")]
-    sections = list(dict.fromkeys(name.split(".")[0] + ".*" * ("." in name) for name in keys))
-    hint = nearest(key, keys)
-    return hint if hint.startswith("did") else nearest(key, section or sections)
-
-
-def _keys(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _keys(kind, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+        raise UsageError(f"{origin}: {complaints.first_of(error, Config, ['model.preset'])}") from error
