@@ -14,7 +14,7 @@ from undiffuse.diffusion.denoiser import Denoise, Denoiser, bind
 from undiffuse.diffusion.guidance import clipped, guided, thresholded
 from undiffuse.diffusion.ode import Flow, State, integrated
 from undiffuse.diffusion.process import Process
-from undiffuse.diffusion.samplers.fitted import Fitted
+from undiffuse.diffusion.samplers.fitted import FEW, Fitted
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.diffusion.split import Split
 from undiffuse.errors import UndiffuseError, UsageError
@@ -60,13 +60,13 @@ class Model:
     def times(self) -> list[float]:
         """The times that sampling as configured visits, from T to 0.
 
-        The spacing "auto" is "fitted" where times were fitted for this sampler and number of steps, else "uniform".
+        The spacing "auto" is "fitted" for at most 10 steps, where times were fitted for this sampler, else "uniform".
         """
         settings = self.config.sample
         guesses = build.guesses(self.config)
         spacing = settings.spacing
         if spacing == "auto":
-            known = self.fitted is not None and guesses is not None and settings.steps <= self.fitted.most
+            known = self.fitted is not None and guesses is not None and settings.steps <= min(FEW, self.fitted.most)
             spacing = "fitted" if known else "uniform"
         if spacing != "fitted":
             return times(self.process.schedule, settings.steps, spacing)

@@ -24,6 +24,13 @@ def test_fitted_times_are_the_default_for_few_steps(run):
     assert pipe.configured(spacing="fitted", sampler="ancestral").times() == pipe.fitted.times(5, 1)
 
 
+def test_for_more_than_ten_steps_they_must_be_asked_for(run):
+    pipe = Pipeline.load(run)
+    known, at_ten, at_eleven = pipe.fitted, pipe.configured(steps=10), pipe.configured(steps=11)
+    assert at_ten.times() == known.times(10, 1) != at_ten.configured(spacing="uniform").times()
+    assert at_eleven.times() == at_eleven.configured(spacing="uniform").times() != known.times(11, 1)
+
+
 @pytest.mark.parametrize("changes", [{"sampler": "ancestral"}, {"sampler": "pndm"}, {"eta": 0.5}])
 def test_not_where_they_were_not_fitted_for(run, changes):
     pipe = Pipeline.load(run).configured(**changes)

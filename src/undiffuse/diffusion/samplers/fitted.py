@@ -20,6 +20,7 @@ from undiffuse.shapes import Data
 
 CANDIDATES = 120  # times on the reference, before those that fall together are dropped
 MOST = 50  # steps; beyond them all spacings are alike
+FEW = 10  # steps to which `auto` takes them: beyond, the solver's error is less than the model's (docs/samplers.md)
 Watch = Callable[[Iterator[Frame]], Iterable[Frame]]
 
 
