@@ -3,7 +3,8 @@
 Run: python benchmarks/cards.py [NAME ...] [--keep]        (make reproduce-cards: all of them)
 
 Each figure goes into figures.json beside the card (README.md in src/undiffuse/models/NAME) as soon as it is there, and
-the card's tables, between their marks, are written from that file. --keep goes on where an earlier run stopped.
+the card's tables, between their marks, are written from that file. --keep goes on where an earlier run stopped, in the
+middle of the samples if need be.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from undiffuse import evaluation
+from undiffuse import drawn, evaluation
 from undiffuse.bundled import MODELS, names
 from undiffuse.compared import Real
 from undiffuse.pipeline import Pipeline
@@ -64,7 +65,8 @@ class Card:
         able = evaluation.chosen(None, len(pipe.class_names), True, data, n)
         wanted = [name for name in able if name in (only or TITLES)]
         protocol = evaluation.model_protocol(pipe, [0], "ema", "last")
-        return evaluation.measure(evaluation.of_model(pipe, n, [0]), self.real, wanted, protocol)
+        with drawn.of_model(pipe, n, [0], data.levels) as sets:
+            return evaluation.measure(sets, self.real, wanted, protocol)
 
     def bits(self) -> Found:
         data = self.real.data

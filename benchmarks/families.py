@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from undiffuse import build, config, evaluation, images, measures
+from undiffuse import build, config, drawn, evaluation, images, measures
 from undiffuse.jobs import Training
 from undiffuse.pipeline import Pipeline
 
@@ -53,12 +53,14 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     real = measures.Real.of(data, "pixels")
     result: dict[str, Any] = {}
     for steps, settings in WAYS.items():
-        sets = evaluation.of_model(pipe.configured(**settings), evaluation.default_count(data), [0])
-        result[str(steps)] = {
-            "frechet": measures.frechet(sets, real).as_dict(),
-            "accuracy": measures.train_on_generated(sets, real).as_dict(),
-        }
-        images.write_png(folder / f"{name}-{steps}.png", images.grid(images.to_hwc(sets[0].images[:40]), columns=10))
+        n = evaluation.default_count(data)
+        with drawn.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
+            result[str(steps)] = {
+                "frechet": measures.frechet(sets, real).as_dict(),
+                "accuracy": measures.train_on_generated(sets, real).as_dict(),
+            }
+            shown = images.grid(images.to_hwc(sets[0].images[:40]), columns=10)
+            images.write_png(folder / f"{name}-{steps}.png", shown)
     return result
 
 

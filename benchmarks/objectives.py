@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from undiffuse import build, config, evaluation, measures
+from undiffuse import build, config, drawn, evaluation, measures
 from undiffuse.jobs import Training
 from undiffuse.pipeline import Pipeline
 
@@ -68,8 +68,9 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
         estimate, parts = evaluation.likelihood(replace(pipe, denoiser=denoiser), data, None, 0)
         result["bpd"][variance] = {"value": estimate.value, "stderr": estimate.stderr, "parts": parts}
     for name, settings in (("ddim", FAST), ("ancestral", ANCESTRAL)):
-        sets = evaluation.of_model(pipe.configured(**settings), evaluation.default_count(data), [0])
-        result[name] = measures.frechet(sets, real).as_dict()
+        n = evaluation.default_count(data)
+        with drawn.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
+            result[name] = measures.frechet(sets, real).as_dict()
     return result
 
 

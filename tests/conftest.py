@@ -14,10 +14,12 @@ settings.load_profile("undiffuse")
 
 @pytest.fixture(scope="session", autouse=True)
 def fresh_statistics(tmp_path_factory):
-    """Cached features of real images are this session's: those of yesterday's code prove nothing about today's."""
-    folder = tmp_path_factory.mktemp("statistics")
+    """Cached features of real images and samples are this session's: those of yesterday's code prove nothing about
+    today's."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("undiffuse.metrics.reference.cache_folder", lambda: folder)
+        for module in ("metrics.reference", "drawn"):
+            folder = tmp_path_factory.mktemp(module)
+            patch.setattr(f"undiffuse.{module}.cache_folder", lambda folder=folder: folder)
         yield
 
 

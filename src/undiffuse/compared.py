@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from undiffuse.metrics.frechet import FeatureSums
 from undiffuse.metrics.kernel import row_sums
 from undiffuse.metrics.manifold import Membership, membership
 from undiffuse.metrics.reference import kept
-from undiffuse.shapes import Images, Labels, Tensor
+from undiffuse.shapes import Labels, Tensor
 
 MOST = 5000  # images, of a seed by default
 MOST_NEIGHBOURS = 10_000  # images a side whose neighbours are looked for: the work grows with the square
@@ -27,16 +27,55 @@ CHUNK = 10_000  # images that are in memory at once as floats
 Made = TypeVar("Made")
 
 
+@runtime_checkable
+class Pictures(Protocol):
+    """Images float32 [n, c, h, w] in [-1, 1]: a tensor of them, or what reads them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Tensor:
+        """Those of a slice, of indices or of a mask."""
+        ...
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """Pictures uint8 [n, h, w, c]: an array of them, or what reads them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class OfLevels:
+    """Images of pictures in grey levels 0..levels - 1, made when they are asked for."""
+
+    pictures: Stored
+    levels: int = 256
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        chosen = np.arange(len(self))[rows.numpy() if isinstance(rows, Tensor) else rows]
+        return images.from_levels(torch.from_numpy(self.pictures[chosen]).permute(0, 3, 1, 2), self.levels)
+
+
 @dataclass(frozen=True, eq=False)
 class Samples:
     """One set of generated images, with labels if they were asked for by class."""
 
-    images: Images
+    images: Pictures
     labels: Labels | None
 
     def __post_init__(self) -> None:
-        if not self.images.isfinite().all():
+        if not all(bool(part.isfinite().all()) for part in self.parts()):
             raise UndiffuseError("some of the samples hold NaN or infinity: there is nothing to measure in them")
+
+    def parts(self) -> Iterator[Tensor]:
+        """One after the other: never more than that are in memory as floats."""
+        return (self.images[i : i + CHUNK] for i in range(0, len(self.images), CHUNK))
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +127,15 @@ class Real:
         chosen = sha256(b"" if part.rows is None else part.rows.numpy().tobytes()).hexdigest()
         key = repr((data.content, "held out", len(part), chosen, data.levels, self.features.says))
         everything = np.arange(len(part))
-        return self.once("held out", lambda: Described(kept(key, lambda: self._extracted(_of(part, everything)))))
+        return self.once("held out", lambda: Described(kept(key, lambda: self._extracted(shown(part, everything)))))
 
     def train(self, n: int) -> Described:
         """As many train images: measures depend on how many there are, so like is compared with like."""
         part = self.data.train
-        return self.once(("train", n), lambda: Described(self._extracted(_of(part, some(len(part), n)))))
+        return self.once(("train", n), lambda: Described(self._extracted(shown(part, some(len(part), n)))))
 
     def of_samples(self, s: Samples) -> Described:
-        shown = (on_grid(part, self.data) for part in torch.split(s.images, CHUNK))
-        return self.once(s, lambda: Described(self._extracted(shown)))
+        return self.once(s, lambda: Described(self._extracted(on_grid(part, self.data) for part in s.parts())))
 
     def membership(self, x: Described) -> Membership:
         """Which of these lie among the held-out images and the other way round, in like numbers of both."""
@@ -131,8 +169,8 @@ class Real:
             self._made[key] = make()
         return self._made[key]
 
-    def _extracted(self, shown: Iterable[Tensor]) -> Rows:
-        found = np.concatenate([self.features(images).astype(np.float32) for images in shown])
+    def _extracted(self, parts: Iterable[Tensor]) -> Rows:
+        found = np.concatenate([self.features(part).astype(np.float32) for part in parts])
         if not np.isfinite(found).all():
             raise UndiffuseError(f"some features ({self.features.name}) are not finite")
         return found
@@ -143,10 +181,11 @@ def some(total: int, n: int) -> np.ndarray:
     return np.arange(total) if n >= total else np.sort(rng.permutation(total, 0, "floor")[:n])
 
 
-def on_grid(x: Images, data: Dataset) -> Tensor:
+def on_grid(x: Tensor, data: Dataset) -> Tensor:
     """Rounded to the data's own levels, as a written picture is."""
     return images.from_levels(images.to_levels(x, data.levels), data.levels)
 
 
-def _of(part: Part, rows: np.ndarray) -> Iterator[Tensor]:
+def shown(part: Part, rows: np.ndarray) -> Iterator[Tensor]:
+    """Real images, some at a time."""
     return (part.images(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK))

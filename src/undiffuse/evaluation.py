@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from undiffuse import __version__, build, images, measures
-from undiffuse.compared import MOST, Real, Samples, on_grid
+from undiffuse.compared import MOST, OfLevels, Real, Samples, on_grid
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion.bound import Bits, mean_and_error
@@ -19,7 +19,7 @@ from undiffuse.metrics.base import Estimate
 from undiffuse.metrics.classifier import shipped_for
 from undiffuse.metrics.manifold import K_DENSITY
 from undiffuse.pipeline import Pipeline
-from undiffuse.shapes import Images, Labels, Tensor
+from undiffuse.shapes import Images, Labels
 
 ODE_STEPS = 50
 Watch = Callable[[Iterator[Any]], Iterable[Any]]
@@ -158,23 +158,6 @@ def default_count(data: Dataset) -> int:
     return -(-min(len(data.train), MOST) // classes) * classes
 
 
-def of_model(
-    pipe: Pipeline, n: int, seeds: Sequence[int], watch: Watch = iter, classes: Sequence[str] | None = None
-) -> list[Samples]:
-    """Draw n images for each seed, of all classes in turn or of these, in the order of the data restricted to them.
-
-    `watch` sees every frame pass, for a progress bar.
-    """
-    label = None if classes is None else list(classes)
-    frames = watch((seed, frame) for seed in seeds for _, frame in pipe.stream(n, seed, label=label))
-    done: dict[int, list[Tensor]] = {seed: [] for seed in seeds}
-    for seed, frame in frames:
-        if frame.t == 0:
-            done[seed].append(frame.x.float().cpu())
-    drawn = pipe.labels(range(n)) if classes is None else torch.arange(n) % len(classes)
-    return [Samples(torch.cat(parts), drawn) for parts in done.values()]
-
-
 def of_files(path: Path, data: Dataset) -> Samples:
     """Pictures that someone wrote, as `undiffuse sample` does; at least 2, of the data's shape."""
     pictures, labels = images.read_images(path)
@@ -183,11 +166,10 @@ def of_files(path: Path, data: Dataset) -> Samples:
     shape = (pictures.shape[3], *pictures.shape[1:3])
     if shape != data.shape:
         raise UndiffuseError(f"{path}: pictures are {_size(shape)} but {data.name} is {_size(data.shape)}")
-    x = images.from_levels(torch.from_numpy(pictures).permute(0, 3, 1, 2))
     known = torch.from_numpy(labels)
     if ((known < -1) | (known >= len(data.class_names))).any():
         raise UndiffuseError(f"{path}: a label lies outside the {len(data.class_names)} classes of {data.name}")
-    return Samples(x, known if (known >= 0).all() else None)
+    return Samples(OfLevels(pictures), known if (known >= 0).all() else None)
 
 
 def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:
@@ -237,7 +219,7 @@ def neighbours(sets: Sequence[Samples], real: Real, result: dict[str, Any]) -> N
     if "memorisation" not in result["metrics"]:
         return None
     said, data = result["protocol"]["memorisation"]["closest"], real.data
-    drawn = torch.stack([sets[i].images[j] for i, j in zip(said["set"], said["sample"], strict=True)])
+    drawn = torch.cat([sets[i].images[[j]] for i, j in zip(said["set"], said["sample"], strict=True)])
     return Neighbours(
         images.to_hwc(on_grid(drawn, data)),
         images.to_hwc(data.train.images(np.array(said["train image"]))),

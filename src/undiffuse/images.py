@@ -51,9 +51,9 @@ def to_pil(picture: np.ndarray) -> Image.Image:
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
-def to_hwc(x: Tensor) -> np.ndarray:
+def to_hwc(x: Tensor, levels: int = 256) -> np.ndarray:
     """float [n, c, h, w] in [-1, 1] to uint8 [n, h, w, c]."""
-    return np.ascontiguousarray(to_levels(x).permute(0, 2, 3, 1).cpu().numpy())
+    return np.ascontiguousarray(to_levels(x, levels).permute(0, 2, 3, 1).cpu().numpy())
 
 
 def write_png(file: Path | BytesIO, picture: np.ndarray) -> None:

@@ -22,7 +22,7 @@ from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.nn.compiling import compiled
 from undiffuse.pipeline import Pipeline
-from undiffuse.processes import agreed, stop_signals
+from undiffuse.processes import agreed, one_first, stop_signals
 from undiffuse.quality import Judge, Quality
 from undiffuse.runs import RunFolder, write_text
 from undiffuse.train import checkpoint, environment, tracking
@@ -211,9 +211,7 @@ def _prepared(config: Config, team: Team, out: Path | None = None, name: str = "
         RunFolder.create(out, name)  # refuses, before pictures are read
     if team.writes:
         tracking.check(config.train.trackers)
-    if team.count > 1:
-        agreed(lambda: build.dataset(config, watch) and None)
-    return build.dataset(config, watch)
+    return one_first(lambda: build.dataset(config, watch))
 
 
 def _judge(config: Config, data: Dataset) -> Judge | None:

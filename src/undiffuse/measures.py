@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from undiffuse import images
-from undiffuse.compared import MOST, Described, Real, Samples, on_grid, some
+from undiffuse.compared import MOST, Described, Real, Samples, on_grid, shown, some
 from undiffuse.data.dataset import Dataset, Part
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.base import Estimate
@@ -19,7 +19,7 @@ from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.metrics.manifold import K_DENSITY, K_PRECISION, Membership
 from undiffuse.metrics.memorisation import Nearest, share_nearer
 from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
-from undiffuse.shapes import Images, Labels
+from undiffuse.shapes import Labels, Tensor
 
 BLOCK = 2000  # images whose pixels are compared with those of all samples at once
 CLOSEST = 12  # pairs that are told
@@ -84,10 +84,14 @@ def inception_score(sets: Sequence[Samples], real: Real) -> Estimate:
     """Inception Score by the class probabilities of a classifier of such images; floor: that of train images."""
     data = real.data
     shipped = _shipped(data, "inception_score")
-    found = [score_of(shipped.probabilities(on_grid(s.images, data)).numpy()) for s in sets]
-    train = data.train.images(some(len(data.train), len(sets[0].images)))
+
+    def score(parts: Iterable[Tensor]) -> tuple[float, float | None]:
+        return score_of(np.concatenate([shipped.probabilities(on_grid(part, data)).numpy() for part in parts]))
+
+    found = [score(s.parts()) for s in sets]
+    floor = score(shown(data.train, some(len(data.train), len(sets[0].images))))[0]
     says = {"probabilities": f"of the classifier '{shipped.name}' of undiffuse, {len(shipped.class_names)} classes"}
-    return _mean(found, score_of(shipped.probabilities(train).numpy())[0], "classes", sets, says)
+    return _mean(found, floor, "classes", sets, says)
 
 
 def memorisation(sets: Sequence[Samples], real: Real) -> Estimate:
@@ -97,10 +101,10 @@ def memorisation(sets: Sequence[Samples], real: Real) -> Estimate:
     """
     data = real.data
     n, m = len(data.train), len(data.held_out)
-    shown = [_levels(s.images[torch.from_numpy(some(len(s.images), MOST))], data) for s in sets]
-    near, far = ([Nearest.of(x, _blocks(part, data)) for x in shown] for part in (data.train, data.held_out))
+    drawn = [_levels(s.images[some(len(s.images), MOST)], data) for s in sets]
+    near, far = ([Nearest.of(x, _blocks(part, data)) for x in drawn] for part in (data.train, data.held_out))
     shares = [share_nearer(*pair) for pair in zip(near, far, strict=True)]
-    value, compared = float(np.mean(shares)), sum(map(len, shown))
+    value, compared = float(np.mean(shares)), sum(map(len, drawn))
     says = _pairs(sets, near, far, real) | {"copies of held-out images": sum(int((x.squared == 0).sum()) for x in far)}
     stderr = binomial_stderr(value, compared)
     return Estimate(value, stderr, n / (n + m), "share nearer to train images", compared, says)
@@ -110,7 +114,7 @@ def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
     """Accuracy on held-out images of an SVC trained on samples; floor: of one trained on as many train images."""
     data = real.data
     test = (data.held_out.images(), data.held_out.labels)
-    scores = [svc_accuracy((s.images, _labels(s, "train_on_generated")), test, data.levels) for s in sets]
+    scores = [svc_accuracy((s.images[:], _labels(s, "train_on_generated")), test, data.levels) for s in sets]
     rows = some(len(data.train), len(sets[0].images))
     trained = svc_accuracy((data.train.images(rows), data.train.labels[rows]), test, data.levels)
     return Estimate(*_share(scores, len(data.held_out)), trained, "accuracy", _n(sets))
@@ -125,11 +129,12 @@ def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
     shipped = _shipped(data, "label_accuracy")
     index = torch.tensor([shipped.class_names.index(name) for name in data.class_names])
 
-    def accuracy(images: Images, labels: Labels) -> float:
-        return float((shipped.classes(on_grid(images, data)) == index[labels]).float().mean())
+    def accuracy(parts: Iterable[Tensor], labels: Labels) -> float:
+        taken = torch.cat([shipped.classes(on_grid(part, data)) for part in parts])
+        return float((taken == index[labels]).float().mean())
 
-    value = float(np.mean([accuracy(s.images, _labels(s, "label_accuracy")) for s in sets]))
-    held_out = accuracy(data.held_out.images(), data.held_out.labels)
+    value = float(np.mean([accuracy(s.parts(), _labels(s, "label_accuracy")) for s in sets]))
+    held_out = accuracy(shown(data.held_out, np.arange(len(data.held_out))), data.held_out.labels)
     return Estimate(value, binomial_stderr(value, _n(sets)), held_out, "accuracy", _n(sets))
 
 
@@ -174,8 +179,11 @@ def per_class(sets: Sequence[Samples], real: Real, names: Iterable[str]) -> dict
     """
     labelled = len(real.data.class_names) > 1 and all(s.labels is not None for s in sets)
     wanted = [name for name in names if name in PER_CLASS and labelled]
-    alone = dict(_by_class(sets, real)) if wanted else {}
-    return {name: {known: METRICS[name](*one) for known, one in alone.items()} for name in wanted if alone}
+    found: dict[str, dict[str, Estimate]] = {name: {} for name in wanted}
+    for known, one in _by_class(sets, real) if wanted else ():
+        for name in wanted:
+            found[name][known] = METRICS[name](*one)
+    return {name: classes for name, classes in found.items() if classes}
 
 
 def _by_class(sets: Sequence[Samples], real: Real) -> Iterator[tuple[str, tuple[list[Samples], Real]]]:
@@ -240,7 +248,7 @@ def _pairs(sets: Sequence[Samples], near: Sequence[Nearest], far: Sequence[Neare
     }
 
 
-def _levels(x: Images, data: Dataset) -> np.ndarray:
+def _levels(x: Tensor, data: Dataset) -> np.ndarray:
     return images.to_levels(x, data.levels).flatten(1).numpy()
 
 

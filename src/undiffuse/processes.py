@@ -72,6 +72,13 @@ def agreed(make: Callable[[], Made]) -> Made:
     return made  # type: ignore[return-value]
 
 
+def one_first(make: Callable[[], Made]) -> Made:
+    """Made by process 0, then by the others, who find what it left in the caches."""
+    if count() > 1:
+        agreed(lambda: make() and None)
+    return make()
+
+
 def meet(meanwhile: Callable[[], object]) -> None:
     """Return when every process is here; signals are heard meanwhile.
 

@@ -29,7 +29,8 @@ class Request:
     """Everything that the images and their files depend on.
 
     label: image i has the class label[i mod its length]; None for a model without classes. given: the same as the user
-    put it, for the pipeline, to which a number may be a class's name; it is not written.
+    put it, for the pipeline, to which a number may be a class's name; it is not written. levels: of grey, that the
+    files hold as 0..levels - 1.
     """
 
     format: str
@@ -43,6 +44,7 @@ class Request:
     sample: dict[str, Any]
     weights: str
     times: list[float]
+    levels: int = 256
     given: Label = None
 
     @classmethod
@@ -55,6 +57,7 @@ class Request:
         label: Label = None,
         batch_size: int | None = None,
         format: str = "png",
+        levels: int = 256,
     ) -> "Request":
         """Arguments as of Pipeline.sample. Raises UsageError for what cannot be drawn, or not be written like this."""
         size = BLOCK if batch_size is None else batch_size
@@ -74,6 +77,7 @@ class Request:
             pipe.config.sample.model_dump(),
             digest(pipe),
             [float(t) for t in pipe.times()],
+            levels,
             label,
         )
 
@@ -118,7 +122,8 @@ def read(folder: Path) -> tuple[dict[str, Any], bool] | None:
         return None
     try:
         known = json.loads(path.read_text())
-        version, asked, finished = int(known["format_version"]), dict(known["request"]), bool(known["finished"])
+        version, finished = int(known["format_version"]), bool(known["finished"])
+        asked = {"levels": 256} | dict(known["request"])  # which version 0.1.0's first job.json did not say
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         why = str(error)[:LONGEST_SAID]
         raise UndiffuseError(f"{path}: does not say what was asked for ({why}); choose another folder") from error

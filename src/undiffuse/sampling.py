@@ -70,7 +70,8 @@ class Job:
         frames = self.pipe.stream(len(rows), asked.seed, rows.start, asked.given, asked.batch_size)
         for step, (_, frame) in enumerate(frames, 1):
             if frame.t == 0:
-                FORMATS[asked.format].write(self.out, rows, images.to_hwc(frame.x), asked.labels(rows))
+                pictures = images.to_hwc(frame.x, asked.levels)
+                FORMATS[asked.format].write(self.out, rows, pictures, asked.labels(rows))
                 self.mine.remove(rows)
             tell(before + len(rows) * step // steps)
 

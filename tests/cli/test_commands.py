@@ -171,7 +171,7 @@ def test_evaluate_a_model(command, run_copy, tmp_path):
     status, out, err = command("evaluate", run_copy, "-n", "20", "--repeats", "2", "--out", path)
     assert status == 0
     assert out.splitlines()[0].split() == ["measure", "value", "real", "images", "unit", "n"]
-    assert "sampling step 10/10" in err
+    assert "image 20/20" in err
     result = json.loads(path.read_text())
     assert set(result) - {"per_class"} == {"metrics", "protocol"}
     for metric in ("frechet", "train_on_generated"):

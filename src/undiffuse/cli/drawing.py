@@ -104,13 +104,9 @@ def _write_folder(out: Path, given: Sample, pipe: Pipeline) -> None:
     processes.warn_if_alone()
     asked = (given.n, given.seed, given.start, _labels(given.label), given.batch_size, given.format or "png")
     with opened(pipe, Request.of(pipe, *asked), out) as job:
-        if processes.rank():
-            job.run()
-        elif job.finished:
+        if job.finished and processes.rank() == 0:
             print(f"all {given.n:,} images are there already", file=sys.stderr)
-        else:
-            with show.progress("image", given.n, job.done) as tell:
-                job.run(lambda done: tell(done, tell.rate(done, "images")))
+        show.drawing(job)
 
 
 WRITERS: dict[str, Writer] = {".png": _write_png, ".gif": _write_gif, ".npz": _write_npz, "": _write_folder}

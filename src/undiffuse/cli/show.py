@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from undiffuse import processes
+from undiffuse.sampling import Job
+
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -77,6 +80,15 @@ def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
         for done, item in enumerate(items, 1):
             tell(done)
             yield item
+
+
+def drawing(job: Job) -> None:
+    """Have a job drawn, showing how many images there are; process 0 speaks for all."""
+    if processes.rank() or job.finished:
+        job.run()
+        return
+    with progress("image", job.request.n, job.done) as tell:
+        job.run(lambda done: tell(done, tell.rate(done, "images")))
 
 
 def counted(what: str, items: Iterable[Item]) -> Iterator[Item]:

@@ -2,15 +2,15 @@
 
 import functools
 import json
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from undiffuse import config, evaluation
+from undiffuse import config, drawn, evaluation, processes
 from undiffuse.bundled import MODELS, is_bundled, names
 from undiffuse.cli import show
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train
-from undiffuse.compared import Real
+from undiffuse.compared import Real, Samples
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion import ode
@@ -95,7 +95,8 @@ def evaluate(given: Evaluate) -> None:
         check_file(given.out)
     what = MODELS / given.what if given.what in names() and not Path(given.what).exists() else Path(given.what)
     if (what / "config.yaml").is_file() or is_diffusers(what):
-        pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device)
+        processes.warn_if_alone()
+        pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device or processes.own_device())
         pipe = pipe.configured(guidance=given.guidance, sampler=given.sampler, steps=given.steps)
         result, nearest = _evaluate_model(pipe, given)
         if given.out is None and not is_bundled(what):
@@ -122,7 +123,7 @@ def _keep(run: RunFolder, result: dict[str, Any], nearest: evaluation.Neighbours
 
 
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], evaluation.Neighbours | None]:
-    data = evaluation.real_images(pipe, given.data)
+    data = processes.one_first(lambda: evaluation.real_images(pipe, given.data))
     label = _classes(given.label, pipe, data)
     data = data if label is None else data.restricted(label)
     said = pipe.config.evaluate
@@ -137,19 +138,21 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {repeats}")
     real = Real.of(data, given.features or said.features)
     seeds = range(given.seed, given.seed + repeats)
-    sets = []
+    samples: AbstractContextManager[list[Samples]] = nullcontext([])
     if of_samples:
-        total = len(seeds) * pipe.frame_count(n)
-        sets = evaluation.of_model(pipe, n, seeds, lambda frames: show.track("sampling step", frames, total), label)
-    protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
-    protocol |= {} if label is None else {"classes": list(data.class_names)}
-    result = evaluation.measure(sets, real, of_samples, protocol)
-    for name in names:
-        if name in evaluation.LIKELIHOODS:
-            estimate, parts = _likelihood(name, pipe, data, given)
-            result["metrics"][name], result["protocol"][name] = estimate.as_dict(), parts
-    print(show.table(result["metrics"]), flush=True)
-    return result, evaluation.neighbours(sets, real, result)
+        samples = drawn.of_model(pipe, n, seeds, data.levels, label, show.drawing)
+    with samples as sets:
+        if processes.rank():  # process 0 measures what all have drawn
+            raise SystemExit
+        protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
+        protocol |= {} if label is None else {"classes": list(data.class_names)}
+        result = evaluation.measure(sets, real, of_samples, protocol)
+        for name in names:
+            if name in evaluation.LIKELIHOODS:
+                estimate, parts = _likelihood(name, pipe, data, given)
+                result["metrics"][name], result["protocol"][name] = estimate.as_dict(), parts
+        print(show.table(result["metrics"]), flush=True)
+        return result, evaluation.neighbours(sets, real, result)
 
 
 def _classes(text: str | None, pipe: Pipeline, data: Dataset) -> list[str] | None:

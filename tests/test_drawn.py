@@ -1,0 +1,202 @@
+"""Samples to be measured are the model's samples, wherever drawing them was stopped, and leave nothing behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from drawn import Cheap
+from undiffuse import drawn, evaluation, images
+from undiffuse.compared import OfLevels, Samples
+from undiffuse.errors import Interrupted, UndiffuseError, UsageError
+from undiffuse.measures import METRICS, Real
+from undiffuse.sampling import Job
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(drawn, "cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("levels", [17, 256])
+def test_a_models_samples_are_its_samples_rounded_once(tiny_pipe, cache, levels):
+    with drawn.of_model(tiny_pipe, 6, range(3, 5), levels) as sets:
+        for seed, samples in zip((3, 4), sets, strict=True):
+            expected = images.from_levels(images.to_levels(tiny_pipe.sample(n=6, seed=seed), levels), levels)
+            assert torch.equal(samples.images[:], expected)
+            assert samples.labels.tolist() == list(range(6))
+
+
+def test_of_some_classes_labels_count_within_them(tiny_pipe, cache):
+    with drawn.of_model(tiny_pipe, 5, [0], classes=["7", "2"]) as (samples,):
+        expected = tiny_pipe.sample(n=5, label=["7", "2"])
+        assert torch.equal(samples.images[:], images.from_levels(images.to_levels(expected)))
+        assert samples.labels.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_any_rows_over_several_blocks(cheap, cache):
+    """300 images lie in blocks of 128: slices, masks, and indices in any order, with repeats."""
+    with drawn.of_model(cheap, 300, [0]) as (samples,):
+        whole = samples.images[:]
+        assert torch.equal(whole, images.from_levels(images.to_levels(cheap.sample(n=300))))
+        for rows in (slice(100, 270), np.array([299, 0, 128, 127, 0]), torch.arange(300) % 7 == 0, [5], []):
+            assert torch.equal(samples.images[rows], whole[rows])
+
+
+def test_measures_of_what_is_read_are_those_of_what_is_in_memory(tiny_pipe, cache):
+    """Every measure, and per class; 300 samples are more than a block."""
+    data = evaluation.real_images(tiny_pipe, None)
+    with drawn.of_model(tiny_pipe, 300, [0], data.levels) as sets:
+        held = [Samples(tiny_pipe.sample(n=300), torch.arange(300) % 10)]
+        found = [evaluation.measure(one, Real.of(data, "pca"), METRICS, {}) for one in (sets, held)]
+        assert found[0] == found[1]
+        one, other = (evaluation.neighbours(s, Real.of(data, "pca"), found[0]) for s in (sets, held))
+        np.testing.assert_array_equal(one.generated, other.generated)
+
+
+def test_parts_of_a_few_images_give_the_same_numbers(tiny_pipe, cache, monkeypatch):
+    data = evaluation.real_images(tiny_pipe, None)
+    names = ["frechet", "inception_score", "label_accuracy"]
+    with drawn.of_model(tiny_pipe, 80, [0], data.levels) as sets:
+        whole = evaluation.measure(sets, Real.of(data, "pixels"), names, {})["metrics"]
+        monkeypatch.setattr("undiffuse.compared.CHUNK", 7)
+        parts = evaluation.measure(sets, Real.of(data, "pixels"), names, {})["metrics"]
+    for name in names:
+        assert parts[name]["value"] == pytest.approx(whole[name]["value"], rel=1e-6)
+        assert parts[name]["floor"] == pytest.approx(whole[name]["floor"], rel=1e-6)
+
+
+# -- stopped and gone on with -----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_left_once_they_are_measured(cheap, cache):
+    with drawn.of_model(cheap, 300, range(2)):
+        assert len(list(cache.iterdir())) == 2
+    assert not list(cache.iterdir())
+
+
+def test_what_was_drawn_before_a_stop_is_not_drawn_again(cheap, cache):
+    """Two seeds: stopped in the second block of the second."""
+    drawn_then: list[int] = []
+
+    def stopping(job: Job) -> None:
+        def tell(done: int) -> None:
+            drawn_then.append(done)
+            if job.request.seed == 1 and done > 128:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        job.run(tell)
+
+    said = "of 300 images in .*; go on with the same command"
+    with pytest.raises(Interrupted, match=said), drawn.of_model(cheap, 300, range(2), run=stopping):
+        pass
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+    assert len(kept) == 4
+    again: list[int] = []
+    with drawn.of_model(cheap, 300, range(2), run=lambda job: job.run(again.append)) as sets:
+        assert kept.items() <= {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}.items()
+        for seed, samples in enumerate(sets):
+            assert torch.equal(samples.images[:], images.from_levels(images.to_levels(cheap.sample(n=300, seed=seed))))
+    assert len(again) == 2 * 2  # two frames of each of two blocks
+    assert not list(cache.iterdir())
+
+
+def test_measuring_that_fails_keeps_them(cheap, cache):
+    with pytest.raises(UndiffuseError, match="later"), drawn.of_model(cheap, 10, [0]):
+        raise UndiffuseError("later")
+    with drawn.of_model(cheap, 10, [0], run=lambda job: pytest.fail() if not job.finished else None):
+        pass
+
+
+@pytest.mark.parametrize("changes", [{"n": 11}, {"seeds": [1]}, {"levels": 17}, {"classes": ["3"]}])
+def test_other_samples_have_another_folder(cheap, cache, changes):
+    first = {"n": 10, "seeds": [0]}
+    with pytest.raises(UndiffuseError, match="later"), drawn.of_model(cheap, **first):
+        raise UndiffuseError("later")
+    with drawn.of_model(cheap, **first | changes):
+        assert len(list(cache.iterdir())) == 2
+
+
+def test_two_commands_at_once_do_not_mix(cheap, cache):
+    first, second = (drawn.of_model(cheap, 10, [0]) for _ in range(2))
+    with first, pytest.raises(UsageError, match="another command is drawing into it"), second:
+        pass
+
+
+def test_a_cache_that_cannot_be_is_one_line(cheap, cache, monkeypatch):
+    cache.parent.joinpath("file").write_text("")
+    monkeypatch.setattr(drawn, "cache_folder", lambda: cache.parent / "file" / "samples")
+    said = "set XDG_CACHE_HOME to a folder that can be written"
+    with pytest.raises(UndiffuseError, match=said), drawn.of_model(cheap, 10, [0]):
+        pass
+
+
+def test_pictures_in_levels_are_images():
+    pictures = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    stored = OfLevels(pictures, 17)
+    assert len(stored) == 3
+    assert torch.equal(stored[1:], torch.from_numpy(pictures).permute(0, 3, 1, 2)[1:] / 8 - 1)
+
+
+@pytest.fixture
+def cheap(tiny_pipe) -> Cheap:
+    return Cheap(tiny_pipe.config, tiny_pipe.denoiser, tiny_pipe.device)
+
+
+# -- real processes ---------------------------------------------------------------------------------------------------
+
+LAUNCH = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+
+
+def evaluating(run, tmp_path, name: str, *options: str, launch: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    """`undiffuse evaluate` with a cache of its own for this name."""
+    command = [sys.executable, *launch, "-m", "undiffuse", "evaluate", str(run), "-n", "1000", "--repeats", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(tmp_path / name)}
+    return subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[str, str]:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+@pytest.mark.slow
+def test_evaluate_stopped_and_killed_goes_on_and_two_processes_give_the_numbers_of_one(tiny_run, tmp_path):
+    options = ["--metrics", "frechet,kid,train_on_generated", "--steps", "40"]
+    finished(evaluating(tiny_run, tmp_path, "whole", *options, "--out", str(tmp_path / "whole.json")))
+    cut = [*options, "--out", str(tmp_path / "cut.json")]
+    there = 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        process = evaluating(tiny_run, tmp_path, "cut", *cut)
+        deadline = time.monotonic() + 120
+        while len(blocks := list((tmp_path / "cut").rglob("[0-9]*.npz"))) <= there and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        there = len(blocks)
+        assert process.returncode == (-9 if number == signal.SIGKILL else 130)
+        assert "Traceback" not in err
+        assert number == signal.SIGKILL or err.splitlines()[-1].startswith("undiffuse: stopped with ")
+    _, err = finished(evaluating(tiny_run, tmp_path, "cut", *cut))
+    assert "image 1000/1000" in err
+    _, err = finished(
+        evaluating(tiny_run, tmp_path, "two", *options, "--out", str(tmp_path / "two.json"), launch=LAUNCH)
+    )
+    assert err.count("image 1000/1000") == 1
+    whole, *others = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "cut", "two"))
+    assert all(other == whole for other in others)
+    for name in ("whole", "cut", "two"):
+        assert not list((tmp_path / name / "undiffuse" / "samples").iterdir())
+        shutil.rmtree(tmp_path / name)
