@@ -96,7 +96,9 @@ class Card:
 
 def tables(found: dict[str, Found]) -> str:
     columns = [found[f"{k} steps"]["metrics"] for k in STEPS]
-    lines = [f"| {MANY:,} samples | " + " | ".join(f"{k} steps" for k in STEPS) + " | real images |", "|---" * 5 + "|"]
+    said_of = found[f"{STEPS[0]} steps"]["protocol"]
+    real = f"{said_of['real_in_their_place']:,} real images"
+    lines = [f"| {MANY:,} samples | " + " | ".join(f"{k} steps" for k in STEPS) + f" | {real} |", "|---" * 5 + "|"]
     for name, title in TITLES.items():
         if name in columns[0]:
             values = " | ".join(said(column[name]) for column in columns)
@@ -109,6 +111,7 @@ def tables(found: dict[str, Found]) -> str:
         [
             *lines,
             "",
+            f"- Precision, recall, density, coverage: {said_of['precision']['images a side']:,} images a side.",
             f"- Guidance 2, {GUIDED:,} samples: {also}.",
             f"- 1000 steps, {FEW} samples: KID {said(many['kid'])} (as many real ones: {many['kid']['floor']:.2g}).",
             f"- {said(bits['bpd'])} bits per dimension of the held-out images ({terms(found['bits'])}).",

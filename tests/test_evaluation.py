@@ -273,6 +273,30 @@ def test_the_closest_pairs_tell_the_nearest_held_out_image_too(data, judged):
     assert (said["held-out image"][0], said["held-out distance"][0]) == (int(away.argmin()), pytest.approx(away.min()))
 
 
+def test_the_floor_of_the_inception_score_is_of_images_that_its_classifier_has_not_seen(data, judged):
+    found = measures.inception_score([noise(100)], judged)
+    unseen = replace(data, train=data.held_out)
+    assert found.floor == measures.inception_score([noise(100)], Real.of(unseen, "pixels")).floor
+    held_out = Samples(data.held_out.images(compared.some(450, 100)), None)
+    assert measures.inception_score([held_out], judged).value == pytest.approx(found.floor)
+
+
+def test_measures_by_neighbours_count_the_images_that_they_look_at(judged):
+    found = [getattr(measures, name)([noise(600), noise(600, 1)], judged).n for name in ("precision", "coverage")]
+    assert found == [900, 900]  # there are 450 held-out images
+
+
+def test_more_samples_than_there_are_real_images_is_said(data, judged):
+    few = replace(judged.data, train=data.train.chosen(torch.arange(150)))
+    with pytest.warns(measures.MeasureWarning, match=r"200 samples beside 150 real images.*take -n 150"):
+        result = evaluation.measure([noise(200)], Real.of(few, "pixels"), ["frechet", "kid"], {})
+    assert result["protocol"]["real_in_their_place"] == 150
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message="the Frechet distance of")
+        evaluation.measure([noise(150)], Real.of(few, "pixels"), ["frechet"], {})
+
+
 def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
     sets = [noise(50), noise(50, 1)]
     sets[1].images[17] = data.train.images()[700]

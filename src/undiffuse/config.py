@@ -151,7 +151,7 @@ class Train(_Section):
     sample_every: Count = 1000
     keep: Count = 0
     quality_every: Count = 0
-    quality_n: Annotated[int, Field(ge=2, le=MOST)] = 500
+    quality_n: Annotated[int, Field(ge=20, le=MOST)] = 500
     quality_steps: Positive = 10
     patience: Count = 0
     trackers: list[str] = []

@@ -1,5 +1,6 @@
 """Samples in, numbers out: what `undiffuse evaluate` measures, with its protocol."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,6 +179,7 @@ def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol:
     Between them, where there are several classes, "per_class": {name: {class: {value, stderr, floor, unit, n}}}.
     """
     names = list(names)
+    _warn_of_few_to_train_on(len(sets[0].images) if sets else 0, real.data, names)
     found, data = {name: METRICS[name](sets, real) for name in names}, real.data
     ours = {
         "data": data.name,
@@ -185,6 +187,7 @@ def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol:
         "real_train": len(data.train),
         "real_held_out": len(data.held_out),
         "generated": [len(s.images) for s in sets],
+        "real_in_their_place": min(len(sets[0].images), len(data.train)) if sets else 0,
         "rounding": f"to the data's own {data.levels} levels",
         **real.features.says,
         "classifier": "SVC(gamma=0.064 / number of pixels) on pixels scaled to 0..16",
@@ -200,6 +203,18 @@ def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol:
         **({"per_class": by_class} if by_class else {}),
         "protocol": ours | protocol | says,
     }
+
+
+def _warn_of_few_to_train_on(n: int, data: Dataset, names: Sequence[str]) -> None:
+    """Where the samples are more, like is not compared with like."""
+    spoilt = [name for name in ("frechet", "train_on_generated") if name in names]
+    if n > len(data.train) and spoilt:
+        warnings.warn(
+            f"{n:,} samples beside {len(data.train):,} real images, all there are to train on: {' and '.join(spoilt)} "
+            f"depend on how many there are, so for the column of real images take -n {len(data.train)}",
+            measures.MeasureWarning,
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from undiffuse.metrics.frechet import frechet_with_error
 from undiffuse.metrics.inception_score import inception_score as score_of
 from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.metrics.manifold import K_DENSITY, K_PRECISION, Membership
-from undiffuse.metrics.memorisation import Nearest, share_nearer
+from undiffuse.metrics.memorisation import Nearest, share_nearer, split_error
 from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
 from undiffuse.shapes import Labels, Tensor
 
@@ -81,7 +82,8 @@ def coverage(sets: Sequence[Samples], real: Real) -> Estimate:
 
 
 def inception_score(sets: Sequence[Samples], real: Real) -> Estimate:
-    """Inception Score by the class probabilities of a classifier of such images; floor: that of train images."""
+    """Inception Score by the class probabilities of a classifier of such images; floor: that of held-out images, which
+    the classifier has not seen."""
     data = real.data
     shipped = _shipped(data, "inception_score")
 
@@ -89,7 +91,7 @@ def inception_score(sets: Sequence[Samples], real: Real) -> Estimate:
         return score_of(np.concatenate([shipped.probabilities(on_grid(part, data)).numpy() for part in parts]))
 
     found = [score(s.parts()) for s in sets]
-    floor = score(shown(data.train, some(len(data.train), len(sets[0].images))))[0]
+    floor = score(shown(data.held_out, some(len(data.held_out), len(sets[0].images))))[0]
     says = {"probabilities": f"of the classifier '{shipped.name}' of undiffuse, {len(shipped.class_names)} classes"}
     return _mean(found, floor, "classes", sets, says)
 
@@ -102,12 +104,12 @@ def memorisation(sets: Sequence[Samples], real: Real) -> Estimate:
     data = real.data
     n, m = len(data.train), len(data.held_out)
     drawn = [_levels(s.images[some(len(s.images), MOST)], data) for s in sets]
-    near, far = ([Nearest.of(x, _blocks(part, data)) for x in drawn] for part in (data.train, data.held_out))
-    shares = [share_nearer(*pair) for pair in zip(near, far, strict=True)]
-    value, compared = float(np.mean(shares)), sum(map(len, drawn))
-    says = _pairs(sets, near, far, real) | {"copies of held-out images": sum(int((x.squared == 0).sum()) for x in far)}
-    stderr = binomial_stderr(value, compared)
-    return Estimate(value, stderr, n / (n + m), "share nearer to train images", compared, says)
+    near, far = (
+        Nearest.together([Nearest.of(x, _blocks(part, data)) for x in drawn]) for part in (data.train, data.held_out)
+    )
+    says = _pairs(sets, near, far, real) | {"copies of held-out images": int((far.squared == 0).sum())}
+    value, stderr = share_nearer(near, far), split_error(near, far, n, m)
+    return Estimate(value, stderr, n / (n + m), "share nearer to train images", sum(map(len, drawn)), says)
 
 
 def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
@@ -222,28 +224,26 @@ def _neighbours(
     k = K_PRECISION if name in ("precision", "recall") else K_DENSITY
     says = {"k": k, "images a side": real.neighbours(len(sets[0].images)), "features": real.features.name}
     floor = getattr(real.membership(_floor(sets, real)), name)
-    return _mean(found, floor, "images in a ball / k" if name == "density" else "share", sets, says)
+    estimate = _mean(found, floor, "images in a ball / k" if name == "density" else "share", sets, says)
+    return replace(estimate, n=len(sets) * real.neighbours(len(sets[0].images)))
 
 
-def _pairs(sets: Sequence[Samples], near: Sequence[Nearest], far: Sequence[Nearest], real: Real) -> dict[str, Any]:
+def _pairs(sets: Sequence[Samples], near: Nearest, far: Nearest, real: Real) -> dict[str, Any]:
     """The samples closest to a train image: which of which set, which image, how far; and which held-out image is
     closest to them."""
-    squared, row, far_squared, far_row = (
-        np.concatenate([getattr(one, name) for one in found]) for found in (near, far) for name in ("squared", "row")
-    )
     place = [(i, int(j)) for i, s in enumerate(sets) for j in some(len(s.images), MOST)]
-    first = np.argsort(squared, kind="stable")[:CLOSEST]
+    first = np.argsort(near.squared, kind="stable")[:CLOSEST]
     pixels = int(np.prod(real.data.shape))
     return {
         "space": "grey levels of pixels, by root mean square",
-        "exact copies of train images": int((squared == 0).sum()),
+        "exact copies of train images": int((near.squared == 0).sum()),
         "closest": {
             "set": [place[i][0] for i in first],
             "sample": [place[i][1] for i in first],
-            "train image": row[first].tolist(),
-            "distance": np.sqrt(squared[first] / pixels).tolist(),
-            "held-out image": far_row[first].tolist(),
-            "held-out distance": np.sqrt(far_squared[first] / pixels).tolist(),
+            "train image": near.row[first].tolist(),
+            "distance": np.sqrt(near.squared[first] / pixels).tolist(),
+            "held-out image": far.row[first].tolist(),
+            "held-out distance": np.sqrt(far.squared[first] / pixels).tolist(),
         },
     }
 

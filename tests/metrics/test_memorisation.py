@@ -1,10 +1,12 @@
 """Memorisation: exact neighbours, ties, and a floor that fresh data reach."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from undiffuse.metrics.memorisation import Nearest, share_nearer
+from undiffuse.metrics.memorisation import Nearest, share_nearer, split_error
 
 
 def levels(n, d=20, seed=0, most=255) -> np.ndarray:
@@ -39,3 +41,25 @@ def test_fresh_data_are_as_near_to_any_image():
 def test_a_tie_is_half():
     near = Nearest(np.array([1.0, 2.0, 3.0, 3.0]), np.zeros(4, int))
     assert share_nearer(near, Nearest(np.array([2.0, 2.0, 1.0, 4.0]), np.zeros(4, int))) == 2.5 / 4
+
+
+def test_the_error_is_the_spread_over_every_split():
+    """Ten real images, of which four are held out in all 210 ways; samples crowd around some of them."""
+    real, rng = levels(10, 6, 1).astype(float), np.random.default_rng(2)
+    x = np.concatenate([real[[0, 0, 0, 3, 7]] + rng.normal(size=(5, 6)), levels(7, 6, 3)])
+    shares, said = [], set()
+    for chosen in combinations(range(10), 6):
+        train, held_out = real[list(chosen)], real[[i for i in range(10) if i not in chosen]]
+        near, far = Nearest.of(x, [train]), Nearest.of(x, [held_out])
+        shares.append(share_nearer(near, far))
+        said.add(round(split_error(near, far, 6, 4), 12))
+    assert len(said) == 1  # it looks at nothing that depends on the split
+    assert said.pop() == pytest.approx(np.std(shares), rel=1e-10)
+    assert np.mean(shares) == pytest.approx(6 / 10)
+
+
+def test_several_sets_are_one():
+    x, y = levels(12), levels(30, seed=1)
+    together = Nearest.together([Nearest.of(x[:5], [y]), Nearest.of(x[5:], [y])])
+    np.testing.assert_array_equal(together.row, Nearest.of(x, [y]).row)
+    np.testing.assert_array_equal(together.squared, Nearest.of(x, [y]).squared)

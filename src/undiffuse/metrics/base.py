@@ -16,7 +16,8 @@ Rows = np.ndarray  # [n, d], float32 or float64
 class Estimate:
     """value ± stderr in `unit`, from n generated images.
 
-    floor is the same measure of as many real train images (all, if there are fewer): what a perfect model would score.
+    floor is the same measure of real images: for most, of as many train images in the samples' place (all, if there are
+    fewer), which is what a perfect model would score; see each measure.
     says: what the protocol must know besides.
     """
 

@@ -1,6 +1,6 @@
 """Memorisation: are samples nearer to the images that a model was trained on than to others of the same kind?"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,26 @@ class Nearest:
             squared[closer], row[closer] = least[closer], done + best[closer]
             done += len(y)
         return cls(squared, row)
+
+    @classmethod
+    def together(cls, parts: Sequence["Nearest"]) -> "Nearest":
+        """Of several sets of samples."""
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("squared", "row")))
+
+
+def split_error(train: Nearest, held_out: Nearest, N: int, M: int) -> float:
+    """Standard deviation of `share_nearer` over all ways to hold out M of the N + M real images, for these samples.
+
+    With m_j the share of samples whose nearest of all real images is j, L = N + M and p = N / L, the share is the sum
+    of m_j over the train images, which are drawn without replacement, so var = p (1 - p) (sum m_j^2 - 1 / L) L / (L - 1)
+    (Cochran 1977, theorem 2.2). It is what chance makes of samples that know nothing of the split: larger than the
+    binomial p (1 - p) / n where many samples have the same nearest image. (Ties are given to train images.)
+    """
+    total = N + M
+    row = np.where(train.squared <= held_out.squared, train.row, N + held_out.row)
+    mass = np.bincount(row, minlength=total) / len(row)
+    spread = max(float((mass**2).sum()) - 1 / total, 0.0)
+    return float(np.sqrt(N * M / total**2 * spread * total / (total - 1)))
 
 
 def share_nearer(train: Nearest, held_out: Nearest) -> float:
