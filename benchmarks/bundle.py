@@ -4,6 +4,7 @@ Run: python benchmarks/bundle.py RUN NAME        (writes src/undiffuse/models/NA
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from undiffuse.bundled import MODELS
 from undiffuse.pipeline import Pipeline
+from undiffuse.train.checkpoint import digest
 
 
 def main() -> None:
@@ -26,6 +28,8 @@ def main() -> None:
     halves = {name: value.to(torch.float16) for name, value in load_file(weights).items()}
     save_file(halves, weights)
     weights.chmod(0o644)
+    state = weights.with_name("state.json")
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"digests": {weights.name: digest(weights)}}, indent=1))
     shutil.rmtree(aside / "samples")
     final = MODELS / given.name
     card = final / "README.md"

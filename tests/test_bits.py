@@ -12,6 +12,7 @@ from undiffuse import Pipeline
 from undiffuse.cli import main
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.evaluation import ODE_STEPS
 
 DATA = digits()
 X, Y = DATA.held_out.images()[:12], DATA.held_out.labels[:12]
@@ -154,6 +155,19 @@ def test_evaluate_measures_bits_by_the_ode(conditional, tmp_path, monkeypatch):
     protocol = found["protocol"]["bpd_ode"]
     assert (protocol["dequantisation"], protocol["labels"], protocol["grid"]) == ("uniform", "given", "17 levels")
     assert "2 steps uniform in half_log_snr from t = 1 to 50" in protocol["solver"]
+
+
+def test_bits_of_one_class_are_those_of_its_images_as_that_class(conditional, tmp_path):
+    run, out = str(conditional.save(tmp_path / "run")), tmp_path / "n.json"
+    given = ["evaluate", run, "--metrics", "bpd,bpd_ode", "--dequantise", "uniform", "--label", "3", "--out", str(out)]
+    assert main(given) == 0
+    found = json.loads(out.read_text())["metrics"]
+    held_out = digits().held_out
+    x, y = held_out.images()[held_out.labels == 3], torch.full((int((held_out.labels == 3).sum()),), 3)
+    assert found["bpd"]["n"] == found["bpd_ode"]["n"] == len(x)
+    assert found["bpd"]["value"] == pytest.approx(conditional.bound(x, y).mean()[0], rel=1e-6)
+    flow = conditional.ode_likelihood(x, y, ODE_STEPS, "uniform")
+    assert found["bpd_ode"]["value"] == pytest.approx(flow.mean()[0], rel=1e-6)
 
 
 def test_pictures_have_no_likelihood(tmp_path, capsys):

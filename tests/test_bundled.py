@@ -60,5 +60,7 @@ def test_a_folder_of_that_name_wins(tmp_path, monkeypatch):
 
 
 def test_an_unknown_name_says_what_there_is():
-    with pytest.raises(UsageError, match=r"one of those that come with undiffuse: .*digits"):
+    with pytest.raises(UsageError, match=r"one of those that come with undiffuse; did you mean 'digits'\?"):
         bundled.located("digit")
+    with pytest.raises(UsageError, match=r"one of those that come with undiffuse; known: digits, .*fashion-mnist"):
+        bundled.located("cifar-10")

@@ -450,8 +450,32 @@ def test_a_label_that_is_no_class(tmp_path, data, bad):
 
 @pytest.mark.parametrize("shape", [(20, 8, 7, 1), (20, 8, 8, 3), (20, 16, 16, 1)])
 def test_pictures_of_another_shape(tmp_path, data, shape):
-    with pytest.raises(UndiffuseError, match=r"pictures are .* but digits is 1x8x8"):
-        evaluation.of_files(written(tmp_path / "a.npz", np.zeros(shape, np.uint8), np.zeros(20, int)), data)
+    shown = (np.arange(np.prod(shape)) % 251).astype(np.uint8).reshape(shape)
+    with pytest.raises(UndiffuseError, match=r"pictures are .* but digits is 1x8x8; save them with its size"):
+        evaluation.of_files(written(tmp_path / "a.npz", shown, np.zeros(20, int)), data)
+
+
+def test_gray_pictures_saved_as_colour_are_measured_as_gray(tmp_path, data):
+    gray, colour = (written(tmp_path / f"{c}.npz", PICTURES.repeat(c, 3), np.zeros(20, int)) for c in (1, 3))
+    one, other = (evaluation.of_files(path, data) for path in (gray, colour))
+    assert torch.equal(one.images[:], other.images[:])
+
+
+def test_labels_of_some_pictures_only(tmp_path, data):
+    labels = np.arange(20) % 10
+    labels[7] = -1
+    with pytest.raises(UndiffuseError, match=r"1 of 20 pictures have no label \(-1\); give it to all, or to none"):
+        evaluation.of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
+
+
+def test_other_pictures_than_the_model_was_trained_on_are_said(tiny_pipe):
+    changed = replace(tiny_pipe, config=tiny_pipe.config.replaced({"data.content": "0" * 32}))
+    with pytest.warns(measures.MeasureWarning, match="are not those that this model was trained on"):
+        evaluation.real_images(changed, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation.real_images(tiny_pipe, None)
+        evaluation.real_images(changed, "digits")  # asked for
 
 
 def test_class_names_in_a_message_are_few_or_none():

@@ -15,6 +15,7 @@ import torch
 import tiny
 from drawn import draw, finished, stamps
 from undiffuse import images, processes, sampling
+from undiffuse.data import written
 from undiffuse.data.prepare import load
 from undiffuse.errors import Interrupted, UndiffuseError
 from undiffuse.pipeline import Pipeline
@@ -47,7 +48,7 @@ def test_files_are_named_by_index_and_hold_the_images_of_sample(tiny_pipe, tmp_p
     assert data.class_names == ("2", "7")
     assert sorted(data.class_names[y] for y in labels) == ["2"] * 3 + ["7"] * 4
     if kind != "tar":
-        pictures, labels = images.read_images(out)
+        pictures, labels = written.read_images(out)
         np.testing.assert_array_equal(pictures, wanted)
         assert labels.tolist() == [7, 2, 7, 2, 7, 2, 7]
 
@@ -72,7 +73,7 @@ def test_a_model_without_classes_gives_no_labels(tmp_path_factory, tmp_path, kin
         with tarfile.open(tmp_path / "out" / "000002-000003.tar") as archive:
             assert archive.getnames() == ["000002.png", "000003.png"]
     else:
-        assert images.read_images(tmp_path / "out")[1].tolist() == [-1] * 7
+        assert written.read_images(tmp_path / "out")[1].tolist() == [-1] * 7
 
 
 @pytest.mark.parametrize("label", [None, "7", ["7", "1", "1"]])
@@ -81,7 +82,7 @@ def test_classes_whose_names_are_other_classes_numbers(tmp_path, label):
     pipe = Pipeline.load(tiny.trained(tmp_path / "run", data__classes=["1", "7"]))
     asked = {"n": 7, "start": 2, "batch_size": 4, "label": label}
     draw(pipe, tmp_path / "out", **asked)
-    pictures, labels = images.read_images(tmp_path / "out")
+    pictures, labels = written.read_images(tmp_path / "out")
     np.testing.assert_array_equal(pictures, images.to_hwc(pipe.sample(**asked)))
     assert labels.tolist() == pipe.labels(range(2, 9), label).tolist()
     other = images.to_hwc(pipe.sample(**asked | {"label": "1"}))
@@ -136,7 +137,7 @@ def test_a_kill_at_any_instant_loses_nothing_and_leaves_nothing_half(cheap, tmp_
             if not name.startswith(".") and name != "job.json":
                 assert content == whole[name], f"{name} after a kill at touch {at}"
         if "job.json" in left and not finished(out):
-            for read in (images.read_images, lambda folder: load(str(folder))):
+            for read in (written.read_images, lambda folder: load(str(folder))):
                 with pytest.raises(UndiffuseError, match=r"not all of its images are there; run the command"):
                     read(out)
         elif left.keys() - {".job.writing.json"}:

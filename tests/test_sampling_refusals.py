@@ -6,7 +6,8 @@ import pytest
 
 import tiny
 from drawn import draw, finished
-from undiffuse import images, sampling
+from undiffuse import sampling
+from undiffuse.data import written
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.pipeline import Pipeline
 from undiffuse.request import Request
@@ -135,10 +136,10 @@ def test_formats_and_channels_that_do_not_go_together(cheap, tmp_path):
 @pytest.mark.parametrize("format", ["png", "npz"])
 def test_a_finished_folder_that_has_lost_a_file_is_not_taken_for_all(cheap, tmp_path, format):
     draw(cheap, tmp_path / "out", format=format)
-    assert len(images.read_images(tmp_path / "out")[0]) == 7
+    assert len(written.read_images(tmp_path / "out")[0]) == 7
     next((tmp_path / "out").glob(f"*.{format}")).unlink()
     with pytest.raises(UndiffuseError, match="not all of its images are there"):
-        images.read_images(tmp_path / "out")
+        written.read_images(tmp_path / "out")
 
 
 def test_unfinished_is_what_we_say_not_what_others_name_so(cheap, tmp_path):
@@ -146,4 +147,4 @@ def test_unfinished_is_what_we_say_not_what_others_name_so(cheap, tmp_path):
     draw(cheap, tmp_path / "out")
     for text in ("[]", "nonsense", '{"finished": 0}', '{"request": 1}'):
         (tmp_path / "out" / "job.json").write_text(text)
-        assert len(images.read_images(tmp_path / "out")[0]) == 7
+        assert len(written.read_images(tmp_path / "out")[0]) == 7

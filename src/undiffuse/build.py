@@ -77,9 +77,14 @@ def resolved(config: Config, data: Dataset) -> Config:
     return config.replaced(facts)
 
 
+def is_same_data(config: Config, data: Dataset) -> bool:
+    """Whether these pictures are those that a run was made with, as far as its configuration says."""
+    return config.data.content in (None, data.content)
+
+
 def same_data(config: Config, data: Dataset) -> None:
     """Refuse to go on with other pictures than those that a run began with."""
-    if config.data.content is not None and config.data.content != data.content:
+    if not is_same_data(config, data):
         raise UndiffuseError(
             f"the pictures of {config.data.source} have changed since this run began, so it cannot go on exactly; put "
             "them back, or start a new run from its weights with: undiffuse train --from MODEL"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from undiffuse.errors import UsageError
+from undiffuse.errors import UsageError, nearest
 
 MODELS = Path(__file__).parent / "models"
 MARKS = ("config.yaml", "model_index.json", "config.json")  # a run folder, a diffusers pipeline, one of its models
@@ -22,7 +22,7 @@ def located(model: str | Path) -> Path:
         return MODELS / str(model)
     raise UsageError(
         f"no model '{model}': give a run folder, as written by `undiffuse train`, a diffusers folder, or one of those "
-        f"that come with undiffuse: {', '.join(names())}"
+        f"that come with undiffuse; {nearest(str(model), names())}"
     )
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from undiffuse import __version__, images, processes
+from undiffuse import __version__, processes
 from undiffuse.compared import OfLevels, Samples
+from undiffuse.data.written import read_images
 from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline import Pipeline
 from undiffuse.request import Request
@@ -43,7 +44,7 @@ class Shards:
             mine = (rows >= block.start) & (rows < block.stop)
             if mine.any():
                 name = FORMATS["npz"].names(block)[0]
-                found[mine] = images.read_images(self.folder / name)[0][rows[mine] - block.start]
+                found[mine] = read_images(self.folder / name)[0][rows[mine] - block.start]
         return found
 
 

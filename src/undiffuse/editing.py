@@ -15,12 +15,13 @@ from undiffuse.blocks import aligned
 from undiffuse.data.decode import decoded
 from undiffuse.data.fit import shaped
 from undiffuse.data.spec import BadPicture
+from undiffuse.data.written import read_images
 from undiffuse.diffusion import guidance
 from undiffuse.diffusion.denoiser import Denoise
 from undiffuse.diffusion.inversion import inverted, slerp
 from undiffuse.diffusion.samplers import GUESSES, Frame, Resampled
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.images import from_levels, read_images
+from undiffuse.images import from_levels
 from undiffuse.pipeline import BLOCK, Pipeline
 from undiffuse.shapes import Images, Mask, Tensor
 

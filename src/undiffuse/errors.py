@@ -24,4 +24,5 @@ def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    close = close or [one for one in known if name.strip() and name.lower() in one.lower()][:1]
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

@@ -13,6 +13,7 @@ from undiffuse import __version__, build, images, measures
 from undiffuse.compared import MOST, OfLevels, Real, Samples, on_grid
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
+from undiffuse.data.written import in_channels, read_images
 from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.measures import METRICS, NEED_CLASSES, NEED_CLASSIFIER, NEED_LABELS, NEED_NEIGHBOURS
@@ -118,6 +119,13 @@ def real_images(pipe: Pipeline, source: str | None) -> Dataset:
     if source is None and _is_imported(pipe):
         raise UsageError("say which real images to compare this model with, for example: --data digits")
     data = build.dataset(pipe.config) if source is None else _prepared_alike(pipe, source)
+    if source is None and not build.is_same_data(pipe.config, data):
+        warnings.warn(
+            f"the pictures of {data.name} are not those that this model was trained on: 'held out' and memorisation "
+            "may mean something else",
+            measures.MeasureWarning,
+            stacklevel=2,
+        )
     if data.shape != pipe.shape:
         raise UsageError(f"--data {source}: images of {list(data.shape)}, but the model draws {list(pipe.shape)}")
     known = pipe.class_names
@@ -161,16 +169,24 @@ def default_count(data: Dataset) -> int:
 
 def of_files(path: Path, data: Dataset) -> Samples:
     """Pictures that someone wrote, as `undiffuse sample` does; at least 2, of the data's shape."""
-    pictures, labels = images.read_images(path)
+    pictures, labels = read_images(path)
     if len(pictures) < 2:
         raise UndiffuseError(f"{path}: pictures to measure: {len(pictures)}, and at least 2 are needed")
     shape = (pictures.shape[3], *pictures.shape[1:3])
-    if shape != data.shape:
-        raise UndiffuseError(f"{path}: pictures are {_size(shape)} but {data.name} is {_size(data.shape)}")
+    alike = in_channels(pictures, data.shape[0])
+    if alike is None or shape[1:] != data.shape[1:]:
+        raise UndiffuseError(
+            f"{path}: pictures are {_size(shape)} but {data.name} is {_size(data.shape)}; save them with its size and "
+            "colours, without transparency, or give other --data"
+        )
     known = torch.from_numpy(labels)
     if ((known < -1) | (known >= len(data.class_names))).any():
         raise UndiffuseError(f"{path}: a label lies outside the {len(data.class_names)} classes of {data.name}")
-    return Samples(OfLevels(pictures), known if (known >= 0).all() else None)
+    if 0 < (without := int((known < 0).sum())) < len(known):
+        raise UndiffuseError(
+            f"{path}: {without} of {len(known)} pictures have no label (-1); give it to all, or to none"
+        )
+    return Samples(OfLevels(alike), known if not without else None)
 
 
 def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """Pictures at the edges: levels <-> [-1, 1], grids, files. Inside the library images are float32 in [-1, 1]."""
 
 import json
-import zipfile
-import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Float, UInt8
 
 LABELS = "labels.json"  # beside the pictures of a folder: file name -> class index
@@ -82,17 +80,6 @@ def write_folder(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     (path / LABELS).write_text(json.dumps(dict(zip(names, labels.tolist(), strict=True)), indent=0))
 
 
-def read_images(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures and labels that `sample` wrote: an .npz, a folder of them, or a folder of PNG files with labels.json
-    (without it every label is -1)."""
-    if path.is_dir():
-        check_finished(path)
-        return _read_shards(path) if any(path.glob("*.npz")) and not any(path.glob("*.png")) else _read_folder(path)
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    raise UsageError(f"{path}: cannot read pictures from this; give an .npz file or a folder of PNG files")
-
-
 def check_finished(folder: Path) -> None:
     """Raise UndiffuseError for a folder that `undiffuse sample` has yet to fill: a part of a set looks like a set."""
     try:
@@ -114,51 +101,3 @@ def _file_count(job: dict[str, Any]) -> int:
     first, last = int(asked["start"]), int(asked["start"]) + int(asked["n"]) - 1
     size = 1 if _ending(job) == "png" else int(asked["batch_size"])
     return last // size - first // size + 1
-
-
-def _read_shards(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    pictures, labels = zip(*(_read_npz(path) for path in sorted(folder.glob("*.npz"))), strict=True)
-    if len({part.shape[1:] for part in pictures}) > 1:
-        raise UndiffuseError(f"{folder}: the pictures of its .npz files differ in shape; they must all be alike")
-    return np.concatenate(pictures), np.concatenate(labels)
-
-
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images = file["images"]
-            labels = file["labels"] if "labels" in file else np.full(images.shape[:1], -1, np.int64)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UndiffuseError(f"{path}: not an .npz with an array 'images': {error}") from error
-    said = f"'images' is {images.dtype} {list(images.shape)}, 'labels' {labels.dtype} {list(labels.shape)}"
-    fits = images.dtype == np.uint8 and images.ndim == 4
-    if not fits or labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise UndiffuseError(f"{path}: 'images' must be uint8 [n, h, w, c] and 'labels' n integers; {said}")
-    return images, labels.astype(np.int64)
-
-
-def _read_folder(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    files = sorted(path.glob("*.png"))
-    if not files:
-        raise UndiffuseError(f"{path}: no PNG files here")
-    pictures = []
-    for file in files:
-        try:
-            with Image.open(file) as opened:
-                picture = np.asarray(opened.convert("L" if opened.mode in ("L", "1", "I;16") else "RGB"))
-        except OSError as error:
-            raise UndiffuseError(f"{file}: not a readable picture: {error}") from error
-        pictures.append(picture.reshape(*picture.shape[:2], -1))
-    if len({picture.shape for picture in pictures}) > 1:
-        raise UndiffuseError(f"{path}: the pictures differ in size or colour; they must all be alike")
-    return np.stack(pictures), _folder_labels(path, files)
-
-
-def _folder_labels(path: Path, files: list[Path]) -> np.ndarray:
-    if not (path / LABELS).exists():
-        return np.full(len(files), -1, np.int64)
-    try:
-        known = json.loads((path / LABELS).read_text())
-        return np.array([int(known[file.name]) for file in files], np.int64)
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise UndiffuseError(f"{path / LABELS}: must map every picture's name to a class index: {error}") from error

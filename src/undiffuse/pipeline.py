@@ -196,6 +196,9 @@ def _fitted(run: RunFolder, T: int) -> Fitted | None:
 
 def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) -> None:
     found = checkpoint.find(run.checkpoints, str(run.best_step()) if which == "best" else which)
-    checkpoint.check_noise(checkpoint.load_state(found), denoiser.process.noise, found)
+    state = checkpoint.load_state(found)
+    checkpoint.check_noise(state, denoiser.process.noise, found)
     if isinstance(denoiser.backbone, nn.Module):
-        checkpoint.fill(denoiser.backbone, checkpoint.load_tensors(found, group), found)
+        tensors = checkpoint.load_tensors(found, group)
+        checkpoint.check_unchanged(found / f"{group}.safetensors", state.get("digests", {}))
+        checkpoint.fill(denoiser.backbone, tensors, found)

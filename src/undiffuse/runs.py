@@ -3,6 +3,7 @@
 config.yaml, metrics.jsonl, quality.jsonl, environment.json, checkpoints/, samples/, evaluation.json, report.html.
 """
 
+import itertools
 import json
 import os
 import re
@@ -77,6 +78,16 @@ class RunFolder:
         if not folder.config.is_file():
             raise UndiffuseError(f"{path}: not a run folder (it has no config.yaml)")
         return folder
+
+    def keep_evaluation(self, text: str) -> Path | None:
+        """Write evaluation.json; another one that was there becomes evaluation-1.json, or -2 ..., which is returned."""
+        before = None
+        if self.evaluation.exists() and self.evaluation.read_text(errors="replace") != text:
+            numbers = itertools.count(1)
+            before = next(path for k in numbers if not (path := self.path / f"evaluation-{k}.json").exists())
+            self.evaluation.rename(before)
+        write_text(self.evaluation, text)
+        return before
 
     def cut_logs(self, step: int) -> None:
         """Forget what was logged after `step`: a resumed run says it again."""

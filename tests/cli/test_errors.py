@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from undiffuse.cli import main
 from undiffuse.compared import Real
 from undiffuse.data.prepare import digits
 from undiffuse.metrics import reference
+from undiffuse.train.checkpoint import digest
 
 TINY = "tiny.yaml"
 
@@ -157,6 +161,11 @@ USAGE = [
     (["sample", "a\x00b", "--out", "x.png"], "no model"),
     (["sample", "run", "extra", "--out", "x.png"], "extra"),
     (["evaluate", "nowhere"], "nowhere: no such model or pictures"),
+    (["evaluate", "digit"], "digit: no such model or pictures; did you mean 'digits'?"),
+    (["evaluate", ""], "an empty name: no such model or pictures"),
+    (["evaluate", "good.npz", "--data", "digits", "--seed", "0"], "--seed is for a model, these are pictures"),
+    (["evaluate", "good.npz", "--data", "digits", "--features", ""], "unknown features ''"),
+    (["evaluate", "run", "--label", "3,,4"], "no class ''"),
     (["evaluate", "good.npz"], "--data digits"),
     (["evaluate", "good.npz", "--data", "digitz"], "unknown data source"),
     (["evaluate", "good.npz", "--data", "digits", "-n", "5"], "-n is for a model, these are pictures; leave it out"),
@@ -276,6 +285,8 @@ def spoil_tensors(change):
         weights = load_file(path)
         change(weights)
         save_file(weights, path)
+        state = path.with_name("state.json")
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"digests": {path.name: digest(path)}}))
 
     return spoil
 
@@ -345,6 +356,61 @@ def test_weights_of_nan_are_not_measured(run_copy, refused, metrics):
     ]
     refused(given, 1, "NaN or infini", progress=True)
     assert tiny.tree(run_copy) == before
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--metrics", "kid"], ["sample", "--out", "x.png"]])
+def test_weights_that_a_bit_was_flipped_in_are_not_used(run_copy, tmp_path, monkeypatch, refused, command):
+    monkeypatch.chdir(tmp_path)
+    path = run_copy / "checkpoints" / "00000006" / "ema.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 4
+    path.write_bytes(raw)
+    refused([command[0], str(run_copy), *command[1:]], 1, "ema.safetensors: not as it was written; copy it again")
+
+
+def test_a_quick_look_loses_no_numbers(run_copy, capsys):
+    look = ["evaluate", str(run_copy), "-n", "20", "--repeats", "1", "--metrics"]
+    for metric in ("kid", "label_accuracy", "memorisation"):
+        assert main([*look, metric]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("numbers before")] == [
+        f"numbers before: {run_copy / 'evaluation-1.json'}",
+        f"numbers before: {run_copy / 'evaluation-2.json'}",
+    ]
+    kept = [json.loads((run_copy / f"evaluation{k}.json").read_text())["metrics"] for k in ("-1", "-2", "")]
+    assert [list(metrics) for metrics in kept] == [["kid"], ["label_accuracy"], ["memorisation"]]
+    assert main([*look, "memorisation"]) == 0  # the same numbers again
+    assert not (run_copy / "evaluation-3.json").exists()
+
+
+def test_a_run_that_cannot_take_the_numbers_is_found_before_the_work(run_copy, refused):
+    (run_copy / "evaluation.json").mkdir()
+    refused(["evaluate", str(run_copy)], 2, "evaluation.json: is a folder")
+
+
+def test_an_output_that_lacks_a_letter_loses_that_letter_alone(run_copy):
+    command = [sys.executable, "-m", "undiffuse", "evaluate", str(run_copy), "-n", "20", "--metrics", "kid"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "\\xb1" in done.stdout and (run_copy / "evaluation.json").exists()
+
+
+def test_an_output_that_takes_nothing_loses_no_numbers(run_copy):
+    command = [sys.executable, "-m", "undiffuse", "evaluate", str(run_copy), "-n", "20", "--metrics", "kid"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "kid" in json.loads((run_copy / "evaluation.json").read_text())["metrics"]
+
+
+def test_an_interrupt_is_said(monkeypatch, capsys):
+    def interrupted(given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("undiffuse.cli.work.demo", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "undiffuse: interrupted\n"
 
 
 @pytest.mark.filterwarnings("always::undiffuse.measures.MeasureWarning")

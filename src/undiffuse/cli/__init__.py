@@ -3,10 +3,12 @@
 import os
 import sys
 import warnings
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from undiffuse.errors import UndiffuseError
 
+INTERRUPTED = 130  # typer makes it of Ctrl-C
 OUT_OF_MEMORY = "out of memory; take a smaller batch size, picture or network"
 
 
@@ -17,15 +19,18 @@ def main(arguments: list[str] | None = None) -> int:
     from undiffuse.cli.app import app
 
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter loses that letter alone
     try:
-        status = app(args=arguments, standalone_mode=False)
-        return int(status or 0)
+        status = int(app(args=arguments, standalone_mode=False) or 0)
+        return _fail("interrupted", status) if status == INTERRUPTED else status
     except UndiffuseError as error:
         return _fail(str(error), error.exit_code)
     except _click_exception() as error:
         return _fail(error.format_message() or "name a command", 2)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output left; nothing to add
         return 1

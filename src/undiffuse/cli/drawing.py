@@ -13,7 +13,16 @@ from matplotlib.figure import Figure
 
 from undiffuse import images, processes
 from undiffuse.cli import show
-from undiffuse.cli.options import PlotElbo, PlotForward, PlotNoise, PlotReverse, PlotSchedules, PlotScore, Sample
+from undiffuse.cli.options import (
+    PlotElbo,
+    PlotForward,
+    PlotNoise,
+    PlotReverse,
+    PlotSchedules,
+    PlotScore,
+    Sample,
+    listed,
+)
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
@@ -73,7 +82,7 @@ def _writer(out: Path, format: str | None) -> Writer:
 
 def _blocks(given: Sample, pipe: Pipeline) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
     """Indices, uint8 [n, h, w, c] and int64 labels (-1 = none) of one block after the other."""
-    label = _labels(given.label)
+    label = listed(given.label)
     frames = pipe.stream(given.n, given.seed, given.start, label, given.batch_size)
     for rows, frame in show.track("step", frames, pipe.frame_count(given.n, given.start, given.batch_size)):
         if frame.t == 0:
@@ -94,7 +103,7 @@ def _write_npz(out: Path, given: Sample, pipe: Pipeline) -> None:
 def _write_gif(out: Path, given: Sample, pipe: Pipeline) -> None:
     if given.n > MOST_ANIMATED:
         raise UsageError(f"an animation of {given.n} images cannot be seen; take -n {MOST_ANIMATED} or fewer")
-    frames = pipe.frames(given.n, given.seed, given.start, _labels(given.label))
+    frames = pipe.frames(given.n, given.seed, given.start, listed(given.label))
     watched = show.track("step", frames, pipe.frame_count(given.n, batch_size=given.n))
     denoising_gif(out, views.states(pipe, pipe.noise(given.n, given.seed, given.start), watched))
 
@@ -102,7 +111,7 @@ def _write_gif(out: Path, given: Sample, pipe: Pipeline) -> None:
 def _write_folder(out: Path, given: Sample, pipe: Pipeline) -> None:
     """A job that may be stopped and goes on; process 0 speaks for all."""
     processes.warn_if_alone()
-    asked = (given.n, given.seed, given.start, _labels(given.label), given.batch_size, given.format or "png")
+    asked = (given.n, given.seed, given.start, listed(given.label), given.batch_size, given.format or "png")
     with opened(pipe, Request.of(pipe, *asked), out) as job:
         if job.finished and processes.rank() == 0:
             print(f"all {given.n:,} images are there already", file=sys.stderr)
@@ -139,7 +148,7 @@ def plot_reverse(given: PlotReverse) -> None:
     if not 1 <= given.n <= MOST_ROWS:
         raise UsageError(f"-n must lie in 1..{MOST_ROWS}, got {given.n}")
     pipe = Pipeline.load(given.model)
-    frames = show.track("step", pipe.frames(given.n, given.seed, label=_labels(given.label)), pipe.frame_count(given.n))
+    frames = show.track("step", pipe.frames(given.n, given.seed, label=listed(given.label)), pipe.frame_count(given.n))
     _figure(lambda: views.reverse(pipe, pipe.noise(given.n, given.seed), list(frames), given.n), given.out)
 
 
@@ -183,9 +192,3 @@ def _figure(draw: Callable[[], Figure], out: Path) -> None:
     with whole(out) as aside:
         views.save(figure, aside)
     print(out)
-
-
-def _labels(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    return [part.strip() for part in text.split(",")] if text.strip() else []

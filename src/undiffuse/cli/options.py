@@ -154,7 +154,7 @@ class Evaluate:
     guidance: Guidance = None
     sampler: Sampler = None
     steps: SampleSteps = None
-    seed: Seed = 0
+    seed: Annotated[int | None, Option("--seed", help="The first sampling seed (default: 0).")] = None
     repeats: Annotated[
         int | None, Option("--repeats", help="Sampling seeds to average over (default: the model's, mostly 3).")
     ] = None
@@ -163,8 +163,12 @@ class Evaluate:
         Option("--features", help="pixels, pca, classifier, efficientnet or inception (default: the model's)."),
     ] = None
     device: Device = None
-    weights: Weights = "ema"
-    checkpoint: Checkpoint = "last"
+    weights: Annotated[str | None, Option("--weights", metavar="ema|raw", help="Averaged or raw (default: ema).")] = (
+        None
+    )
+    checkpoint: Annotated[
+        str | None, Option("--checkpoint", metavar="STEP|last|best", help="Which checkpoint (default: last).")
+    ] = None
     out: Annotated[
         Path | None,
         Option("--out", metavar="FILE.json", help="Write the numbers here, not into the run and its report."),
@@ -261,3 +265,10 @@ def register(app: Typer, name: str, kind: type[Options], run: Callable[[Options]
     command.__annotations__ = dict(hints)
     command.__doc__ = run.__doc__
     app.command(name)(command)
+
+
+def listed(text: str | None) -> list[str] | None:
+    """The parts of a,b,c."""
+    if text is None:
+        return None
+    return [part.strip() for part in text.split(",")] if text.strip() else []

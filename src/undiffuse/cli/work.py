@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse import config, drawn, evaluation, processes
-from undiffuse.bundled import MODELS, is_bundled, names
+from undiffuse.bundled import is_bundled, located, names
 from undiffuse.cli import show
-from undiffuse.cli.options import Convert, Demo, Evaluate, Train
+from undiffuse.cli.options import Convert, Demo, Evaluate, Train, listed
 from undiffuse.compared import Real, Samples
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion import ode
 from undiffuse.diffusion.bound import BLOCK
-from undiffuse.errors import UsageError
+from undiffuse.errors import UsageError, nearest
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training, tuned
@@ -33,7 +33,8 @@ def demo(given: Demo) -> None:
     _train(training)
     run = training.run
     print("measuring, on new samples", flush=True)
-    _keep(run, *_evaluate_model(training.pipeline(), Evaluate(str(run.path))))
+    result, closest = _evaluate_model(training.pipeline(), Evaluate(str(run.path)))
+    print("\n".join([show.table(result["metrics"]), *_keep(run, result, closest)]), flush=True)
     print(f"\nopen {run.path / 'report.html'} in a browser, or look at {run.samples / 'samples.png'}")
 
 
@@ -91,20 +92,33 @@ def _best(training: Training) -> list[str]:
 def evaluate(given: Evaluate) -> None:
     if given.out is not None and given.out.suffix != ".json":
         raise UsageError(f"{given.out}: evaluate writes .json")
-    if given.out is not None:
-        check_file(given.out)
-    what = MODELS / given.what if given.what in names() and not Path(given.what).exists() else Path(given.what)
-    if (what / "config.yaml").is_file() or is_diffusers(what):
+    what = _located(given.what)
+    is_model = (what / "config.yaml").is_file() or is_diffusers(what)
+    into_run = given.out is None and is_model and not is_bundled(what)
+    if given.out is not None or into_run:
+        check_file(given.out or RunFolder(what).evaluation)
+    if is_model:
         processes.warn_if_alone()
-        pipe = Pipeline.load(what, given.weights, given.checkpoint, given.device or processes.own_device())
+        device = given.device or processes.own_device()
+        pipe = Pipeline.load(what, given.weights or "ema", given.checkpoint or "last", device)
         pipe = pipe.configured(guidance=given.guidance, sampler=given.sampler, steps=given.steps)
-        result, nearest = _evaluate_model(pipe, given)
-        if given.out is None and not is_bundled(what):
-            _keep(RunFolder(what), result, nearest)
+        result, closest = _evaluate_model(pipe, given)
     else:
-        result = _evaluate_files(what, given)
+        result, closest = _evaluate_files(what, given), None
+    places = _keep(RunFolder(what), result, closest) if into_run else []
     if given.out is not None:
         write_text(given.out, json.dumps(result, indent=1))
+        places = [f"numbers: {given.out}"]
+    print("\n".join([show.table(result["metrics"]), *places]), flush=True)
+
+
+def _located(what: str) -> Path:
+    """A model's folder, or pictures."""
+    if what in names():
+        return located(what)
+    if not what.strip() or not Path(what).exists():
+        raise UsageError(f"{what or 'an empty name'}: no such model or pictures; {nearest(what, names())}")
+    return Path(what)
 
 
 def convert(given: Convert) -> None:
@@ -114,18 +128,21 @@ def convert(given: Convert) -> None:
     print(given.out)
 
 
-def _keep(run: RunFolder, result: dict[str, Any], nearest: evaluation.Neighbours | None) -> None:
-    """The run's own numbers: in its folder and in its report."""
-    write_text(run.evaluation, json.dumps(result, indent=1))
-    if not is_diffusers(run.path):
-        write_neighbours(run, nearest)
-        print(f"numbers: {run.evaluation}\nreport: {write_report(run.path)}", flush=True)
+def _keep(run: RunFolder, result: dict[str, Any], closest: evaluation.Neighbours | None) -> list[str]:
+    """The run's own numbers: in its folder and in its report. Where they are, in words."""
+    before = run.keep_evaluation(json.dumps(result, indent=1))
+    said = [f"numbers: {run.evaluation}"] + ([] if before is None else [f"numbers before: {before}"])
+    if is_diffusers(run.path):
+        return said
+    write_neighbours(run, closest)
+    return [*said, f"report: {write_report(run.path)}"]
 
 
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], evaluation.Neighbours | None]:
-    data = processes.one_first(lambda: evaluation.real_images(pipe, given.data))
-    label = _classes(given.label, pipe, data)
-    data = data if label is None else data.restricted(label)
+    everything = processes.one_first(lambda: evaluation.real_images(pipe, given.data))
+    label = _classes(given.label, pipe, everything)
+    data = everything if label is None else everything.restricted(label)
+    scored = everything if label is None else everything.scored(label)
     said = pipe.config.evaluate
     n = (said.n or evaluation.default_count(data)) if given.n is None else given.n
     names = evaluation.chosen(given.metrics, len(data.class_names) if pipe.class_names else 0, True, data, n)
@@ -136,30 +153,29 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
     repeats = said.repeats if given.repeats is None else given.repeats
     if n < 2 or repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {repeats}")
-    real = Real.of(data, given.features or said.features)
-    seeds = range(given.seed, given.seed + repeats)
+    real = Real.of(data, said.features if given.features is None else given.features)
+    first = given.seed or 0
+    seeds = range(first, first + repeats)
     samples: AbstractContextManager[list[Samples]] = nullcontext([])
     if of_samples:
         samples = drawn.of_model(pipe, n, seeds, data.levels, label, show.drawing)
     with samples as sets:
         if processes.rank():  # process 0 measures what all have drawn
             raise SystemExit
-        protocol = evaluation.model_protocol(pipe, seeds, given.weights, given.checkpoint)
+        protocol = evaluation.model_protocol(pipe, seeds, given.weights or "ema", given.checkpoint or "last")
         protocol |= {} if label is None else {"classes": list(data.class_names)}
         result = evaluation.measure(sets, real, of_samples, protocol)
         for name in names:
             if name in evaluation.LIKELIHOODS:
-                estimate, parts = _likelihood(name, pipe, data, given)
+                estimate, parts = _likelihood(name, pipe, scored, given)
                 result["metrics"][name], result["protocol"][name] = estimate.as_dict(), parts
-        print(show.table(result["metrics"]), flush=True)
         return result, evaluation.neighbours(sets, real, result)
 
 
 def _classes(text: str | None, pipe: Pipeline, data: Dataset) -> list[str] | None:
     """The classes asked for, by their names in the data's order."""
-    if text is None:
+    if (names := listed(text)) is None:
         return None
-    names = [part.strip() for part in text.split(",") if part.strip()]
     indices = pipe.labels(range(len(names)), names)
     assert indices is not None  # or labels.of_rows has refused
     return [data.class_names[index] for index in sorted(set(indices.tolist()))]
@@ -183,20 +199,20 @@ def _likelihood(name: str, pipe: Pipeline, data: Dataset, given: Evaluate) -> tu
         watch = functools.partial(
             show.track, "term of the bound", total=-(-count // BLOCK) * (given.times or pipe.process.T)
         )
-        return evaluation.likelihood(pipe, data, given.times, given.seed, watch)
+        return evaluation.likelihood(pipe, data, given.times, given.seed or 0, watch)
     total = -(-count // ode.BLOCK) * evaluation.ODE_STEPS  # then the same again with half as many
     watch = functools.partial(show.track, "step of the ODE", total=total)
     return evaluation.ode_likelihood(
-        pipe, data, "noise" if given.dequantise is None else given.dequantise, given.seed, watch
+        pipe, data, "noise" if given.dequantise is None else given.dequantise, given.seed or 0, watch
     )
 
 
 def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
-    if not path.exists():
-        raise UsageError(f"{path}: no such model or pictures")
+    if not path.is_dir() and path.suffix.lower() != ".npz":
+        raise UsageError(f"{path}: cannot read pictures from this; give a model, an .npz or a folder of PNG files")
     if given.data is None:
         raise UsageError("say which real images to compare with, for example: --data digits")
-    for name in ("n", "repeats", "label", "guidance", "sampler", "steps"):
+    for name in ("n", "repeats", "label", "guidance", "sampler", "steps", "seed", "weights", "checkpoint", "device"):
         if getattr(given, name) is not None:
             raise UsageError(f"{'-' * (1 + (name != 'n'))}{name} is for a model, these are pictures; leave it out")
     data = load(given.data)
@@ -204,7 +220,5 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
     classes = 0 if samples.labels is None else len(set(samples.labels.tolist()))
     names = evaluation.chosen(given.metrics, classes, False, data, len(samples.images))
     _check_likelihood(given, names, None)
-    real = Real.of(data, given.features or "pixels")
-    result = evaluation.measure([samples], real, names, {"images": path.name})
-    print(show.table(result["metrics"]))
-    return result
+    real = Real.of(data, "pixels" if given.features is None else given.features)
+    return evaluation.measure([samples], real, names, {"images": path.name})

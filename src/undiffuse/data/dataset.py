@@ -72,6 +72,11 @@ class Dataset:
             raise UsageError(f"data.classes: no train picture of {', '.join(found.class_names)}")
         return found
 
+    def scored(self, classes: Sequence[str]) -> "Dataset":
+        """With the held-out images of these classes alone, under the indices that a model of all classes knows."""
+        kept = torch.tensor([_class_index(self.class_names, name) for name in classes])
+        return replace(self, held_out=self.held_out.chosen(torch.isin(self.held_out.labels, kept).nonzero()[:, 0]))
+
     def only(self, kept: Sequence[int]) -> "Dataset":
         """The classes of these indices, ascending, re-indexed 0.."""
         names = tuple(self.class_names[index] for index in kept)

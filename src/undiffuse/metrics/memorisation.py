@@ -44,9 +44,10 @@ def split_error(train: Nearest, held_out: Nearest, N: int, M: int) -> float:
     """Standard deviation of `share_nearer` over all ways to hold out M of the N + M real images, for these samples.
 
     With m_j the share of samples whose nearest of all real images is j, L = N + M and p = N / L, the share is the sum
-    of m_j over the train images, which are drawn without replacement, so var = p (1 - p) (sum m_j^2 - 1 / L) L / (L - 1)
-    (Cochran 1977, theorem 2.2). It is what chance makes of samples that know nothing of the split: larger than the
-    binomial p (1 - p) / n where many samples have the same nearest image. (Ties are given to train images.)
+    of m_j over the train images, which are drawn without replacement, so that its variance is
+    p (1 - p) (sum m_j^2 - 1 / L) L / (L - 1) (Cochran 1977, theorem 2.2): what chance makes of samples that know
+    nothing of the split. It is larger than the binomial p (1 - p) / n where many samples have the same nearest image.
+    (Here ties are given to train images.)
     """
     total = N + M
     row = np.where(train.squared <= held_out.squared, train.row, N + held_out.row)

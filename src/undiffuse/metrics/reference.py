@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -28,16 +29,17 @@ def kept(key: str, make: Callable[[], Rows]) -> Rows:
             features = file.get_tensor("features")
             if file.metadata() == _about(key, features):
                 return features
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, TypeError, ValueError):  # the last two: not numbers that numpy knows
         pass
     features = np.ascontiguousarray(make())
+    aside = path.with_suffix(f".{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")
         save_file({"features": features}, aside, _about(key, features))
         aside.replace(path)
-    except OSError:
-        pass  # the next call makes them again, no more is lost
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)  # the next call makes them again, no more is lost
     return features
 
 

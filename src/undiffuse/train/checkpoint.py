@@ -115,11 +115,15 @@ def check_whole(checkpoint: Path) -> None:
         try:
             with safe_open(path, "pt"):
                 pass
-            changed = path.name in said and digest(path) != said[path.name]
+            check_unchanged(path, said)
         except (OSError, SafetensorError) as error:
             raise Damaged(f"{path}: missing or truncated ({_line(error)})") from error
-        if changed:
-            raise Damaged(f"{path}: not as it was written")
+
+
+def check_unchanged(path: Path, digests: dict[str, str]) -> None:
+    """Raises Damaged if a file is not what its digest is of, if there is one."""
+    if path.name in digests and digest(path) != digests[path.name]:
+        raise Damaged(f"{path}: not as it was written; copy it again, or take another checkpoint")
 
 
 def load_state(checkpoint: Path) -> dict[str, Any]:
@@ -174,7 +178,8 @@ def load_tensors(checkpoint: Path, name: str) -> Tensors:
     """One group of tensors, on the CPU."""
     path = checkpoint / f"{name}.safetensors"
     if not path.exists():
-        raise UndiffuseError(f"{checkpoint}: has no {path.name}; copy it again, or put its own config.yaml back")
+        there = ", ".join(sorted(other.stem for other in checkpoint.glob("*.safetensors"))) or "no weights"
+        raise UndiffuseError(f"{checkpoint}: has no {path.name}, but {there}; take those, or copy the folder again")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
