@@ -3,6 +3,7 @@
 Only what is agreed upon goes through gloo; images never do, so this is the same on CPUs and GPUs.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ def agreed(make: Callable[[], Made]) -> Made:
         return make()
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=FOR_EVER)
+        atexit.register(_part)
     shared: list[tuple[Made | None, int]] = [(None, 1)]
     try:
         if rank() == 0:
@@ -70,6 +72,12 @@ def agreed(make: Callable[[], Made]) -> Made:
     if status:
         raise SystemExit(status)
     return made  # type: ignore[return-value]
+
+
+def _part() -> None:
+    """Before Python itself ends: a thread of gloo that sees another process leave then would abort this one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def one_first(make: Callable[[], Made]) -> Made:
