@@ -6,6 +6,7 @@ Run: python benchmarks/bundle.py RUN NAME        (writes src/undiffuse/models/NA
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +24,9 @@ def main() -> None:
     given = parser.parse_args()
     aside = MODELS / f".{given.name}"
     shutil.rmtree(aside, ignore_errors=True)
-    Pipeline.load(given.run, device="cpu").fit().save(aside)
+    pipe = Pipeline.load(given.run, device="cpu").fit()
+    source = Path(pipe.config.data.source).name  # not where it lay on this machine
+    replace(pipe, config=pipe.config.replaced({"data.source": source})).save(aside)
     (weights,) = aside.glob("checkpoints/*/ema.safetensors")
     halves = {name: value.to(torch.float16) for name, value in load_file(weights).items()}
     save_file(halves, weights)
