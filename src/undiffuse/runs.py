@@ -123,7 +123,7 @@ def check_writable(folder: Path) -> None:
     probe = folder / ".undiffuse-probe"
     try:
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of this command may have been faster
     except OSError as error:
         raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 
