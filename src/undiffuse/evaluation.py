@@ -224,7 +224,8 @@ def measure(sets: Sequence[Samples], real: Real, names: Iterable[str], protocol:
 def _warn_of_few_to_train_on(n: int, data: Dataset, names: Sequence[str]) -> None:
     """Where the samples are more, like is not compared with like."""
     spoilt = [name for name in ("frechet", "train_on_generated") if name in names]
-    if n > len(data.train) and spoilt:
+    rounded_up = len(data.train) + len(data.class_names)  # as the default is, to equal numbers of each class
+    if n > rounded_up and spoilt:
         warnings.warn(
             f"{n:,} samples beside {len(data.train):,} real images, all there are to train on: {' and '.join(spoilt)} "
             f"depend on how many there are, so for the column of real images take -n {len(data.train)}",
