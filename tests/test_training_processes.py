@@ -89,6 +89,19 @@ def test_several_processes_train_as_one_and_resume_on_any_number(recipe, tmp_pat
 
 
 @pytest.mark.slow
+def test_two_processes_train_as_one_by_muon(tmp_path):
+    """Its turning of each matrix is of the averaged gradient, the same on both; two resume to the same bits."""
+    config = tiny.config(**STEPS, train__optimizer="muon")
+    (tmp_path / "t.yaml").write_text(config.as_yaml())
+    tiny.trained(tmp_path / "one", **STEPS, train__optimizer="muon")
+    trained(tmp_path, 2, "t.yaml", "--out", "two")
+    assert_same_course(tmp_path / "two", tmp_path / "one")
+    run = tiny.without_later_checkpoints(tmp_path / "two", 10, tmp_path / "resumed")
+    trained(tmp_path, 2, "--resume", "--out", str(run))
+    assert tiny.weights(run, 20) == tiny.weights(tmp_path / "two", 20)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shard", [False, True])
 def test_one_process_goes_on_with_what_it_began_on_two(recipe, tmp_path, shard):
     """And two with what one began."""

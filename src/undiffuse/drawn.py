@@ -2,7 +2,6 @@
 and be shared by processes. They vanish once they are measured: other code may draw others.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from undiffuse import __version__, processes
+from undiffuse import __version__, places, processes
 from undiffuse.compared import OfLevels, Samples
 from undiffuse.data.written import read_images
 from undiffuse.errors import UndiffuseError
@@ -24,7 +23,7 @@ from undiffuse.shards import FORMATS
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse" / "samples"
+    return places.user_cache() / "samples"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from undiffuse import places
 from undiffuse.data.decode import decoded
 from undiffuse.data.fit import shaped
 from undiffuse.data.sources.base import Item, Source, natural
@@ -54,7 +55,7 @@ class Prepared:
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse" / "data"
+    return places.user_cache() / "data"
 
 
 def opened(source: Source, spec: DataSpec, watch: Watch = iter) -> tuple[Tensor, Prepared]:

@@ -10,11 +10,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from undiffuse import places
 from undiffuse.metrics.base import Rows
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse" / "statistics"
+    return places.user_cache() / "statistics"
 
 
 def kept(key: str, make: Callable[[], Rows]) -> Rows:

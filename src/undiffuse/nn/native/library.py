@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+from undiffuse import places
+
 FOLDER = Path(__file__).parent
 SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c")
 HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h")
@@ -145,7 +147,7 @@ def _compile(compiler: str, runtime: Path, tuning: tuple[tuple[str, ...], ...], 
 
 def cache_folder() -> Path:
     """The user's cache, made private: what lies there is run."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
+    folder = places.user_cache()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
         raise RuntimeError(f"{folder} belongs to, or can be written by, another user: chmod go-w it")
