@@ -106,12 +106,18 @@ def tables(found: dict[str, Found]) -> str:
                 f"| {title} | {values} | {quantity(columns[0][name]['floor'], columns[0][name]['stderr'])[0]} |"
             )
     guided, many, bits = (found[what]["metrics"] for what in ("guidance 2", "1000 steps", "bits"))
+    copies = ", ".join(
+        str(found[f"{k} steps"]["protocol"]["memorisation"]["exact copies of train images"]) for k in STEPS
+    )
+    drawn_by = f"{said_of['sampler'].upper()}, eta {said_of['eta']:g}, guidance {said_of['guidance']:g}, seed 0"
     also = ", ".join(f"{TITLES[name].lower()} {said(guided[name])}" for name in guided)
     return "\n".join(
         [
             *lines,
             "",
+            f"- Drawn by {drawn_by}. Features: {said_of['features']}.",
             f"- Precision, recall, density, coverage: {said_of['precision']['images a side']:,} images a side.",
+            f"- Exact copies of train images among the samples: {copies}.",
             f"- Guidance 2, {GUIDED:,} samples: {also}.",
             f"- 1000 steps, {FEW} samples: KID {said(many['kid'])} (as many real ones: {many['kid']['floor']:.2g}).",
             f"- {said(bits['bpd'])} bits per dimension of the held-out images ({terms(found['bits'])}).",
