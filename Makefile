@@ -63,7 +63,7 @@ bench: $(BENCH)/.peers
 	$(BENCH)/bin/python benchmarks/overhead.py
 	$(BENCH)/bin/python benchmarks/unet.py
 
-# The figures in the bundled models' cards; Fashion-MNIST must be installed (docs/data.md).
+# The figures in the bundled models' cards; Fashion-MNIST must be installed, and the emojis' .tgz lie here (docs/data.md).
 reproduce-cards: $(VENV)/.dev
 	$(BIN)/python benchmarks/cards.py
 

