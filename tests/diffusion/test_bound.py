@@ -98,17 +98,24 @@ class Even(Generator):
 
 
 @pytest.mark.parametrize(("T", "count"), [(20, 7), (20, 19), (20, 1), (1000, 300), (3, 2)])
-def test_times_are_stratified_and_every_t_is_drawn_count_over_T_times(T, count):
+def test_times_are_stratified_and_every_t_of_a_part_is_drawn_alike_often(T, count):
     n = 6 * T
-    seen = np.zeros(T + 1)
+    ends = bound.parts(T, count)
     for k in range(count):
         t = bound._times(T, k, count, Even((np.random.default_rng(0),) * n))
-        assert (t == np.floor(t)).all()
-        assert t.min() >= math.floor(k * T / count) + 1
-        assert t.max() <= math.ceil((k + 1) * T / count)
-        seen += np.bincount(t.astype(int), minlength=T + 1) / n
-    assert seen[0] == 0
-    assert seen[1:] == pytest.approx(count / T, abs=2 * count / n)
+        seen = np.bincount(t.astype(int), minlength=T + 1) / n
+        inside = np.arange(ends[k] + 1, ends[k + 1] + 1)
+        assert seen[inside] == pytest.approx(1 / len(inside), abs=2 / n)
+        assert seen.sum() == pytest.approx(seen[inside].sum(), abs=1e-12)
+
+
+@pytest.mark.parametrize("T", [1, 2, 10, 49, 1000])
+def test_parts_cover_all_times_and_grow(T):
+    for count in range(1, T + 1):
+        ends = bound.parts(T, count)
+        assert (ends[0], ends[-1], len(ends)) == (0, T, count + 1)
+        assert (np.diff(ends) >= 1).all()
+    assert bound.parts(1000, 20).tolist()[:10] == [0, 1, 2, 3, 4, 6, 8, 11, 16, 22]
 
 
 def test_a_time_never_passes_T():
@@ -121,13 +128,14 @@ def test_a_time_never_passes_T():
             assert bound._times(T, count - 1, count, Last((np.random.default_rng(0),))) == T
 
 
-def test_the_total_weighs_a_part_of_the_times_by_T_over_K():
+def test_the_total_weighs_each_term_by_the_times_it_stands_for():
     terms, more = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.zeros(2, 2)
     found = Bits(10, torch.tensor([0.25, 0.5]), more, terms, more, more)
-    assert found.total.tolist() == [0.25 + 5 * 3, 0.5 + 5 * 8]
+    assert bound.parts(10, 2).tolist() == [0, 3, 10]
+    assert found.total.tolist() == [0.25 + 3 * 1 + 7 * 2, 0.5 + 3 * 3 + 7 * 5]
     mean, error = found.mean()
-    assert mean == (15.25 + 40.5) / 2
-    assert error == near((40.5 - 15.25) / 2, 1e-12)  # std = |a - b| / sqrt(2), over sqrt(2)
+    assert mean == (17.25 + 44.5) / 2
+    assert error == near((44.5 - 17.25) / 2, 1e-12)  # std = |a - b| / sqrt(2), over sqrt(2)
 
 
 def test_the_standard_error_is_that_of_the_sample():

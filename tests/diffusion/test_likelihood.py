@@ -13,6 +13,7 @@ from laws import NAMES, Data, refused, schedule
 from scipy.stats import norm
 
 import undiffuse as ud
+from undiffuse.diffusion import bound
 from undiffuse.diffusion.bound import estimated
 from undiffuse.diffusion.likelihood import bound_term, discretised, log_interval, prior_term
 from undiffuse.diffusion.losses import VLB, Hybrid, Simple
@@ -347,6 +348,20 @@ def test_a_part_of_the_times_estimates_the_same_sum():
     assert part.t.unique().numel() > 90
     assert a == pytest.approx(b, abs=4 * math.hypot(error_a, error_b))
     assert error_b > error_a
+
+
+def test_parts_that_grow_err_less_than_equal_ones(monkeypatch):
+    """The error of one draw of seven times, over data alike, on the terms of a mixture's exact denoiser."""
+    mixture, _ = LAWS["a mixture of Gaussians"]
+    process = Process(schedule("cosine", 100), variance="large")
+    x0 = torch.from_numpy(mixture.draw(1))[:, None].expand(2000, 1).contiguous()
+
+    def spread():
+        return float(estimated(process, lambda rows: mixture.denoiser(process), x0, None, 7).total.std())
+
+    growing = spread()
+    monkeypatch.setattr(bound, "parts", lambda T, count: np.arange(count + 1) * T // count)
+    assert growing < 0.7 * spread()
 
 
 def test_what_cannot_be_scored_is_refused():
