@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from undiffuse import compared, evaluation, images, measures
+import made
+from undiffuse import build, compared, evaluation, images, measures
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.measures import Real, Samples
@@ -318,6 +319,12 @@ def by_class(samples, judged, names=("label_accuracy", "kid")):
     return evaluation.measure([samples], judged, names, {}).get("per_class", {})
 
 
+@pytest.mark.parametrize(("name", "said"), [("FID", "frechet with --features inception"), ("is", "inception_score")])
+def test_names_that_others_use_are_told_ours(data, name, said):
+    with pytest.raises(UsageError, match=said):
+        evaluation.chosen(name, 10, True, data)
+
+
 def test_the_label_accuracies_of_the_classes_make_up_that_of_all(data, judged):
     wrong = data.train.labels.clone()
     wrong[::7] = (wrong[::7] + 1) % 10
@@ -477,6 +484,26 @@ def test_other_pictures_than_the_model_was_trained_on_are_said(tiny_pipe):
         warnings.simplefilter("error")
         evaluation.real_images(tiny_pipe, None)
         evaluation.real_images(changed, "digits")  # asked for
+
+
+def test_a_models_own_data_in_another_place_are_read_by_its_own_choice(tiny_pipe, tmp_path):
+    """Its selection and its labels hold for a source of the same name, and not for another."""
+    for kept in ("cat", "dog"):
+        for size in ("8", "16"):
+            (tmp_path / "a" / "pics" / size / kept).mkdir(parents=True)
+            for i, x in enumerate(made.pictures(6, seed=len(kept))):
+                (tmp_path / "a" / "pics" / size / kept / f"{i}.png").write_bytes(made.png(x))
+    own = {"data.source": str(tmp_path / "a" / "pics"), "data.select": "8/*", "data.levels": None, "data.shape": None}
+    config = tiny_pipe.config.replaced(own | {"data.content": None, "data.classes": None})
+    pipe = replace(tiny_pipe, config=build.resolved(config, build.dataset(config)))
+    assert len(evaluation.real_images(pipe, None).train) == 10
+    (tmp_path / "a").rename(tmp_path / "b")
+    with pytest.raises(UsageError, match=r"no such file or folder.* or say where its pictures are with --data"):
+        evaluation.real_images(pipe, None)
+    assert len(evaluation.real_images(pipe, str(tmp_path / "b" / "pics")).train) == 10
+    (tmp_path / "b" / "pics").rename(tmp_path / "b" / "others")
+    with pytest.raises(UsageError, match="its classes are 8, 16"):
+        evaluation.real_images(pipe, str(tmp_path / "b" / "others"))
 
 
 def test_class_names_in_a_message_are_few_or_none():

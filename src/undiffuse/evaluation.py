@@ -29,6 +29,12 @@ Watch = Callable[[Iterator[Any]], Iterable[Any]]
 
 DEFAULT = tuple(name for name in METRICS if name != "inception_score")  # which label_accuracy says better
 LIKELIHOODS = ("bpd", "bpd_ode")  # measures of the model itself, not of its samples
+ALIASES = {
+    "fid": "FID is frechet with --features inception",
+    "fd": "the Frechet distance is frechet",
+    "is": "the Inception Score is inception_score",
+    "nll": "bits per dimension are bpd and bpd_ode",
+}
 
 
 def chosen(names: str | None, classes: int, model: bool, data: Dataset, n: int = MOST) -> list[str]:
@@ -44,7 +50,7 @@ def chosen(names: str | None, classes: int, model: bool, data: Dataset, n: int =
     wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in wanted:
         if name not in known:
-            raise UsageError(f"unknown metric '{name}'; {nearest(name, known)}")
+            raise UsageError(f"unknown metric '{name}'; {ALIASES.get(name.lower()) or nearest(name, known)}")
     if not wanted:
         raise UsageError(f"an empty list of metrics; known: {', '.join(known)}")
     for name in LIKELIHOODS:
@@ -118,7 +124,10 @@ def real_images(pipe: Pipeline, source: str | None) -> Dataset:
     """The model's own data set, or another of the same shape."""
     if source is None and _is_imported(pipe):
         raise UsageError("say which real images to compare this model with, for example: --data digits")
-    data = build.dataset(pipe.config) if source is None else _prepared_alike(pipe, source)
+    try:
+        data = build.dataset(pipe.config) if source is None else _prepared_alike(pipe, source)
+    except UsageError as error:
+        raise UsageError(f"{error}" + ("" if source else "; or say where its pictures are with --data")) from None
     if source is None and not build.is_same_data(pipe.config, data):
         warnings.warn(
             f"the pictures of {data.name} are not those that this model was trained on: 'held out' and memorisation "
@@ -139,10 +148,13 @@ def real_images(pipe: Pipeline, source: str | None) -> Dataset:
 
 
 def _prepared_alike(pipe: Pipeline, source: str) -> Dataset:
-    """Another source by the model's own policy: size, channels, background and what to do with bad pictures."""
+    """Another source by the model's own policy: size, channels, background and what to do with bad pictures; a file or
+    folder named as the model's own, so the same in another place, also by its choice of pictures and labels.
+    """
     if _is_imported(pipe):
         return load(source)
-    facts = ("levels", "shape", "classes", "content", "select", "labels", "label_key", "limit")
+    own = Path(source).name == Path(pipe.config.data.source).name
+    facts = ("levels", "shape", "classes", "content", *(() if own else ("select", "labels", "label_key", "limit")))
     return build.dataset(pipe.config.replaced({f"data.{key}": None for key in facts} | {"data.source": source}))
 
 

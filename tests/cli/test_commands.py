@@ -194,7 +194,9 @@ def test_evaluate_keeps_its_numbers_in_the_run_and_renews_the_report(command, ru
     neighbours = run_copy / "samples" / "neighbours.png"
     assert base64.b64encode(neighbours.read_bytes()).decode() in report
     status, _, _ = command("evaluate", run_copy, "-n", "20", "--repeats", "1", "--metrics", "kid")
-    assert status == 0 and not neighbours.exists()  # numbers and pictures of one evaluation, not of two
+    assert status == 0 and neighbours.exists()
+    report = (run_copy / "report.html").read_text()
+    assert "Nearer to training pictures" in report and "Measured earlier (evaluation-1.json)" in report
 
 
 def test_a_diffusers_folder_is_evaluated_and_not_resumed(command, run_copy, tmp_path):

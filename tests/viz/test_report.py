@@ -177,6 +177,21 @@ def test_quality_without_a_number_is_no_best_step(run):
     assert "Distance there 0.5" in page(run).text
 
 
+def test_what_was_measured_only_earlier_stays_and_says_so(run):
+    """Of two evaluations before the last, the newer one's numbers; their protocols where something is from them."""
+    (run / "evaluation.json").rename(run / "evaluation-2.json")
+    one = {"value": 3.25, "stderr": 0.02, "floor": None, "unit": "bits per dimension", "n": 9}
+    frechet = {"frechet": {"value": 77.0, "stderr": None, "floor": None, "unit": "", "n": 3}}
+    (run / "evaluation-1.json").write_text(json.dumps({"metrics": frechet, "protocol": {"held_out": 12345}}))
+    (run / "evaluation.json").write_text(json.dumps({"metrics": {"bpd": one}, "protocol": {"held_out": 9}}))
+    text = page(run).text
+    assert text.index("3.250 ± 0.020") < text.index("1.842 ± 0.051 pixel units")
+    assert "From 1,797 pictures. Measured earlier (evaluation-2.json)." in text
+    assert "From 9 pictures." in text and "From 9 pictures. Measured" not in text
+    assert "Class by class" in text and "evaluation-2 held_out 360" in text
+    assert "77" not in text.split("How it was measured")[0] and "12345" not in text
+
+
 def test_a_run_of_before_there_was_more_shows_what_it_has(run):
     """An evaluation without classes, no curve of quality and no neighbours."""
     old = {key: value for key, value in EVALUATION.items() if key != "per_class"}

@@ -8,14 +8,16 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 from typer import Argument, Option, Typer
 
-Model = Annotated[str, Argument(metavar="MODEL", help="A run folder, a diffusers folder, or a bundled model.")]
+Model = Annotated[
+    str, Argument(metavar="MODEL", help="A run folder, a diffusers folder, or digits, fashion-mnist, emoji.")
+]
 Out = Annotated[Path | None, Option("--out", help="A new folder (default: runs/NAME, then runs/NAME-2 ...).")]
 Png = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
 Label = Annotated[str | None, Option("--label", help="A class name or index, or several, over and over: a,b,c.")]
 Seed = Annotated[int, Option("--seed", help="Image i of a seed is always the same.")]
 Device = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one).")]
-Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw.")]
-Checkpoint = Annotated[str, Option("--checkpoint", metavar="STEP|last", help="Which checkpoint.")]
+Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw; a further average: ema-0.9999.")]
+Checkpoint = Annotated[str, Option("--checkpoint", metavar="STEP|last|best", help="Which checkpoint.")]
 Guidance = Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")]
 Sampler = Annotated[str | None, Option("--sampler", help="ddim, dpmpp_2m, unipc, heun ... (docs/samplers.md).")]
 SampleSteps = Annotated[
@@ -35,7 +37,10 @@ class Demo:
 
 @dataclass(frozen=True)
 class Train:
-    recipe: Annotated[str | None, Argument(metavar="RECIPE|FILE.yaml", help="digits, or a file.")] = None
+    recipe: Annotated[
+        str | None,
+        Argument(metavar="RECIPE|FILE.yaml", help="digits, fashion-mnist, mnist, cifar10, emoji, folder, or a file."),
+    ] = None
     out: Out = None
     sets: Annotated[list[str] | None, Option("--set", metavar="a.b=c", help="Change a key of the recipe.")] = None
     model: Annotated[
@@ -133,7 +138,10 @@ class Edit:
 class Evaluate:
     what: Annotated[
         str,
-        Argument(metavar="MODEL|IMAGES", help="A run folder, a diffusers folder, an .npz or a folder of PNG files."),
+        Argument(
+            metavar="MODEL|IMAGES",
+            help="A run folder or another MODEL, an .npz or a folder of PNG files.",
+        ),
     ]
     n: Annotated[
         int | None,
@@ -163,9 +171,9 @@ class Evaluate:
         Option("--features", help="pixels, pca, classifier, efficientnet or inception (default: the model's)."),
     ] = None
     device: Device = None
-    weights: Annotated[str | None, Option("--weights", metavar="ema|raw", help="Averaged or raw (default: ema).")] = (
-        None
-    )
+    weights: Annotated[
+        str | None, Option("--weights", metavar="ema|raw", help="Averaged, raw, or as ema-0.9999 (default: ema).")
+    ] = None
     checkpoint: Annotated[
         str | None, Option("--checkpoint", metavar="STEP|last|best", help="Which checkpoint (default: last).")
     ] = None

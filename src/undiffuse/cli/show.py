@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from undiffuse import processes
 from undiffuse.sampling import Job
+from undiffuse.viz.values import quantity
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 5.0
@@ -82,12 +83,12 @@ def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
             yield item
 
 
-def drawing(job: Job) -> None:
+def drawing(job: Job, what: str = "image") -> None:
     """Have a job drawn, showing how many images there are; process 0 speaks for all."""
     if processes.rank() or job.finished:
         job.run()
         return
-    with progress("image", job.request.n, job.done) as tell:
+    with progress(what, job.request.n, job.done) as tell:
         job.run(lambda done: tell(done, tell.rate(done, "images")))
 
 
@@ -97,7 +98,7 @@ def counted(what: str, items: Iterable[Item]) -> Iterator[Item]:
     for done, item in enumerate(items, 1):
         if time.monotonic() - spoke > SECONDS_BETWEEN_LINES:
             spoke = time.monotonic()
-            print(f"{what}: {done:,}  {done / (spoke - began):,.0f} a second", file=sys.stderr, flush=True)
+            print(f"{what}: {done:,}  {done / (spoke - began):,.3g} a second", file=sys.stderr, flush=True)
         yield item
 
 
@@ -114,8 +115,8 @@ def table(metrics: dict[str, dict[str, Any]]) -> str:
     """Measures as aligned text: value ± stderr, what real images score, unit, n."""
     rows = [("measure", "value", "real images", "unit", "n")]
     for name, m in metrics.items():
-        value = f"{m['value']:.4g}" + (f" ± {m['stderr']:.2g}" if m["stderr"] is not None else "")
-        floor = "" if m["floor"] is None else f"{m['floor']:.4g}"
+        value = " ± ".join(part for part in quantity(m["value"], m["stderr"]) if part)
+        floor = "" if m["floor"] is None else quantity(m["floor"], None, m["stderr"])[0]
         rows.append((name, value, floor, m["unit"], str(m["n"])))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(

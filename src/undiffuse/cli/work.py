@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion import ode
 from undiffuse.diffusion.bound import BLOCK
-from undiffuse.errors import UsageError, nearest
+from undiffuse.errors import Interrupted, UsageError, nearest
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training, tuned
@@ -23,6 +24,7 @@ from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.quality import Quality
 from undiffuse.runs import RunFolder, check_file, check_writable, write_text
+from undiffuse.sampling import Job
 from undiffuse.train.report import Report
 from undiffuse.viz.report import write_report
 from undiffuse.viz.views import write_neighbours, write_views
@@ -30,8 +32,11 @@ from undiffuse.viz.views import write_neighbours, write_views
 
 def demo(given: Demo) -> None:
     training = _started(config.load("digits"), given.out, "demo")
-    _train(training)
     run = training.run
+    try:
+        _train(training)
+    except Interrupted as stop:
+        raise Interrupted(f"{stop}, then: undiffuse evaluate {run.path}") from None
     print("measuring, on new samples", flush=True)
     result, closest = _evaluate_model(training.pipeline(), Evaluate(str(run.path)))
     print("\n".join([show.table(result["metrics"]), *_keep(run, result, closest)]), flush=True)
@@ -40,7 +45,14 @@ def demo(given: Demo) -> None:
 
 def train(given: Train) -> None:
     if given.resume and given.out is not None:
-        _train(Training.resume(given.out))
+        training = Training.resume(given.out)
+        if training.trainer.step < training.config.train.steps or not (given.out / "report.html").exists():
+            _train(training)
+        elif training.trainer.team.writes:
+            more = f"undiffuse train --from {given.out} --set train.steps=N"
+            print(
+                f"{given.out} is at the last of its {training.trainer.step} steps; to train its model further: {more}"
+            )
         return
     start = None if given.model is None else Pipeline.load(given.model, device="cpu")
     if given.recipe is not None:
@@ -158,7 +170,7 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
     seeds = range(first, first + repeats)
     samples: AbstractContextManager[list[Samples]] = nullcontext([])
     if of_samples:
-        samples = drawn.of_model(pipe, n, seeds, data.levels, label, show.drawing)
+        samples = drawn.of_model(pipe, n, seeds, data.levels, label, _of_seed)
     with samples as sets:
         if processes.rank():  # process 0 measures what all have drawn
             raise SystemExit
@@ -170,6 +182,10 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
                 estimate, parts = _likelihood(name, pipe, scored, given)
                 result["metrics"][name], result["protocol"][name] = estimate.as_dict(), parts
         return result, evaluation.neighbours(sets, real, result)
+
+
+def _of_seed(job: Job) -> None:
+    show.drawing(job, f"seed {job.request.seed}: image")
 
 
 def _classes(text: str | None, pipe: Pipeline, data: Dataset) -> list[str] | None:
@@ -200,10 +216,15 @@ def _likelihood(name: str, pipe: Pipeline, data: Dataset, given: Evaluate) -> tu
             show.track, "term of the bound", total=-(-count // BLOCK) * (given.times or pipe.process.T)
         )
         return evaluation.likelihood(pipe, data, given.times, given.seed or 0, watch)
-    total = -(-count // ode.BLOCK) * evaluation.ODE_STEPS  # then the same again with half as many
-    watch = functools.partial(show.track, "step of the ODE", total=total)
+    total = -(-count // ode.BLOCK) * evaluation.ODE_STEPS
+    passes = iter((("step of the ODE", total), ("half as many steps, to compare:", total // 2)))
+
+    def each(items: Iterable[Any]) -> Iterable[Any]:
+        what, steps = next(passes)
+        return show.track(what, items, steps)
+
     return evaluation.ode_likelihood(
-        pipe, data, "noise" if given.dequantise is None else given.dequantise, given.seed or 0, watch
+        pipe, data, "noise" if given.dequantise is None else given.dequantise, given.seed or 0, each
     )
 
 

@@ -58,6 +58,8 @@ def _files(folder: Path) -> list[Path]:
     if not pngs and not arrays:
         inside = next((path.name for path in names if path.is_dir()), None)
         hint = f"; is it one of its folders that is meant, such as {inside}?" if inside else ""
+        if any(path.suffix.lower() == ".tar" for path in names):
+            hint = "; tar shards are for training: draw with --format png or npz"
         raise UndiffuseError(f"{folder}: no PNG files here, and no .npz{hint}")
     return pngs or arrays
 

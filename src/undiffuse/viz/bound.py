@@ -53,7 +53,7 @@ def _terms(axes: Axes, bits: Bits) -> None:
     low = np.maximum(mean - 2 * spread, mean / 10)  # a log axis has no room below 0
     axes.fill_between(t, low, mean + 2 * spread, color=style.ACCENT, alpha=0.25, linewidth=0)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=max(mean.min(), mean.max() * 1e-8) / 2)
+    axes.set_ylim(bottom=max(mean[1:].min(initial=mean.max()), mean.max() * 1e-8) / 2)  # L_0, often next to 0, in words
     first, error = mean_and_error(bits.terms[:, 0])
     prior, doubt = mean_and_error(bits.prior)
     axes.text(0.97, 0.95, f"L₀ = {first:.3g} ± {error:.1g}\nL_T = {prior:.3g} ± {doubt:.1g}", transform=axes.transAxes,

@@ -13,18 +13,23 @@ import yaml
 from undiffuse.errors import UndiffuseError
 from undiffuse.viz.plots import QUALITY_COLUMNS, TRAINING_COLUMNS, to_columns
 
+EARLIER = re.compile(r"evaluation-(\d+)\.json")
 STEP_PICTURE = re.compile(r"step_(\d+)\.png")
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of evaluation.json. stderr: its standard error; floor: its reference, the number for real data."""
+    """One number of evaluation.json. stderr: its standard error; floor: its reference, the number for real data.
+
+    file: the earlier evaluation that it is from, if it is not from the last.
+    """
 
     value: float
     stderr: float | None
     floor: float | None
     unit: str
     n: int | None
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,7 @@ def read_run(run: Path) -> RunFolder:
     config = run / "config.yaml"
     if not config.is_file():
         raise UndiffuseError(f"{run}: not a run folder, it has no config.yaml")
-    said = run / "evaluation.json"
-    evaluation = _read_json(said)
+    measures, per_class, protocol = _evaluations(run)
     samples = run / "samples"
     steps = {int(match[1]): path for path in samples.glob("*.png") if (match := STEP_PICTURE.fullmatch(path.name))}
     return RunFolder(
@@ -63,16 +67,35 @@ def read_run(run: Path) -> RunFolder:
         config=_read_yaml(config),
         records=_read_lines(run / "metrics.jsonl", TRAINING_COLUMNS),
         quality=_read_lines(run / "quality.jsonl", QUALITY_COLUMNS),
-        measures=_measures(said, evaluation.get("metrics", {})),
-        per_class={
-            str(name): _measures(said, classes)
-            for name, classes in _mapping(said, evaluation.get("per_class", {})).items()
-        },
-        protocol=flat(_mapping(said, evaluation.get("protocol", {}))),
+        measures=measures,
+        per_class=per_class,
+        protocol=protocol,
         environment=flat(_read_json(run / "environment.json")),
         samples=samples,
         progress=dict(sorted(steps.items())),
     )
+
+
+def _evaluations(run: Path) -> tuple[dict[str, Measure], dict[str, dict[str, Measure]], dict[str, Any]]:
+    """Measures, the same by class, protocol: of evaluation.json, then of the evaluations before it what it has not.
+
+    The protocol of an earlier one stands under its name.
+    """
+    measures: dict[str, Measure] = {}
+    per_class: dict[str, dict[str, Measure]] = {}
+    protocol: dict[str, Any] = {}
+    numbered = {
+        int(match[1]): path for path in run.glob("evaluation-*.json") if (match := EARLIER.fullmatch(path.name))
+    }
+    for path in (run / "evaluation.json", *(numbered[k] for k in sorted(numbered, reverse=True))):
+        found, file = _read_json(path), "" if path.stem == "evaluation" else path.name
+        new = _measures(path, found.get("metrics", {}), file)
+        if not file or new.keys() - measures.keys():
+            protocol |= flat(_mapping(path, found.get("protocol", {})), f"{path.stem}." if file else "")
+        measures |= {name: measure for name, measure in new.items() if name not in measures}
+        for name, classes in _mapping(path, found.get("per_class", {})).items():
+            per_class.setdefault(str(name), _measures(path, classes, file))
+    return measures, per_class, protocol
 
 
 def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -151,7 +174,7 @@ def _is_json(line: str) -> bool:
     return True
 
 
-def _measures(path: Path, metrics: object) -> dict[str, Measure]:
+def _measures(path: Path, metrics: object, file: str) -> dict[str, Measure]:
     measures = {}
     for name, fields in _mapping(path, metrics).items():
         fields = _mapping(path, fields)
@@ -159,7 +182,7 @@ def _measures(path: Path, metrics: object) -> dict[str, Measure]:
         n = _number(path, name, fields.get("n"))
         whole = None if n is None else int(n)
         measures[str(name)] = Measure(
-            math.nan if value is None else value, stderr, floor, str(fields.get("unit") or ""), whole
+            math.nan if value is None else value, stderr, floor, str(fields.get("unit") or ""), whole, file
         )
     return measures
 

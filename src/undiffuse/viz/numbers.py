@@ -35,6 +35,7 @@ def _tile(name: str, measure: Measure) -> str:
         reference = f'<p class="reference">Reference {escape(level)}: {escape(what)}</p>'
     notes = [meaning] if meaning else []
     notes += [f"From {measure.n:,} pictures."] if measure.n is not None else []
+    notes += [f"Measured earlier ({measure.file})."] if measure.file else []
     return (
         f'<article class="card tile"><h3>{escape(title)}{_better(better)}</h3>'
         f'<p class="value">{value} <small>{escape(unit)}</small></p>'
@@ -54,10 +55,11 @@ def _better(way: str) -> str:
 
 
 def _meter(measure: Measure) -> str:
-    """The value as a bar from 0, its reference as a mark across."""
+    """The value as a bar from 0, its reference as a mark across; a share's bar ends at 1."""
     if measure.floor is None or math.isnan(measure.value) or min(measure.value, measure.floor) < 0:
         return ""
-    top = max(measure.value, measure.floor, 0.0) * 1.12 or 1.0
+    share = measure.unit.startswith("share") and max(measure.value, measure.floor) <= 1
+    top = 1.0 if share else max(measure.value, measure.floor, 0.0) * 1.12 or 1.0
     bar, mark = (100 * max(x, 0.0) / top for x in (measure.value, measure.floor))
     return (
         f'<div class="meter" aria-hidden="true"><i style="width:{bar:.1f}%"></i><b style="left:{mark:.1f}%"></b></div>'

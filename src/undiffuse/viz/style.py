@@ -67,11 +67,11 @@ def plain_axis(axes: Axes, top: float) -> None:
 
 
 def log_axis(axes: Axes) -> None:
-    """A logarithmic y axis with plain numbers, at least two of them: even steps, 1-2-5 or decades, by its range."""
+    """A logarithmic y axis with plain numbers, at least two: even steps, or parts of decades, by its range."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    few = MaxNLocator(5) if high / low < 5 else LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,))
-    axes.yaxis.set_major_locator(few)
+    subs = (1, 1.5, 2, 3, 4, 5, 7) if high / low < 20 else (1, 2, 5) if high / low < 200 else (1,)
+    axes.yaxis.set_major_locator(MaxNLocator(5) if high / low < 2 else LogLocator(subs=subs))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())

@@ -49,11 +49,11 @@ def write_views(run: RunFolder, pipe: Pipeline) -> Path:
 
 
 def write_neighbours(run: RunFolder, found: Neighbours | None) -> None:
-    """Draw the samples nearest to training pictures; a picture of an earlier evaluation's goes."""
-    path = run.samples / "neighbours.png"
+    """Draw the samples nearest to training pictures; that of an earlier evaluation stays where this had none, as its
+    numbers do."""
     if found is None:
-        path.unlink(missing_ok=True)
         return
+    path = run.samples / "neighbours.png"
     rows = {
         "in training": (found.train, found.to_train),
         "held out": (found.held_out, found.to_held_out),

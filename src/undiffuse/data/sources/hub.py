@@ -76,7 +76,8 @@ class Hub:
             raise self._failed("read", error) from error
 
     def _failed(self, verb: str, error: Exception) -> UndiffuseError:
-        return UndiffuseError(f"hub:{self.path}: cannot be {verb} ({type(error).__name__}: {in_a_line(error)})")
+        said = f"hub:{self.path}: cannot be {verb} ({type(error).__name__}: {in_a_line(error)})"
+        return UndiffuseError(f"{said}; without the hub, files of it on this machine serve as well: docs/data.md")
 
     def _label_key(self, features: Any) -> str | None:
         if self.spec.label_key is not None:
