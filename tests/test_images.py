@@ -76,7 +76,8 @@ def test_every_picture_stands_in_its_cell(n, columns, c):
 
 def test_sixty_four_squares_make_eight_by_eight_and_tiny_ones_are_enlarged():
     assert images.grid(pictures(64, 8, 8)).shape == (8 * 54 + 6, 8 * 54 + 6, 1)
-    assert images.grid(pictures(4, 64, 64)).shape == (2 * 65 + 1, 2 * 65 + 1, 1)
+    assert images.grid(pictures(4, 64, 64)).shape == (3 * (2 * 65 + 1), 3 * (2 * 65 + 1), 1), "as few are"
+    assert images.grid(pictures(4, 256, 256)).shape == (2 * 257 + 1, 2 * 257 + 1, 1)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------

@@ -28,10 +28,10 @@ def to_levels(x: Float[Tensor, "b c h w"], levels: int = 256) -> UInt8[Tensor, "
 
 
 def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: int | None = None) -> np.ndarray:
-    """Lay [n, h, w, c] uint8 pictures out in rows; tiny ones are enlarged by whole pixels to be seen."""
+    """Lay [n, h, w, c] uint8 pictures out in rows; tiny ones, and few, are enlarged by whole pixels to be seen."""
     n, h, w, c = images.shape
     columns = columns or max(1, round(n**0.5 * (h / w) ** 0.5))
-    scale = scale or max(1, round(48 / max(h, w)))
+    scale = scale or max(1, round(48 / max(h, w)), 480 // (columns * (w + pad)))
     big = images.repeat(scale, axis=1).repeat(scale, axis=2)
     rows = -(-n // columns)
     cell_h, cell_w = big.shape[1] + pad * scale, big.shape[2] + pad * scale

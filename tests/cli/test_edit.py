@@ -60,7 +60,7 @@ def test_sides_have_names(edit, side):
 
 def test_sheets_and_folders(edit):
     edit("variation", "--out", "x.png", "-n", 2)
-    assert Image.open("x.png").size == (3 * 54 + 6, 4 * 54 + 6)  # four pictures and two of each, enlarged six times
+    assert Image.open("x.png").size == (17 * 28, 17 * 37)  # four pictures and two of each, enlarged
     edit("variation", "--out", "new", "-n", 2, "--label", "1,2")
     made, labels = written.read_images(Path("new"))
     assert made.shape == (8, 8, 8, 1) and labels.tolist() == [1, 1, 2, 2, 1, 1, 2, 2]

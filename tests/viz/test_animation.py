@@ -64,7 +64,7 @@ def test_frames_may_be_a_generator_and_t_may_start_late(tmp_path):
     denoising_gif(tmp_path / "a.gif", (frame for frame in frames()[2:]), T=1000, columns=4)
     pictures, _ = read(tmp_path / "a.gif")
     width = pictures[0].shape[1]
-    assert width == grid(frames()[0][1], 4).shape[1]
+    assert width == grid(frames()[0][1], 4, scale=6).shape[1]
     assert (pictures[0][-6, :, 0] > 200).sum() == pytest.approx((width - 12) / 2, abs=1)
 
 

@@ -36,7 +36,7 @@ def denoising_gif(
     pictures: list[np.ndarray] = []
     for t, images in thinned(list(frames)):
         T = T or t
-        sheet = grid(images, columns)
+        sheet = grid(images, columns, scale=max(1, round(48 / max(images.shape[1:3]))))  # noise makes large files
         if sheet.shape[-1] == 1:
             sheet = _fewer_greys(sheet)
         pictures.append(np.concatenate([sheet, _caption(float(t), float(T), sheet.shape[1], sheet.shape[2])]))

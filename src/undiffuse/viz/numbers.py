@@ -58,7 +58,7 @@ def _meter(measure: Measure) -> str:
     """The value as a bar from 0, its reference as a mark across; a share's bar ends at 1."""
     if measure.floor is None or math.isnan(measure.value) or min(measure.value, measure.floor) < 0:
         return ""
-    share = measure.unit.startswith("share") and max(measure.value, measure.floor) <= 1
+    share = measure.unit.startswith(("share", "accuracy")) and max(measure.value, measure.floor) <= 1
     top = 1.0 if share else max(measure.value, measure.floor, 0.0) * 1.12 or 1.0
     bar, mark = (100 * max(x, 0.0) / top for x in (measure.value, measure.floor))
     return (
@@ -86,7 +86,8 @@ def _by_class(name: str, classes: Mapping[str, Measure]) -> str:
         for known, measure in shown.items()
     )
     ends = f"<span>{escape(plain(low))}</span><span>{escape(plain(high))}</span>"
-    said = escape(" ".join(part for part in (meaning, note) if part))
+    earlier = next((f"Measured earlier ({measure.file})." for measure in shown.values() if measure.file), "")
+    said = escape(" ".join(part for part in (meaning, note, earlier) if part))
     return (
         f'<article class="card tile"><h3>{escape(title)}{_better(better)}</h3><p class="note">{said}</p>'
         '<table class="classes"><thead><tr><th scope="col">class</th>'

@@ -54,7 +54,7 @@ METRICS = {
         "Inception Score",
         "higher",
         "How surely a classifier of real pictures names the generated ones, and how many classes it finds among them.",
-        "real training pictures",
+        "real held-out pictures",
     ),
     "precision": Metric(
         "Precision",
