@@ -34,7 +34,7 @@ def test_each_frame_is_the_grid_above_its_caption(tmp_path, channels):
     pictures, _ = read(tmp_path / "a.gif")
     assert len(pictures) == 5
     for picture, (_, images) in zip(pictures, made, strict=True):
-        sheet = grid(images)
+        sheet = grid(images, scale=6)
         assert picture.shape == (sheet.shape[0] + BAR, sheet.shape[1], 3)
         assert np.abs(picture[:-BAR] - sheet).mean() < 8  # the palette is smaller than the picture's
 
