@@ -64,9 +64,9 @@ def replicates(features: np.ndarray, reference: Reference) -> list[float]:
     return values
 
 
-def measured(pipe: Pipeline, real: measures.Real, n: int) -> dict[str, Any]:
+def measured(pipe: Pipeline, real: measures.Real, n: int, batch: int) -> dict[str, Any]:
     began = time.monotonic()
-    x = pipe.sample(n, batch_size=250)
+    x = pipe.sample(n, batch_size=batch)
     seconds = time.monotonic() - began
     levels = real.data.levels
     features = real.features(images.from_levels(images.to_levels(x, levels), levels))
@@ -102,7 +102,7 @@ def made(given: argparse.Namespace) -> None:
         try:
             steps = len(fixed.times()) - 1
             row = {"sampler": name, "spacing": spacing, "calls": calls, "steps": steps, "n": given.n, "floor": floor}
-            row |= measured(fixed, real, given.n)
+            row |= measured(fixed, real, given.n, given.batch)
         except UndiffuseError as error:  # an answer too: not finite, or more steps than there are times
             row |= {"frechet": None, "said": str(error), "replicates": [], "seconds": 0}
         with given.out.open("a") as file:
@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("out", type=Path)
     parser.add_argument("--n", type=int, default=5000)
+    parser.add_argument("--batch", type=int, default=250, help="no image depends on it; for a GPU, as many as it holds")
     parser.add_argument("--calls", type=int, nargs="+", default=CALLS)
     parser.add_argument("--samplers", nargs="+", default=NAMES)
     parser.add_argument("--spacings", nargs="+", default=SPACED)
