@@ -125,6 +125,16 @@ def test_other_samples_have_another_folder(cheap, cache, changes):
         assert len(list(cache.iterdir())) == 2
 
 
+def test_what_nobody_went_on_with_is_forgotten_after_a_month(cheap, cache):
+    old, recent = cache / "old", cache / "recent"
+    for folder, days in ((old, 31), (recent, 29)):
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - days * 86400,) * 2)
+    with drawn.of_model(cheap, 10, [0]):
+        assert old.exists()
+    assert list(cache.iterdir()) == [recent]
+
+
 def test_two_commands_at_once_do_not_mix(cheap, cache):
     first, second = (drawn.of_model(cheap, 10, [0]) for _ in range(2))
     with first, pytest.raises(UsageError, match="another command is drawing into it"), second:

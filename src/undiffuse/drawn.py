@@ -3,8 +3,9 @@ and be shared by processes. They vanish once they are measured: other code may d
 """
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +21,9 @@ from undiffuse.pipeline import Pipeline
 from undiffuse.request import Request
 from undiffuse.sampling import Job, opened
 from undiffuse.shards import FORMATS
+
+
+MONTH = 30 * 24 * 3600  # seconds
 
 
 def cache_folder() -> Path:
@@ -59,8 +63,8 @@ def of_model(
     """n images for each seed, of all classes in turn or of these, in the order of the data restricted to them.
 
     levels: of grey, that they are rounded to. run: has a job drawn, and may tell how far it is. What an interrupt
-    leaves is gone on with by the next call alike, and nothing is left after a block that ends well. Processes that
-    enter together share the work.
+    leaves is gone on with by the next call alike, within a month, and nothing is left after a block that ends well.
+    Processes that enter together share the work.
     """
     label = None if classes is None else list(classes)
     labels = pipe.labels(range(n)) if classes is None else torch.arange(n) % len(classes)
@@ -75,8 +79,15 @@ def of_model(
             folders.append(folder)
         yield sets
         if processes.rank() == 0:
-            for folder in folders:
+            for folder in (*folders, *_forgotten()):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forgotten() -> list[Path]:
+    """What interrupts left and nobody went on with: in those folders nothing was written for MONTH."""
+    with suppress(OSError):
+        return [folder for folder in cache_folder().iterdir() if time.time() - folder.stat().st_mtime > MONTH]
+    return []
 
 
 def _folder(request: Request) -> Path:
