@@ -22,7 +22,6 @@ from undiffuse.request import Request
 from undiffuse.sampling import Job, opened
 from undiffuse.shards import FORMATS
 
-
 MONTH = 30 * 24 * 3600  # seconds
 
 
