@@ -84,7 +84,8 @@ def test_measures_are_chosen_by_name_or_by_what_the_samples_allow(data):
     assert set(evaluation.chosen("all", 10, True, data)) == set(measures.METRICS)
     assert evaluation.chosen("bpd,all", 10, True, data)[:2] == ["bpd", "frechet"]
     other = replace(data, class_names=tuple("abcdefghij"))
-    assert evaluation.chosen(None, 10, True, other)[:3] == ["frechet", "train_on_generated", "kid"]
+    assert evaluation.chosen(None, 10, True, other) == usual
+    assert evaluation.chosen(None, 1, True, other) == ["frechet", "kid", *neighbours, "memorisation"]
     assert "inception_score" not in evaluation.chosen("all", 10, True, other)
     for names, words in (("frechett", "did you mean 'frechet'"), ("", "an empty list"), (" , ", "an empty list")):
         with pytest.raises(UsageError, match=words):
@@ -98,6 +99,21 @@ def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):
     assert measures.label_accuracy([wrong], judged).value < 0.01
     some = data.restricted(["3", "7"])
     assert measures.label_accuracy([real(some)], Real.of(some, "pixels")).value > 0.99
+
+
+def test_where_no_classifier_comes_along_an_svc_of_real_images_judges_labels(data):
+    """Its accuracy on held-out images is the floor of train_on_generated, of as many train images."""
+    other = replace(data, class_names=tuple("abcdefghij"))
+    judged = Real.of(other, "pixels")
+    found = measures.label_accuracy([real(data)], judged)
+    assert found.value > 0.99 and found.says == {"classifier": "the SVC, trained on 1347 train images"}
+    assert found.floor == pytest.approx(measures.train_on_generated([real(data)], judged).floor)
+    few = Samples(data.held_out.images()[:200], (data.held_out.labels[:200] + 1) % 10)
+    assert measures.label_accuracy([few], judged).value < 0.05
+    assert "label_accuracy" not in measures.per_class([real(data)], judged, ["label_accuracy", "kid"])
+    one = Real.of(other.restricted(["c"]), "pixels")
+    with pytest.raises(UndiffuseError, match="at least two classes"):
+        measures.label_accuracy([Samples(data.train.images()[:9], torch.zeros(9).long())], one)
 
 
 def test_samples_are_rounded_to_the_datas_levels_first(data, judged):
@@ -139,7 +155,7 @@ def test_the_kernel_distance_of_real_digits_is_below_nothing_by_their_fixed_shar
 def test_no_classifier_is_said(data):
     other = replace(data, class_names=tuple("abcdefghij"))
     with pytest.raises(UndiffuseError, match="none comes with undiffuse for digits"):
-        measures.label_accuracy([real(data)], Real.of(other, "pixels"))
+        measures.inception_score([real(data)], Real.of(other, "pixels"))
     with pytest.raises(UsageError, match="no classifier comes with undiffuse for pictures of 1x8x8"):
         Real.of(other, "classifier")
 

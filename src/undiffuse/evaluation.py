@@ -16,7 +16,7 @@ from undiffuse.data.prepare import load
 from undiffuse.data.written import in_channels, read_images
 from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
-from undiffuse.measures import METRICS, NEED_CLASSES, NEED_CLASSIFIER, NEED_LABELS, NEED_NEIGHBOURS
+from undiffuse.measures import METRICS, NEED_CLASSES, NEED_CLASSIFIER, NEED_EITHER, NEED_LABELS, NEED_NEIGHBOURS
 from undiffuse.metrics.base import Estimate
 from undiffuse.metrics.classifier import shipped_for
 from undiffuse.metrics.manifold import K_DENSITY
@@ -66,6 +66,7 @@ def _not_allowed(classes: int, data: Dataset, n: int) -> set[str]:
         (classes > 0, NEED_LABELS),
         (classes > 1, NEED_CLASSES),
         (judged, NEED_CLASSIFIER),
+        (judged or classes > 1, NEED_EITHER),
         (enough, NEED_NEIGHBOURS),
     )
     return {name for holds, names in rules if not holds for name in names}

@@ -19,7 +19,7 @@ from undiffuse.metrics.inception_score import inception_score as score_of
 from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.metrics.manifold import K_DENSITY, K_PRECISION, Membership
 from undiffuse.metrics.memorisation import Nearest, share_nearer, split_error
-from undiffuse.metrics.transfer import binomial_stderr, svc_accuracy
+from undiffuse.metrics.transfer import binomial_stderr, svc, svc_accuracy
 from undiffuse.shapes import Labels, Tensor
 
 BLOCK = 2000  # images whose pixels are compared with those of all samples at once
@@ -125,19 +125,33 @@ def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
 def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
     """How many samples a classifier of real images takes for the class that they were asked for.
 
-    floor: how many held-out images it takes for theirs.
+    The classifier is the one that comes with undiffuse for such images; where there is none, the SVC of
+    train_on_generated, trained on as many train images as there are samples. floor: how many held-out images it takes
+    for theirs.
     """
-    data = real.data
-    shipped = _shipped(data, "label_accuracy")
-    index = torch.tensor([shipped.class_names.index(name) for name in data.class_names])
+    data, wanted = real.data, [_labels(s, "label_accuracy") for s in sets]
+    classes, says = _judge(real, len(sets[0].images))
 
     def accuracy(parts: Iterable[Tensor], labels: Labels) -> float:
-        taken = torch.cat([shipped.classes(on_grid(part, data)) for part in parts])
-        return float((taken == index[labels]).float().mean())
+        taken = torch.cat([classes(on_grid(part, data)) for part in parts])
+        return float((taken == labels).float().mean())
 
-    value = float(np.mean([accuracy(s.parts(), _labels(s, "label_accuracy")) for s in sets]))
+    value = float(np.mean([accuracy(s.parts(), labels) for s, labels in zip(sets, wanted, strict=True)]))
     held_out = accuracy(shown(data.held_out, np.arange(len(data.held_out))), data.held_out.labels)
-    return Estimate(value, binomial_stderr(value, _n(sets)), held_out, "accuracy", _n(sets))
+    return Estimate(value, binomial_stderr(value, _n(sets)), held_out, "accuracy", _n(sets), says)
+
+
+def _judge(real: Real, n: int) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    """Images -> which of the data's classes they are taken for; -1 for another."""
+    data = real.data
+    shipped = shipped_for(data.shape, data.class_names)
+    if shipped is None:
+        rows = some(len(data.train), n)
+        classes = real.once(("svc", n), lambda: svc(data.train.images(rows), data.train.labels[rows], data.levels))
+        return classes, {"classifier": f"the SVC, trained on {len(rows)} train images"}
+    place = torch.full((len(shipped.class_names),), -1)
+    place[[shipped.class_names.index(name) for name in data.class_names]] = torch.arange(len(data.class_names))
+    return lambda x: place[shipped.classes(x)], {}
 
 
 def _labels(s: Samples, metric: str) -> Labels:
@@ -167,7 +181,8 @@ METRICS: dict[str, Callable[[Sequence[Samples], Real], Estimate]] = {
 }
 NEED_LABELS = ("train_on_generated", "label_accuracy")
 NEED_CLASSES = ("train_on_generated",)  # at least two
-NEED_CLASSIFIER = ("label_accuracy", "inception_score")
+NEED_CLASSIFIER = ("inception_score",)
+NEED_EITHER = ("label_accuracy",)  # one of the two
 NEED_NEIGHBOURS = ("precision", "recall", "density", "coverage")
 # Of the few images of one class a Frechet distance would be mostly bias, and a kernel distance has none.
 PER_CLASS = ("label_accuracy", "kid")
@@ -180,7 +195,8 @@ def per_class(sets: Sequence[Samples], real: Real, names: Iterable[str]) -> dict
     there are samples, and 2 held-out ones; empty without labels, and where there is one class only.
     """
     labelled = len(real.data.class_names) > 1 and all(s.labels is not None for s in sets)
-    wanted = [name for name in names if name in PER_CLASS and labelled]
+    judged = shipped_for(real.data.shape, real.data.class_names) is not None  # by one that knows the others too
+    wanted = [name for name in names if name in PER_CLASS and labelled and (judged or name not in NEED_EITHER)]
     found: dict[str, dict[str, Estimate]] = {name: {} for name in wanted}
     for known, one in _by_class(sets, real) if wanted else ():
         for name in wanted:
