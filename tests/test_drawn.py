@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from drawn import Cheap
 from undiffuse import drawn, evaluation, images
 from undiffuse.compared import OfLevels, Samples
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
+from undiffuse.labels import in_shares
 from undiffuse.measures import METRICS, Real
 from undiffuse.sampling import Job
 
@@ -40,6 +42,38 @@ def test_of_some_classes_labels_count_within_them(tiny_pipe, cache):
         expected = tiny_pipe.sample(n=5, label=["7", "2"])
         assert torch.equal(samples.images[:], images.from_levels(images.to_levels(expected)))
         assert samples.labels.tolist() == [0, 1, 0, 1, 0]
+
+
+def test_shares_say_how_often_each_class_is_drawn(tiny_pipe, cache):
+    with drawn.of_model(tiny_pipe, 5, [0], classes=["7", "2"], shares=[3, 1]) as (samples,):
+        expected = tiny_pipe.sample(n=5, label=["7", "7", "2", "7", "7"])
+        assert torch.equal(samples.images[:], images.from_levels(images.to_levels(expected)))
+        assert samples.labels.tolist() == [0, 0, 1, 0, 0]
+    with drawn.of_model(tiny_pipe, 3, [0], shares=[0] * 8 + [1, 2]) as (samples,):
+        assert samples.labels.tolist() == [9, 8, 9]
+
+
+@pytest.mark.parametrize("counts", [[1, 1, 1], [60, 3, 1, 0], [7], [2, 5, 3, 1000]])
+def test_every_beginning_of_an_order_has_its_shares(counts):
+    order = in_shares(counts, 500).numpy()
+    for n in (1, 2, 10, 77, 500):
+        seen = np.bincount(order[:n], minlength=len(counts))
+        assert np.abs(seen - n * np.array(counts) / sum(counts)).max() < 1.5
+    assert in_shares([4] * 10, 25).tolist() == [i % 10 for i in range(25)]
+
+
+def test_classes_are_drawn_as_often_as_in_training_where_that_is_unlike(tiny_pipe):
+    data = evaluation.real_images(tiny_pipe, None)
+    ten, unlike = len(data.class_names), data.restricted(["0", "1"])
+    kept = torch.cat([(unlike.train.labels == 0).nonzero()[:, 0], (unlike.train.labels == 1).nonzero()[:9, 0]])
+    part = unlike.train
+    unlike = replace(unlike, train=replace(part, labels=part.labels[kept], rows=part.rows[kept]))
+    zeros = int((data.train.labels == 0).sum())
+    assert drawn.shares("auto", data) is None and drawn.shares("even", unlike) is None
+    assert drawn.shares("auto", unlike) == [zeros, 9] == drawn.shares("train", unlike)
+    assert len(drawn.shares("train", data)) == ten and sum(drawn.shares("train", data)) == 1347
+    assert drawn.shares("train", data, conditional=False) is None
+    assert drawn.shares("train", replace(data, class_names=())) is None
 
 
 def test_any_rows_over_several_blocks(cheap, cache):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -14,6 +14,8 @@ from undiffuse.nn.presets import PRESETS
 
 FORMAT_VERSION = 1
 
+Mix = Literal["auto", "even", "train"]
+MIXES: tuple[Mix, ...] = get_args(Mix)
 MOST = 1_000_000  # of anything that is held in memory at once: far above any use, far below what stops a machine
 
 Positive = Annotated[int, Field(ge=1)]
@@ -178,9 +180,11 @@ class Sample(_Section):
 
 class Evaluate(_Section):
     """What `undiffuse evaluate` does by default: features of the Frechet distance, n images a seed (None: as many as
-    there are train images, at most 5,000), sampling seeds to average over."""
+    there are train images, at most 5,000), sampling seeds to average over; mix: how often to draw each class, see
+    undiffuse.evaluation.shares."""
 
     features: str = "pixels"
+    mix: Mix = "auto"
     n: Annotated[int, Field(ge=2)] | None = None
     repeats: Positive = 3
 

@@ -15,8 +15,10 @@ import torch
 
 from undiffuse import __version__, places, processes
 from undiffuse.compared import OfLevels, Samples
+from undiffuse.data.dataset import Dataset
 from undiffuse.data.written import read_images
 from undiffuse.errors import UndiffuseError
+from undiffuse.labels import Label, in_shares
 from undiffuse.pipeline import Pipeline
 from undiffuse.request import Request
 from undiffuse.sampling import Job, opened
@@ -58,15 +60,19 @@ def of_model(
     levels: int = 256,
     classes: Sequence[str] | None = None,
     run: Callable[[Job], object] = Job.run,
+    shares: Sequence[int] | None = None,
 ) -> Iterator[list[Samples]]:
-    """n images for each seed, of all classes in turn or of these, in the order of the data restricted to them.
+    """n images for each seed, of all classes or of these, in the order of the data restricted to them, in turn.
 
-    levels: of grey, that they are rounded to. run: has a job drawn, and may tell how far it is. What an interrupt
-    leaves is gone on with by the next call alike, within a month, and nothing is left after a block that ends well.
-    Processes that enter together share the work.
+    levels: of grey, that they are rounded to. run: has a job drawn, and may tell how far it is. shares: counts of these
+    classes, to draw each as often as they say. What an interrupt leaves is gone on with by the next call alike, within
+    a month, and nothing is left after a block that ends well. Processes that enter together share the work.
     """
-    label = None if classes is None else list(classes)
+    label: Label = None if classes is None else list(classes)
     labels = pipe.labels(range(n)) if classes is None else torch.arange(n) % len(classes)
+    if shares is not None:
+        labels = in_shares(shares, n)
+        label = labels.tolist() if classes is None else [classes[index] for index in labels.tolist()]
     with ExitStack() as open_jobs:
         sets, folders = [], []
         for seed in seeds:
@@ -80,6 +86,18 @@ def of_model(
         if processes.rank() == 0:
             for folder in (*folders, *_forgotten()):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def shares(mix: str, data: Dataset, conditional: bool = True) -> list[int] | None:
+    """How often to draw each class: as often as it is among the train images, or (None) all alike.
+
+    Measures of all samples together, such as the Frechet distance, compare how often classes come too. mix: "even",
+    "train", or "auto": even, unless some class has over twice as many train images as another.
+    """
+    if mix == "even" or not conditional or not data.class_names:
+        return None
+    counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
+    return None if mix == "auto" and int(counts.max()) <= 2 * int(counts.min()) else counts.tolist()
 
 
 def _forgotten() -> list[Path]:

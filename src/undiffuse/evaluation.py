@@ -274,10 +274,13 @@ def neighbours(sets: Sequence[Samples], real: Real, result: dict[str, Any]) -> N
     )
 
 
-def model_protocol(pipe: Pipeline, seeds: Sequence[int], weights: str, checkpoint: str) -> dict[str, Any]:
+def model_protocol(
+    pipe: Pipeline, seeds: Sequence[int], weights: str, checkpoint: str, shares: list[int] | None = None
+) -> dict[str, Any]:
     """How a model's samples were drawn."""
     sampling = pipe.config.sample.model_dump()
-    return {"seeds": list(seeds), "weights": weights, "checkpoint": checkpoint, **sampling}
+    mix = {} if shares is None else {"class_mix": "as among the train images"}
+    return {"seeds": list(seeds), "weights": weights, "checkpoint": checkpoint, **mix, **sampling}
 
 
 def _size(shape: tuple[int, ...]) -> str:

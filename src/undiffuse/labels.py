@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from undiffuse.errors import UsageError, nearest
@@ -25,8 +26,20 @@ def of_rows(names: Sequence[str], rows: Sequence[int], label: Label) -> Tensor |
     wanted = [label] if isinstance(label, int | str) else list(label)
     if not wanted:
         raise UsageError("an empty list of labels; name at least one class")
-    indices = [_index(names, entry) for entry in wanted]
+    known = {entry: _index(names, entry) for entry in dict.fromkeys(wanted)}
+    indices = [known[entry] for entry in wanted]
     return torch.tensor([indices[row % len(indices)] for row in rows], dtype=torch.int64)
+
+
+def in_shares(counts: Sequence[int], n: int) -> Tensor:
+    """int64 [n]: classes as often as their counts say, and so for the first of them: next comes the class that is the
+    furthest behind its share. Equal counts give 0, 1, 2, ... over and over."""
+    shares, given = np.array(counts, np.int64), np.zeros(len(counts), np.int64)
+    order = np.empty(n, np.int64)
+    for i in range(n):
+        order[i] = np.argmax(shares * (i + 1) - shares.sum() * given)
+        given[order[i]] += 1
+    return torch.from_numpy(order)
 
 
 def of_scored(names: Sequence[str], count: int, label: Tensor | None) -> Tensor | None:

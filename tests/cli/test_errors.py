@@ -168,6 +168,8 @@ USAGE = [
     (["evaluate", "run", "--label", "3,,4"], "no class ''"),
     (["evaluate", "good.npz"], "--data digits"),
     (["evaluate", "good.npz", "--data", "digitz"], "unknown data source"),
+    (["evaluate", "good.npz", "--data", "digits", "--mix", "even"], "--mix is for a model"),
+    (["evaluate", "digits", "--mix", "evne"], "--mix evne: did you mean 'even'?"),
     (["evaluate", "good.npz", "--data", "digits", "-n", "5"], "-n is for a model, these are pictures; leave it out"),
     (["evaluate", "good.npz", "--data", "digits", "--steps", "5"], "--steps is for a model, these are pictures"),
     (["evaluate", "run", "--steps", "0"], "sample.steps"),

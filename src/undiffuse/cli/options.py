@@ -159,6 +159,10 @@ class Evaluate:
         Option("--dequantise", metavar="noise|uniform", help="For bpd_ode: how the grid is left (default: noise)."),
     ] = None
     label: Annotated[str | None, Option("--label", help="Only these classes: a or a,b,c.")] = None
+    mix: Annotated[
+        str | None,
+        Option("--mix", metavar="auto|even|train", help="How often each class: docs/evaluation.md (default: auto)."),
+    ] = None
     guidance: Guidance = None
     sampler: Sampler = None
     steps: SampleSteps = None

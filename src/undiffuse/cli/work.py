@@ -162,6 +162,8 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
     _check_likelihood(given, names, pipe.process.T)
     if given.n is not None and not of_samples:
         raise UsageError("-n counts samples, and these metrics need none: all held-out images are scored; leave it out")
+    if given.mix is not None and given.mix not in config.MIXES:
+        raise UsageError(f"--mix {given.mix}: {nearest(given.mix, [*config.MIXES])}")
     repeats = said.repeats if given.repeats is None else given.repeats
     if n < 2 or repeats < 1:
         raise UsageError(f"-n must be at least 2 and --repeats at least 1, got {n} and {repeats}")
@@ -169,12 +171,13 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
     first = given.seed or 0
     seeds = range(first, first + repeats)
     samples: AbstractContextManager[list[Samples]] = nullcontext([])
+    mix = drawn.shares(given.mix or said.mix, data, bool(pipe.class_names))
     if of_samples:
-        samples = drawn.of_model(pipe, n, seeds, data.levels, label, _of_seed)
+        samples = drawn.of_model(pipe, n, seeds, data.levels, label, _of_seed, mix)
     with samples as sets:
         if processes.rank():  # process 0 measures what all have drawn
             raise SystemExit
-        protocol = evaluation.model_protocol(pipe, seeds, given.weights or "ema", given.checkpoint or "last")
+        protocol = evaluation.model_protocol(pipe, seeds, given.weights or "ema", given.checkpoint or "last", mix)
         protocol |= {} if label is None else {"classes": list(data.class_names)}
         result = evaluation.measure(sets, real, of_samples, protocol)
         for name in names:
@@ -233,7 +236,8 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
         raise UsageError(f"{path}: cannot read pictures from this; give a model, an .npz or a folder of PNG files")
     if given.data is None:
         raise UsageError("say which real images to compare with, for example: --data digits")
-    for name in ("n", "repeats", "label", "guidance", "sampler", "steps", "seed", "weights", "checkpoint", "device"):
+    sampling = ("n", "repeats", "label", "mix", "guidance", "sampler", "steps", "seed")
+    for name in (*sampling, "weights", "checkpoint", "device"):
         if getattr(given, name) is not None:
             raise UsageError(f"{'-' * (1 + (name != 'n'))}{name} is for a model, these are pictures; leave it out")
     data = load(given.data)
