@@ -9,7 +9,7 @@ middle of the samples if need be.
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +87,7 @@ class Card:
             if what not in found:
                 found[what] = make()
                 self.figures.write_text(json.dumps(found, indent=1) + "\n")
+                self.write()
                 print(f"{self.name}: {what} measured", flush=True)
 
     def write(self) -> None:
@@ -97,35 +98,50 @@ class Card:
 
 
 def tables(found: dict[str, Found]) -> str:
-    columns = [found[f"{k} steps"]["metrics"] for k in STEPS]
-    said_of = found[f"{STEPS[0]} steps"]["protocol"]
-    real = f"{said_of['real_in_their_place']:,} real images"
-    lines = [f"| {MANY:,} samples | " + " | ".join(f"{k} steps" for k in STEPS) + f" | {real} |", "|---" * 5 + "|"]
+    """Of what was measured by now."""
+    done = [found[f"{k} steps"] for k in STEPS if f"{k} steps" in found]
+    lines = [*of_steps(done, [k for k in STEPS if f"{k} steps" in found])] if done else []
+    lines += [line(found[what]) for what, line in LINES.items() if what in found]
+    missing = [what for what in (*(f"{k} steps" for k in STEPS), *LINES) if what not in found]
+    return "\n".join([*lines, *([f"- Not measured yet: {', '.join(missing)}."] if missing else []), ""])
+
+
+def of_steps(done: list[Found], steps: list[int]) -> Iterator[str]:
+    columns, protocol = [one["metrics"] for one in done], done[0]["protocol"]
+    real = f"{protocol['real_in_their_place']:,} real images"
+    yield f"| {MANY:,} samples | " + " | ".join(f"{k} steps" for k in steps) + f" | {real} |"
+    yield "|---" * (len(steps) + 2) + "|"
     for name, title in TITLES.items():
         if name in columns[0]:
             values = " | ".join(said(column[name]) for column in columns)
-            lines.append(
-                f"| {title} | {values} | {quantity(columns[0][name]['floor'], columns[0][name]['stderr'])[0]} |"
-            )
-    guided, many, bits = (found[what]["metrics"] for what in ("guidance 2", "1000 steps", "bits"))
-    copies = ", ".join(
-        str(found[f"{k} steps"]["protocol"]["memorisation"]["exact copies of train images"]) for k in STEPS
+            floor = quantity(columns[0][name]["floor"], columns[0][name]["stderr"])[0]
+            yield f"| {title} | {values} | {floor} |"
+    copies = ", ".join(str(one["protocol"]["memorisation"]["exact copies of train images"]) for one in done)
+    mix = f", classes {protocol['class_mix']}" if "class_mix" in protocol else ""
+    yield ""
+    yield (
+        f"- Drawn by {protocol['sampler'].upper()}, eta {protocol['eta']:g}, guidance {protocol['guidance']:g}, seed 0"
+        f"{mix}. Features: {protocol['features']}."
     )
-    drawn_by = f"{said_of['sampler'].upper()}, eta {said_of['eta']:g}, guidance {said_of['guidance']:g}, seed 0"
-    also = ", ".join(f"{TITLES[name].lower()} {said(guided[name])}" for name in guided)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"- Drawn by {drawn_by}. Features: {said_of['features']}.",
-            f"- Precision, recall, density, coverage: {said_of['precision']['images a side']:,} images a side.",
-            f"- Exact copies of train images among the samples: {copies}.",
-            f"- Guidance 2, {GUIDED:,} samples: {also}.",
-            f"- 1000 steps, {FEW} samples: KID {said(many['kid'])} (as many real ones: {many['kid']['floor']:.2g}).",
-            f"- {said(bits['bpd'])} bits per dimension of the held-out images ({terms(found['bits'])}).",
-            "",
-        ]
-    )
+    yield f"- Precision, recall, density, coverage: {protocol['precision']['images a side']:,} images a side."
+    yield f"- Exact copies of train images among the samples: {copies}."
+
+
+def of_guidance(found: Found) -> str:
+    also = ", ".join(f"{TITLES[name].lower()} {said(measure)}" for name, measure in found["metrics"].items())
+    return f"- Guidance 2, {GUIDED:,} samples: {also}."
+
+
+def of_many(found: Found) -> str:
+    kid = found["metrics"]["kid"]
+    return f"- 1000 steps, {FEW} samples: KID {said(kid)} (as many real ones: {kid['floor']:.2g})."
+
+
+def of_bits(found: Found) -> str:
+    return f"- {said(found['metrics']['bpd'])} bits per dimension of the held-out images ({terms(found)})."
+
+
+LINES: dict[str, Callable[[Found], str]] = {"guidance 2": of_guidance, "1000 steps": of_many, "bits": of_bits}
 
 
 def said(measure: Found) -> str:
