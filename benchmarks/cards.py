@@ -65,7 +65,7 @@ class Card:
         pipe, data = self.pipe.configured(**changes), self.real.data
         able = evaluation.chosen(None, len(pipe.class_names), True, data, n)
         wanted = [name for name in able if name in (only or TITLES)]
-        shares = drawn.shares(pipe.config.evaluate.mix, data)
+        shares = data.shares(pipe.config.evaluate.mix)
         protocol = evaluation.model_protocol(pipe, [0], "ema", "last", shares)
         with drawn.of_model(pipe, n, [0], data.levels, shares=shares) as sets:
             return evaluation.measure(sets, self.real, wanted, protocol)

@@ -19,6 +19,7 @@ from undiffuse.compared import OfLevels, Samples
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.labels import in_shares
 from undiffuse.measures import METRICS, Real
+from undiffuse.quality import Judge
 from undiffuse.sampling import Job
 
 
@@ -69,11 +70,10 @@ def test_classes_are_drawn_as_often_as_in_training_where_that_is_unlike(tiny_pip
     part = unlike.train
     unlike = replace(unlike, train=replace(part, labels=part.labels[kept], rows=part.rows[kept]))
     zeros = int((data.train.labels == 0).sum())
-    assert drawn.shares("auto", data) is None and drawn.shares("even", unlike) is None
-    assert drawn.shares("auto", unlike) == [zeros, 9] == drawn.shares("train", unlike)
-    assert len(drawn.shares("train", data)) == ten and sum(drawn.shares("train", data)) == 1347
-    assert drawn.shares("train", data, conditional=False) is None
-    assert drawn.shares("train", replace(data, class_names=())) is None
+    assert data.shares("auto") is None and unlike.shares("even") is None
+    assert unlike.shares("auto") == [zeros, 9] == unlike.shares("train")
+    assert len(data.shares("train")) == ten and sum(data.shares("train")) == 1347
+    assert replace(data, class_names=()).shares("train") is None
 
 
 def test_any_rows_over_several_blocks(cheap, cache):
@@ -244,3 +244,23 @@ def test_evaluate_stopped_and_killed_goes_on_and_two_processes_give_the_numbers_
     for name in ("whole", "cut", "two"):
         assert not list((tmp_path / name / "undiffuse" / "samples").iterdir())
         shutil.rmtree(tmp_path / name)
+
+
+def test_training_judges_samples_of_the_same_mix(tiny_pipe, monkeypatch):
+    """Those of a run on unbalanced data are drawn as often as its classes are."""
+    data = evaluation.real_images(tiny_pipe, None)
+    config = tiny_pipe.config.replaced({"train.quality_n": 100, "evaluate.mix": "train"})
+    asked = []
+    sample = type(tiny_pipe).sample
+
+    def spy(pipe, n, start, label):
+        asked.append(label)
+        return sample(pipe, n, start=start, label=label)
+
+    monkeypatch.setattr(type(tiny_pipe), "sample", spy)
+    for mix, wanted in (("train", np.array(data.shares("train")) / 1347 * 100), ("even", None)):
+        judge = Judge(config.replaced({"evaluate.mix": mix}), data)
+        assert judge.measure(5, tiny_pipe, tiny_pipe, []).verdict == "first"
+        if wanted is not None:
+            assert np.abs(np.bincount(asked[-1]) - wanted).max() < 1
+    assert asked[2:] == [None, None]

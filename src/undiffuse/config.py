@@ -181,7 +181,7 @@ class Sample(_Section):
 class Evaluate(_Section):
     """What `undiffuse evaluate` does by default: features of the Frechet distance, n images a seed (None: as many as
     there are train images, at most 5,000), sampling seeds to average over; mix: how often to draw each class, see
-    undiffuse.evaluation.shares."""
+    undiffuse.data.dataset.Dataset.shares."""
 
     features: str = "pixels"
     mix: Mix = "auto"

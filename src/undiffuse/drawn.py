@@ -15,7 +15,6 @@ import torch
 
 from undiffuse import __version__, places, processes
 from undiffuse.compared import OfLevels, Samples
-from undiffuse.data.dataset import Dataset
 from undiffuse.data.written import read_images
 from undiffuse.errors import UndiffuseError
 from undiffuse.labels import Label, in_shares
@@ -86,18 +85,6 @@ def of_model(
         if processes.rank() == 0:
             for folder in (*folders, *_forgotten()):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def shares(mix: str, data: Dataset, conditional: bool = True) -> list[int] | None:
-    """How often to draw each class: as often as it is among the train images, or (None) all alike.
-
-    Measures of all samples together, such as the Frechet distance, compare how often classes come too. mix: "even",
-    "train", or "auto": even, unless some class has over twice as many train images as another.
-    """
-    if mix == "even" or not conditional or not data.class_names:
-        return None
-    counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
-    return None if mix == "auto" and int(counts.max()) <= 2 * int(counts.min()) else counts.tolist()
 
 
 def _forgotten() -> list[Path]:

@@ -10,6 +10,7 @@ import numpy as np
 from undiffuse.compared import Real, Samples
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
+from undiffuse.labels import in_shares
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
 from undiffuse.pipeline import Pipeline
 
@@ -43,7 +44,7 @@ class Judge:
 
     def __init__(self, config: Config, data: Dataset) -> None:
         self.real = Real.of(data, config.evaluate.features)
-        self.n = config.train.quality_n
+        self.n, self.shares = config.train.quality_n, data.shares(config.evaluate.mix)
         self.steps = min(config.train.quality_steps, config.diffusion.T)
 
     @cached_property
@@ -61,7 +62,8 @@ class Judge:
         return Quality(step, value, stderr, raw_value, self.floor, verdict, idle)
 
     def _distance(self, pipe: Pipeline) -> tuple[float, float]:
-        x = pipe.configured(sampler="ddim", eta=0.0, steps=self.steps).sample(n=self.n, start=START)
+        label = None if self.shares is None or not pipe.class_names else in_shares(self.shares, self.n).tolist()
+        x = pipe.configured(sampler="ddim", eta=0.0, steps=self.steps).sample(n=self.n, start=START, label=label)
         once = Real(self.real.data, self.real.features)  # which keeps what it measured: nothing of it stays
         value, stderr = frechet_with_error(once.of_samples(Samples(x, None)).sums, self.held_out)
         return value, stderr or 0.0

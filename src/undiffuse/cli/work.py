@@ -171,7 +171,7 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
     first = given.seed or 0
     seeds = range(first, first + repeats)
     samples: AbstractContextManager[list[Samples]] = nullcontext([])
-    mix = drawn.shares(given.mix or said.mix, data, bool(pipe.class_names))
+    mix = data.shares(given.mix or said.mix) if pipe.class_names else None
     if of_samples:
         samples = drawn.of_model(pipe, n, seeds, data.levels, label, _of_seed, mix)
     with samples as sets:

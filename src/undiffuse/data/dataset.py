@@ -72,6 +72,17 @@ class Dataset:
             raise UsageError(f"data.classes: no train picture of {', '.join(found.class_names)}")
         return found
 
+    def shares(self, mix: str) -> list[int] | None:
+        """How often to draw each class of a model: as often as it is among the train images, or (None) all alike.
+
+        Measures of all samples together, such as the Frechet distance, compare how often classes come too. mix: "even",
+        "train", or "auto": even, unless some class has over twice as many train images as another.
+        """
+        if mix == "even" or not self.class_names:
+            return None
+        counts = torch.bincount(self.train.labels, minlength=len(self.class_names))
+        return None if mix == "auto" and int(counts.max()) <= 2 * int(counts.min()) else counts.tolist()
+
     def scored(self, classes: Sequence[str]) -> "Dataset":
         """With the held-out images of these classes alone, under the indices that a model of all classes knows."""
         kept = torch.tensor([_class_index(self.class_names, name) for name in classes])
