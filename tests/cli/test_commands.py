@@ -199,6 +199,16 @@ def test_evaluate_keeps_its_numbers_in_the_run_and_renews_the_report(command, ru
     assert "Nearer to training pictures" in report and "Measured earlier (evaluation-1.json)" in report
 
 
+def test_a_finished_run_says_so_and_what_to_do_for_more(command, run_copy):
+    (run_copy / "report.html").write_text("a report")
+    status, out, _ = command("train", "--resume", "--out", run_copy)
+    assert status == 0 and len(out.splitlines()) == 1
+    assert f"{run_copy} is at the last of its 6 steps" in out and f"undiffuse train --from {run_copy}" in out
+    (run_copy / "report.html").unlink()  # killed while the pictures were drawn
+    assert command("train", "--resume", "--out", run_copy)[0] == 0
+    assert (run_copy / "report.html").exists()
+
+
 def test_a_diffusers_folder_is_evaluated_and_not_resumed(command, run_copy, tmp_path):
     assert command("convert", run_copy, tmp_path / "d", "--to", "diffusers")[0] == 0
     assert command("evaluate", tmp_path / "d", "-n", "20", "--repeats", "1")[0] == 0
