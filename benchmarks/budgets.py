@@ -99,7 +99,7 @@ def main() -> None:
     rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     if given.name and all(row["name"] != given.name for row in rows):
         run = trained(given)
-        facts = {"name": given.name, **course(run)}
+        facts = {"name": given.name, "set": given.set, **course(run)}
         rows += (new := [facts | row for row in measured(run, given.n, given.guidance)])
         with out.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in new)
