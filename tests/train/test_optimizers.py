@@ -9,6 +9,9 @@ from torch import nn
 
 from undiffuse import build, config
 from undiffuse.errors import UsageError
+from undiffuse.nn.layers import Linear
+from undiffuse.nn.spec import UNetSpec
+from undiffuse.nn.unet import UNet
 from undiffuse.rng import fold
 from undiffuse.train import checkpoint
 from undiffuse.train.optimizers import OPTIMIZERS, Muon, orthogonal
@@ -92,6 +95,33 @@ def test_a_matrix_moves_as_by_torchs_muon():
     moved, wanted = net.weight - start, theirs.weight - start
     assert (moved - wanted).norm() < 0.02 * wanted.norm()
     assert moved.square().mean().sqrt().item() == pytest.approx(2 * 0.01 * 0.2, rel=0.35)  # Adam's usual size
+
+
+def test_a_layer_of_several_is_turned_as_so_many_layers():
+    """Queries, keys and values written as one layer: as three layers of their own."""
+    whole, apart = Linear(20, 3 * 24, stacked=3), nn.ModuleList(nn.Linear(20, 24) for _ in range(3))
+    for part, weight, bias in zip(apart, whole.weight.chunk(3), whole.bias.chunk(3), strict=True):
+        part.load_state_dict({"weight": weight, "bias": bias})
+    ours, theirs = Muon(whole, 0.01), Muon(apart, 0.01)
+    for step in range(2):
+        whole.weight.grad = fold(step).normal((72, 20)) * torch.arange(1, 73)[:, None]
+        for part, gradient in zip(apart, whole.weight.grad.chunk(3), strict=True):
+            part.weight.grad = gradient.clone()
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(whole.weight, torch.cat([part.weight for part in apart]), rtol=1e-5, atol=1e-6)
+
+
+def test_the_network_says_which_of_its_layers_are_several():
+    spec = UNetSpec(
+        in_channels=1, out_channels=1, channels=32, multipliers=(1, 2), attention=(2,), scale_shift=True, num_classes=3
+    )
+    net = UNet(spec)
+    stacked = Muon(net, 0.01).stacked
+    counts = {name: stacked[weight] for name, weight in net.named_parameters() if weight in stacked}
+    assert counts["middle.attention.0.qkv.weight"] == 3
+    assert counts["middle.residual.0.embedding.weight"] == 2  # scale and shift
+    assert counts["middle.residual.0.conv1.weight"] == 1
 
 
 def test_only_hidden_matrices_are_turned_and_the_rest_has_adams_update():

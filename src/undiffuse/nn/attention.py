@@ -16,7 +16,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = spec.heads_of(channels)
         self.norm = GroupNorm(channels, spec, silu=False)
-        self.qkv = Linear(channels, 3 * channels)
+        self.qkv = Linear(channels, 3 * channels, stacked=3)
         self.projection = zeroed(Linear(channels, channels))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, zeroed
+from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, Linear, zeroed
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
 
@@ -71,9 +71,10 @@ class ConvNeXtBlock(nn.Module):
 BLOCKS: dict[str, Callable[[int, int, UNetSpec], nn.Module]] = {"residual": ResBlock, "convnext": ConvNeXtBlock}
 
 
-def _embedding(channels: int, spec: UNetSpec) -> nn.Linear:
+def _embedding(channels: int, spec: UNetSpec) -> Linear:
     """Added to each channel; or, for scale_shift, two numbers per channel."""
-    return nn.Linear(spec.embedding, 2 * channels if spec.scale_shift else channels)
+    count = 2 if spec.scale_shift else 1
+    return Linear(spec.embedding, count * channels, stacked=count)
 
 
 def _conditioned(norm: GroupNorm, h: Float[Tensor, "b c h w"], e: Float[Tensor, "b k"]) -> Float[Tensor, "b c h w"]:

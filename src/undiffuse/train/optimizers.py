@@ -25,16 +25,17 @@ class Muon(torch.optim.Optimizer):
 
     A matrix is the weight of a linear layer, or of a convolution that is not grouped, which is [out, in * height *
     width] here, with at least 16 channels on either side, as the layers next to the pixels have only where model.patch
-    is large. The rest (biases, norms, embeddings) has Adam's update, beta 0.9 and 0.999.
+    is large. A layer that says it is several in one (`stacked`: queries, keys and values) has as many matrices. The
+    rest (biases, norms, embeddings) has Adam's update, beta 0.9 and 0.999.
     """
 
     betas = (0.9, 0.999)
     eps = 1e-8
 
     def __init__(self, network: nn.Module, lr: float) -> None:
-        matrices = {id(weight): weight for weight in _matrices(network)}
-        others = [weight for weight in network.parameters() if id(weight) not in matrices]
-        groups: list[dict[str, Any]] = [{"params": others}, {"params": list(matrices.values()), "moments": MUON}]
+        self.stacked = dict(_matrices(network))  # a parameter's hash is its identity
+        others = [weight for weight in network.parameters() if weight not in self.stacked]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": list(self.stacked), "moments": MUON}]
         super().__init__([group for group in groups if group["params"]], {"lr": lr, "moments": ADAM})
 
     @torch.no_grad()
@@ -49,8 +50,11 @@ class Muon(torch.optim.Optimizer):
         momentum = self._kept(weights, "momentum")
         torch._foreach_lerp_(momentum, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momentum, MOMENTUM)  # Nesterov's: as one more like it would leave it
-        for weight, update in zip(weights, orthogonal([x.flatten(1) for x in ahead]), strict=True):
-            weight.sub_(update.view(weight.shape), alpha=lr * RMS * max(update.shape) ** 0.5)
+        counts = [self.stacked[weight] for weight in weights]
+        updates = orthogonal([piece for x, n in zip(ahead, counts, strict=True) for piece in x.flatten(1).chunk(n)])
+        pieces = [piece for weight, n in zip(weights, counts, strict=True) for piece in weight.chunk(n)]
+        for piece, update in zip(pieces, updates, strict=True):
+            piece.sub_(update.view(piece.shape), alpha=lr * RMS * max(update.shape) ** 0.5)
 
     def _adam(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         first, second = self.betas
@@ -98,19 +102,21 @@ def _product_of_q(square: Float[Tensor, "k r r"]) -> Float[Tensor, "k r r"]:
     square = square / size
     one = torch.eye(square.shape[1], device=square.device, dtype=square.dtype)
     a, b, c = NEWTON_SCHULZ
-    whole = one / size.sqrt()
-    for _ in range(TURNS):
+    whole = one  # not yet over |X|
+    for turn in range(TURNS):
         q = torch.baddbmm(torch.add(a * one, square, alpha=b), square, square, alpha=c)
-        whole = q @ whole
-        square = q @ square @ q
-    return whole
+        whole = q @ whole if turn else q
+        square = q @ square @ q if turn + 1 < TURNS else square
+    return whole / size.sqrt()
 
 
-def _matrices(network: nn.Module) -> Iterable[Tensor]:
+def _matrices(network: nn.Module) -> Iterable[tuple[Tensor, int]]:
+    """The weights that hold matrices, with how many each holds, one over the other."""
     for layer in network.modules():
         dense = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-        if dense and min(layer.weight.shape[:2]) >= LEAST:  # type: ignore[index]
-            yield layer.weight  # type: ignore[misc]
+        stacked = getattr(layer, "stacked", 1)
+        if dense and min(layer.weight.shape[0] // stacked, layer.weight.shape[1]) >= LEAST:  # type: ignore[index]
+            yield layer.weight, stacked  # type: ignore[misc]
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, float], torch.optim.Optimizer]] = {
