@@ -113,10 +113,10 @@ def _product_of_q(square: Float[Tensor, "k r r"]) -> Float[Tensor, "k r r"]:
 def _matrices(network: nn.Module) -> Iterable[tuple[Tensor, int]]:
     """The weights that hold matrices, with how many each holds, one over the other."""
     for layer in network.modules():
-        dense = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
-        stacked = getattr(layer, "stacked", 1)
-        if dense and min(layer.weight.shape[0] // stacked, layer.weight.shape[1]) >= LEAST:  # type: ignore[index]
-            yield layer.weight, stacked  # type: ignore[misc]
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
+            stacked = int(getattr(layer, "stacked", 1))
+            if min(layer.weight.shape[0] // stacked, layer.weight.shape[1]) >= LEAST:
+                yield layer.weight, stacked
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, float], torch.optim.Optimizer]] = {
