@@ -63,6 +63,14 @@ def test_convolution_and_its_gradients_are_torchs(shape, plus):
     assert max(conv_errors(*shape, plus)) < 3e-6
 
 
+@pytest.mark.parametrize("shape", [*MAPS, (5, 96, 64, 14, 14)], ids=str)
+@pytest.mark.parametrize("threads", [2, 3])
+def test_convolutions_are_the_same_by_several_threads(shape, threads, monkeypatch):
+    """By whole chunks for each thread, by shared ones, and by fewer tiles than threads."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert max(conv_errors(*shape, plus=True)) < 3e-6
+
+
 def test_what_is_added_may_lie_in_any_order_in_memory():
     x, w, plus = draw(2, 32, 6, 5).contiguous(memory_format=LAST), draw(16, 32, 3, 3), draw(2, 16, 6, 5)
     wanted = operations.conv3x3(x, w, draw(16)) + plus

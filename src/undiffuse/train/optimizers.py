@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.adam import adam
 
 from undiffuse.shapes import Float, Tensor
 
@@ -23,8 +24,8 @@ class Muon(torch.optim.Optimizer):
     All directions of a matrix learn alike fast, where Adam follows the few that are large. The scale makes an
     entry's update as large as Adam's usually is (Liu et al. 2025, equation 4), so one learning rate serves both.
 
-    A matrix is the weight of a linear layer, or of a convolution that is not grouped, which is [out, in * height *
-    width] here, with at least 16 channels on either side, as the layers next to the pixels have only where model.patch
+    A matrix is the weight of a linear layer, or of a convolution that is not grouped, which is [out, height * width *
+    in] here, with at least 16 channels on either side, as the layers next to the pixels have only where model.patch
     is large. A layer that says it is several in one (`stacked`: queries, keys and values) has as many matrices. The
     rest (biases, norms, embeddings) has Adam's update, beta 0.9 and 0.999.
     """
@@ -51,24 +52,24 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momentum, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momentum, MOMENTUM)  # Nesterov's: as one more like it would leave it
         counts = [self.stacked[weight] for weight in weights]
-        updates = orthogonal([piece for x, n in zip(ahead, counts, strict=True) for piece in x.flatten(1).chunk(n)])
-        pieces = [piece for weight, n in zip(weights, counts, strict=True) for piece in weight.chunk(n)]
-        for piece, update in zip(pieces, updates, strict=True):
+        # [out, height, width, in], as the weights of convolutions lie in memory: no copies
+        steps, pieces = (
+            [piece for x, n in zip(tensors, counts, strict=True) for piece in x.movedim(1, -1).chunk(n)]
+            for tensors in (ahead, weights)
+        )
+        for piece, update in zip(pieces, orthogonal([step.flatten(1) for step in steps]), strict=True):
             piece.sub_(update.view(piece.shape), alpha=lr * RMS * max(update.shape) ** 0.5)
 
     def _adam(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
-        first, second = self.betas
         mean, square = self._kept(weights, "exp_avg"), self._kept(weights, "exp_avg_sq")
         steps = [self.state[weight].setdefault("step", torch.tensor(0.0)) for weight in weights]
-        torch._foreach_add_(steps, 1)
-        done = [float(step) for step in steps]
-        torch._foreach_lerp_(mean, gradients, 1 - first)
-        torch._foreach_mul_(square, second)
-        torch._foreach_addcmul_(square, gradients, gradients, 1 - second)
-        root = torch._foreach_div(square, [1 - second**n for n in done])
-        torch._foreach_sqrt_(root)
-        torch._foreach_add_(root, self.eps)
-        torch._foreach_addcdiv_(weights, mean, root, [-lr / (1 - first**n) for n in done])
+        gradients = [  # fused, both are gone through in the order of memory
+            g if g.stride() == w.stride() else torch.empty_like(w).copy_(g)
+            for w, g in zip(weights, gradients, strict=True)
+        ]
+        how: dict[str, Any] = {"amsgrad": False, "maximize": False, "weight_decay": 0.0, "eps": self.eps, "fused": True}
+        first, second = self.betas
+        adam(weights, gradients, mean, square, [], steps, lr=lr, beta1=first, beta2=second, **how)
 
     def _kept(self, weights: list[Tensor], name: str) -> list[Tensor]:
         """What is remembered of each under this name, at first nothing."""

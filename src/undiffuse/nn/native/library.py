@@ -202,9 +202,9 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     signatures = {
         "wino_vector": ([], i),
         "wino_conv_floats": ([n] * 6, n),
-        "wino_wgrad_floats": ([n] * 5, n),
+        "wino_wgrad_floats": ([n] * 6, n),
         "wino_conv": ([p] * 5 + [n] * 5 + [i, p, n], None),
-        "wino_wgrad": ([p] * 3 + [n] * 5 + [p, n], None),
+        "wino_wgrad": ([p] * 4 + [n] * 5 + [p, n], None),
         "norm_forward": ([shape, i] + [p] * 4 + [ctypes.c_float] + [p] * 3, None),
         "norm_backward": ([shape, i] + [p] * 11, None),
         "attention_floats": ([heads, i], n),

@@ -135,13 +135,14 @@ def _convolve(
     return out
 
 
-def _weight_gradient(library: CDLL, x: Tensor, g: Tensor) -> Tensor:
-    (b, k, h, w), c = x.shape, g.shape[1]
-    out = torch.empty((c, k, 3, 3), dtype=x.dtype, memory_format=torch.channels_last)
-    work = _workspace(library.wino_wgrad_floats(b, h, w, k, c))
-    pointers = (_pointer(tensor) for tensor in (x, g, out))
-    library.wino_wgrad(*pointers, b, h, w, k, c, work.data_ptr(), torch.get_num_threads())
-    return out
+def _weight_gradient(library: CDLL, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the weight and of the bias, from the input and the gradient of the output."""
+    (b, k, h, w), c, threads = x.shape, g.shape[1], torch.get_num_threads()
+    out, of_bias = torch.empty((c, k, 3, 3), dtype=x.dtype, memory_format=torch.channels_last), x.new_empty(c)
+    work = _workspace(library.wino_wgrad_floats(b, h, w, k, c, threads))
+    pointers = (_pointer(tensor) for tensor in (x, g, out, of_bias))
+    library.wino_wgrad(*pointers, b, h, w, k, c, work.data_ptr(), threads)
+    return out, of_bias
 
 
 class _Conv3x3(torch.autograd.Function):
@@ -158,12 +159,9 @@ class _Conv3x3(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, of_plus = ctx.needs_input_grad
         g = _last(gradients[0])
-        return (
-            _convolve(ctx.library, g, weight, True) if of_x else None,
-            _weight_gradient(ctx.library, x, g) if of_weight else None,
-            g.sum((0, 2, 3)) if of_bias else None,
-            g if of_plus else None,
-        )
+        dx = _convolve(ctx.library, g, weight, True) if of_x else None
+        dw, db = _weight_gradient(ctx.library, x, g) if of_weight or of_bias else (None, None)
+        return dx, dw, db, g if of_plus else None
 
 
 class _GroupNorm(torch.autograd.Function):

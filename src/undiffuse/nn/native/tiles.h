@@ -44,19 +44,22 @@ static float *align64(float *p) { return (float *)(((uintptr_t)p + 63) & ~(uintp
 
 /* ---- tiles: V[f][vector of inputs][tile][lane] ---- */
 
-/* B^T d B, or A d A^T where size is 4, of `count` tiles from `first` on, `stride` tiles being allotted in v. */
+/* B^T d B, or A d A^T where size is 4, of `count` tiles from `first` on, `stride` tiles being allotted in v. sum[c], if
+ * not null: the tiles' pixels are added to it. */
 INLINE void tiles_in(const Map *g, const float *x, long c, const float *zero, long first, long count, int size,
-                     float *v, long vs, long stride) {
+                     float *v, long vs, long stride, float *sum) {
     for (long t = 0; t < count; t++) {
         const float *p[36];
         tile_pixels(g, first + t, x, c, zero, size, size == 6, p);
         for (long k = 0; k < c; k += WIDTH) {
-            vec d[6], m[36], o[6];
+            vec d[6], m[36], o[6], total = splat(0.f);
             UNROLL for (int j = 0; j < size; j++) {
                 UNROLL for (int i = 0; i < size; i++) d[i] = load(p[i * size + j] + k);
+                if (sum) UNROLL for (int i = 0; i < size; i++) total += d[i];
                 if (size == 6) mul_Bt(d, 1, m + j, 6);
                 else mul_A(d, 1, m + j, 6);
             }
+            if (sum) store(sum + k, load(sum + k) + total);
             UNROLL for (int i = 0; i < 6; i++) {
                 if (size == 6) mul_Bt(m + 6 * i, 1, o, 1);
                 else mul_A(m + 6 * i, 1, o, 1);

@@ -201,7 +201,7 @@ void wino_conv(const float *x, const float *weight, const float *bias, const flo
             if (p.cuts > 1 && i > 0) {
 #pragma omp barrier
             }
-            tiles_in(&g, x, k, zero, first + from, to - from, 6, v + from * WIDTH, p.vs, p.t);
+            tiles_in(&g, x, k, zero, first + from, to - from, 6, v + from * WIDTH, p.vs, p.t, 0);
             if (p.cuts > 1) {
 #pragma omp barrier
             }
