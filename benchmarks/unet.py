@@ -18,7 +18,7 @@ from peers import SIZES, Contender, Size, diffusers_unet, lucidrains_unet, ours
 from timing import Call, Spread, convolution_peak, interleaved, ratio
 from torch.utils.flop_counter import FlopCounterMode
 
-from undiffuse.nn.native import library
+from undiffuse.native import library
 from undiffuse.nn.unet import parameter_count
 from undiffuse.rng import fold
 

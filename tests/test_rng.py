@@ -1,5 +1,7 @@
 """A draw depends on its position alone; positions neither collide nor correlate."""
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest, kurtosis
 
 from undiffuse import rng
+from undiffuse.native import library
 
 parts = st.integers(-(2**70), 2**70) | st.text(max_size=5)
 
@@ -21,6 +24,29 @@ def test_streams_go_on_where_they_stopped():
     first, second = one.normal((4,)), one.normal((4,))
     assert not torch.equal(first, second)
     assert torch.equal(first, other.normal((4,)))
+
+
+@pytest.mark.parametrize("shape", [(128, 1, 28, 28), (6, 4097), (600, 32), (200, 81)])  # the last is few: one by one
+@pytest.mark.parametrize("threads", [2, 3])
+def test_normals_by_several_threads_are_numpys_one_by_one(shape, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    draws, streams = rng.per_row(5, rows=range(shape[0] // 2)), rng.per_row(5, rows=range(shape[0] // 2)).streams
+    for _ in range(2):  # both begin where the last draw ended, the second in the middle of a block of Philox's
+        wanted = [stream.standard_normal((2, *shape[1:]), np.float32) for stream in streams]
+        assert np.array_equal(draws.normal(shape), np.concatenate(wanted))
+        assert np.array_equal(draws.uniform((len(streams),)), [stream.random() for stream in streams])
+
+
+def test_without_numpys_library_normals_are_drawn_one_by_one(monkeypatch, tmp_path):
+    if library.kernels() is None:
+        pytest.skip("no C compiler")
+    wanted = rng.per_row(5, rows=range(64)).normal((64, 500))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(library, "numpy_random", lambda: None)
+    without = library.declared(ctypes.CDLL(str(library.compiled())))
+    monkeypatch.setattr(rng, "kernels", lambda: without)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert torch.equal(rng.per_row(5, rows=range(64)).normal((64, 500)), wanted)
 
 
 @given(a=st.lists(parts, max_size=4), b=st.lists(parts, max_size=4))

@@ -5,6 +5,7 @@ collide (32-bit seeds would, at 50,000 images, with probability 1/4) nor overlap
 (uniforms and integers in float64/int64) and moved by whoever needs them elsewhere.
 """
 
+import ctypes
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,7 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from undiffuse.native.library import kernels
+
 Position = int | str
+MANY = 1 << 14  # numbers; a draw of fewer is over before other threads have begun
+
+_address = ctypes.pythonapi.PyCapsule_GetPointer  # of a stream's bitgen_t, whose capsule NumPy calls "BitGenerator"
+_address.argtypes, _address.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
 
 
 def key(seed: int, *position: Position) -> int:
@@ -46,7 +53,18 @@ class Generator:
     def normal(self, shape: Iterable[int]) -> Tensor:
         """Standard normal, float32."""
         out = np.empty(tuple(shape), np.float32)
+        if self._at_once(out):
+            return torch.from_numpy(out)
         return self.draw(lambda stream, run: stream.standard_normal(out=run, dtype=np.float32), out)
+
+    def _at_once(self, out: np.ndarray) -> bool:
+        """Whether standard normals were drawn by several threads, by NumPy's own function: the same numbers."""
+        count, threads = len(self.streams), torch.get_num_threads()
+        if min(count, threads) < 2 or out.size < MANY or out.shape[0] % count or (library := kernels()) is None:
+            return False
+        addresses = [_address(stream.bit_generator.capsule, b"BitGenerator") for stream in self.streams]
+        pointers = (ctypes.c_void_p * count)(*addresses)
+        return bool(library.normals(pointers, count, out.size // count, out.ctypes.data, threads))
 
     def uniform(self, shape: Iterable[int]) -> Tensor:
         """Uniform on [0, 1), float64."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from undiffuse.native.library import SlowWarning
 from undiffuse.nn.compiling import compiled
-from undiffuse.nn.native.library import SlowWarning
 from undiffuse.nn.unet import UNet, UNetSpec
 from undiffuse.rng import fold, seed_torch
 

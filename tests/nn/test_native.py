@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from undiffuse.native import library
+from undiffuse.nn import operations
 from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, Linear
-from undiffuse.nn.native import library, operations
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
 from undiffuse.rng import fold

@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import nn
 
+from undiffuse.nn import operations
 from undiffuse.nn.layers import GroupNorm, Linear, zeroed
-from undiffuse.nn.native import operations
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
 

@@ -4,7 +4,7 @@ import warnings
 
 from torch import nn
 
-from undiffuse.nn.native.library import SlowWarning
+from undiffuse.native.library import SlowWarning
 from undiffuse.shapes import Tensor
 
 

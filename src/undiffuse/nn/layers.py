@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn.native import operations
+from undiffuse.nn import operations
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from undiffuse.nn.native import library
+from undiffuse.native import library
 
 pytestmark = pytest.mark.skipif(library.kernels() is None, reason="no C compiler")
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from undiffuse.nn.native.library import Heads, Linear, NormShape, kernels
+from undiffuse.native.library import Heads, Linear, NormShape, kernels
 from undiffuse.shapes import Float, Tensor
 
 _local = threading.local()

@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from undiffuse import places
 
 FOLDER = Path(__file__).parent
-SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c")
+SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "draws.c")
 HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
@@ -95,7 +97,8 @@ def compiled(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
     runtime = openmp()
     text = "".join((FOLDER / name).read_text() for name in (*SOURCES, *HEADERS))
     version = _run([compiler, "--version"], seconds=20).stdout
-    key = hashlib.sha256("\0".join([text, version, str(runtime), str(tuning), cpu()]).encode()).hexdigest()[:16]
+    parts = [text, version, str(runtime), str(numpy_random()), np.__version__, str(tuning), cpu()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     target = cache_folder() / f"kernels-{key}.so"
     if not _sound(target):
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
@@ -137,7 +140,9 @@ def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
 
 def _compile(compiler: str, runtime: Path, tuning: tuple[tuple[str, ...], ...], made: Path) -> None:
     for tuned in tuning:
-        command = [compiler, *FLAGS, *tuned, *(str(FOLDER / name) for name in SOURCES), str(runtime), "-lm"]
+        drawing = ["-DNUMPY", str(archive)] if (archive := numpy_random()) else []
+        sources = [str(FOLDER / name) for name in SOURCES]
+        command = [compiler, *FLAGS, *tuned, *sources, *drawing, str(runtime), "-lm"]
         done = _run([*command, "-o", str(made)], seconds=300)
         if done.returncode == 0 and made.is_file():
             return
@@ -165,6 +170,12 @@ def openmp() -> Path:
     if len(own) != 1:  # scikit-learn, for one, brings another
         raise RuntimeError(f"torch's OpenMP runtime is not GCC's ({', '.join(map(str, own)) or 'no libgomp'})")
     return own[0]
+
+
+def numpy_random() -> Path | None:
+    """NumPy's distributions, to be linked with; some packages of it come without."""
+    path = Path(np.__file__).parent / "random" / "lib" / "libnpyrandom.a"
+    return path if path.is_file() else None
 
 
 def cpu() -> str:
@@ -200,6 +211,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     n, p, i = ctypes.c_long, ctypes.c_void_p, ctypes.c_int
     shape, heads, linear = (ctypes.POINTER(structure) for structure in (NormShape, Heads, Linear))
     signatures = {
+        "normals": ([p, n, n, p, n], i),
         "wino_vector": ([], i),
         "wino_conv_floats": ([n] * 6, n),
         "wino_wgrad_floats": ([n] * 6, n),
