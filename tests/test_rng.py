@@ -37,12 +37,14 @@ def test_normals_by_several_threads_are_numpys_one_by_one(shape, threads, monkey
         assert np.array_equal(draws.uniform((len(streams),)), [stream.random() for stream in streams])
 
 
-def test_without_numpys_library_normals_are_drawn_one_by_one(monkeypatch, tmp_path):
+@pytest.mark.parametrize("archive", ["none", "not one"])
+def test_without_numpys_library_normals_are_drawn_one_by_one(archive, monkeypatch, tmp_path):
     if library.kernels() is None:
         pytest.skip("no C compiler")
     wanted = rng.per_row(5, rows=range(64)).normal((64, 500))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(library, "numpy_random", lambda: None)
+    (tmp_path / "other.a").write_text("not an archive")
+    monkeypatch.setattr(library, "numpy_random", lambda: None if archive == "none" else tmp_path / "other.a")
     without = library.declared(ctypes.CDLL(str(library.compiled())))
     monkeypatch.setattr(rng, "kernels", lambda: without)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -139,10 +140,10 @@ def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
 
 
 def _compile(compiler: str, runtime: Path, tuning: tuple[tuple[str, ...], ...], made: Path) -> None:
-    for tuned in tuning:
-        drawing = ["-DNUMPY", str(archive)] if (archive := numpy_random()) else []
-        sources = [str(FOLDER / name) for name in SOURCES]
-        command = [compiler, *FLAGS, *tuned, *sources, *drawing, str(runtime), "-lm"]
+    archive, sources = numpy_random(), [str(FOLDER / name) for name in SOURCES]
+    drawing = [["-DNUMPY", str(archive)], []] if archive else [[]]  # without, if it cannot be linked
+    for tuned, drawn in product(tuning, drawing):
+        command = [compiler, *FLAGS, *tuned, *sources, *drawn, str(runtime), "-lm"]
         done = _run([*command, "-o", str(made)], seconds=300)
         if done.returncode == 0 and made.is_file():
             return
