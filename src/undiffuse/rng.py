@@ -20,8 +20,10 @@ from undiffuse.native.library import kernels
 Position = int | str
 MANY = 1 << 14  # numbers; a draw of fewer is over before other threads have begun
 
-_address = ctypes.pythonapi.PyCapsule_GetPointer  # of a stream's bitgen_t, whose capsule NumPy calls "BitGenerator"
-_address.argtypes, _address.restype = [ctypes.py_object, ctypes.c_char_p], ctypes.c_void_p
+# The address of a stream's bitgen_t, whose capsule NumPy calls "BitGenerator"; a prototype that is nobody else's.
+_address = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
 
 
 def key(seed: int, *position: Position) -> int:
