@@ -275,8 +275,18 @@ def test_quarters_of_t_add_up_to_the_whole():
 
 def test_quarters_without_a_t_have_no_loss():
     made = trainer()
-    made._window.add(np.array([2.0]), np.array([0.5]), np.array([0.9]), 1.0)
+    made._window.add(np.array([2.0]), np.array([1.0]), np.array([0.9]), 1.0)
     assert made.report().loss_q == (None, None, None, 2.0)
+
+
+def test_a_rare_weight_does_not_sway_the_loss():
+    """t = 13..50 of 50 with weight 50 / 38, 1..12 never: nothing of their quarter, and 12/50 of all times were missed."""
+    made = trainer()
+    t = np.arange(13, 51)
+    made._window.add(np.full(38, 2.0), np.full(38, 50 / 38), t / 50, 1.0)
+    report = made.report()
+    assert report.loss == pytest.approx(2.0 * 50 / 38)
+    assert report.loss_q[0] is None
 
 
 def test_a_record_has_the_contracts_keys():

@@ -10,7 +10,7 @@ from torch.optim.adam import adam
 from undiffuse.shapes import Float, Tensor
 
 MOMENTUM = 0.95
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: every singular value in (0, 1] to about 1 in five turns
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: singular values, but the least, to about 1 in 5 turns
 TURNS = 5
 RMS = 0.2  # Liu et al. 2025, section 2.2: the root mean square of Adam's usual updates, in units of lr
 ADAM, MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum",)  # what is kept of each weight

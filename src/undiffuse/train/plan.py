@@ -53,6 +53,6 @@ class Plan:
             raise UsageError("train.shard cuts the matrices that train.optimizer muon needs whole; take adam")
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of the update that follows `step` updates."""
+        """The learning rate of the step that follows `step` steps."""
         warm = min(1.0, (step + 1) / (self.warmup + 1))
         return float(self.lr * warm * LR_DECAYS[self.lr_decay](step, self))

@@ -10,7 +10,10 @@ QUARTERS = 4
 
 @dataclass(frozen=True)
 class Report:
-    """Means over the steps since the last report. loss_q: by quarter of t, None where no t fell. skipped: in all.
+    """Estimates of the mean loss over all t, from the steps since the last report. skipped: in all.
+
+    loss_q: over each quarter of t, None where no t fell. With weighted times both are means of weight * loss: no other
+    than those of uniform times in expectation, where a ratio to the sum of the weights would be swayed by rare ones.
 
     extra: `scale` and `overflows` of fp16; `micro_batch`, how many pictures a process handles at once, if not all.
     """
@@ -32,20 +35,33 @@ class Report:
 
 
 class Window:
-    """Sums since the last report: of weighted losses (all, then by quarter of t), and of the weights."""
+    """Sums since the last report, over all t and by quarter: weighted losses, the rows they stand for, and those drawn.
 
-    def __init__(self) -> None:
-        self.sums = np.zeros((2, 1 + QUARTERS))
+    Rows that were drawn otherwise than uniformly stand for as many as would have fallen there of uniform ones.
+    """
+
+    def __init__(self, T: int) -> None:
+        self.shares = np.bincount(_quarter(np.arange(1, T + 1) / T), minlength=1 + QUARTERS) / T
+        self.shares[0] = 1.0
+        self.sums = np.zeros((3, 1 + QUARTERS))
         self.steps, self.updates, self.norm, self.seconds = 0, 0, 0.0, 0.0
 
     def add(self, losses: np.ndarray, weight: np.ndarray, t_over_T: np.ndarray, norm: float) -> None:
-        quarter = np.ceil(t_over_T * QUARTERS).astype(int)  # t in (0, T] -> 1..4
-        for place in (np.zeros_like(quarter), quarter):
-            self.sums[0] += np.bincount(place, losses * weight, 1 + QUARTERS)
-            self.sums[1] += np.bincount(place, weight, 1 + QUARTERS)
+        quarter = _quarter(t_over_T)
+        fell = np.bincount(quarter, minlength=1 + QUARTERS)
+        fell[0] = len(quarter)
+        self.sums[0] += np.bincount(quarter, losses * weight, 1 + QUARTERS)
+        self.sums[0, 0] += (losses * weight).sum()
+        self.sums[1] += fell if (weight == 1).all() else len(quarter) * self.shares
+        self.sums[2] += fell
         self.updates += 1
         self.norm += norm
 
     def means(self, sums: np.ndarray) -> tuple[float | None, ...]:
         """Loss, then by quarter; None where nothing fell."""
-        return tuple(float(a / n) if n else None for a, n in zip(*sums, strict=True))
+        return tuple(float(a / n) if fell else None for a, n, fell in zip(*sums, strict=True))
+
+
+def _quarter(t_over_T: np.ndarray) -> np.ndarray:
+    """t in (0, T] -> 1..4"""
+    return np.asarray(np.ceil(t_over_T * QUARTERS).astype(int))

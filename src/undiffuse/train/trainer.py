@@ -57,7 +57,7 @@ class Trainer:
         self.optimizer = OPTIMIZERS[plan.optimizer](self.network, plan.lr)
         self.scale = scale.for_precision(plan.precision)
         self.step = self.skipped = self.streak = 0
-        self._window = Window()
+        self._window = Window(self.denoiser.process.T)
 
     @property
     def ema(self) -> EMA:
@@ -163,7 +163,7 @@ class Trainer:
 
     def report(self) -> Report:
         """Means since the last report, over all processes; starts a new window."""
-        window, self._window = self._window, Window()
+        window, self._window = self._window, Window(self.denoiser.process.T)
         loss, *quarters = window.means(self.team.total(window.sums))
         norm = window.norm / window.updates if window.updates else None
         rate = window.steps * self.batches.batch_size / max(window.seconds, 1e-9)
