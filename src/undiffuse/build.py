@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from torch import nn
 
 from undiffuse import rng
@@ -18,7 +17,7 @@ from undiffuse.data.spec import DataSpec
 from undiffuse.data.survey import Watch
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.likelihood import check_gaussian
-from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss, Simple, check_score
+from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss, check_score
 from undiffuse.diffusion.noise import NOISES, Gamma, Noise
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, Sampler
@@ -28,7 +27,7 @@ from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
 from undiffuse.train.checkpoint import fill
 from undiffuse.train.plan import Plan
-from undiffuse.train.times import TIME_SAMPLINGS, TimeSampling, Weighted
+from undiffuse.train.times import TIME_SAMPLINGS, TimeSampling
 
 
 class NoiseWarning(UserWarning):
@@ -237,16 +236,7 @@ def decays(config: Config) -> tuple[float, ...]:
 def times(config: Config) -> TimeSampling:
     """How training draws t."""
     chosen = _row(TIME_SAMPLINGS, config.train.time_sampling, "train.time_sampling")
-    weights = np.ones(config.diffusion.T)
-    if chosen is Weighted:
-        least = loss(config)
-        if not isinstance(least, Simple):
-            raise UsageError(
-                "train.time_sampling: 'weighted' draws by the weights of l2, l1 or huber; "
-                f"take one of them, or another time_sampling for '{config.diffusion.loss}'"
-            )
-        weights = least.factor(process(config), np.arange(1, config.diffusion.T + 1))
-    return chosen(weights, config.train.batch_size)
+    return chosen(config.diffusion.T, config.train.batch_size)
 
 
 def batches(config: Config, data: Dataset) -> Batches:

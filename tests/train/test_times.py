@@ -12,12 +12,11 @@ from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.train import checkpoint
 from undiffuse.train.team import Team
-from undiffuse.train.times import FLOOR, HISTORY, TIME_SAMPLINGS, SecondMoment, Weighted, _inverse
+from undiffuse.train.times import FLOOR, HISTORY, TIME_SAMPLINGS, SecondMoment
 from undiffuse.train.trainer import Trainer
 
 T, BATCH = 40, 8
 LOSS = np.exp(-np.arange(T) / 5.0) + 0.01  # of t = 1..T: steep, as the bound's terms are
-WEIGHTS = np.where(np.arange(T) == 30, 1.0, LOSS * (1 + np.arange(T) % 3))
 
 
 def drawn(way, step=0, batch=BATCH, rows=None):
@@ -33,9 +32,7 @@ def learned(T=T, rounds=HISTORY, loss=LOSS) -> SecondMoment:
 
 
 def ways():
-    """weighted: for weights near those of the loss, one of them larger than its share."""
-    made = {name: make(WEIGHTS, BATCH) for name, make in TIME_SAMPLINGS.items()}
-    return made | {"learned": learned()}
+    return {name: make(T, BATCH) for name, make in TIME_SAMPLINGS.items()} | {"learned": learned()}
 
 
 @pytest.mark.parametrize("name", ways())
@@ -60,7 +57,7 @@ def test_draws_depend_on_the_row_and_not_on_who_draws_them(name):
 
 
 def test_low_discrepancy_puts_one_time_into_each_part_and_every_time_is_as_likely():
-    way, counts = TIME_SAMPLINGS["low_discrepancy"](np.ones(T), BATCH), np.zeros(T)
+    way, counts = TIME_SAMPLINGS["low_discrepancy"](T, BATCH), np.zeros(T)
     for step in range(4000):
         t = drawn(way, step)[0].numpy()
         counts += np.bincount(t - 1, minlength=T)
@@ -70,36 +67,9 @@ def test_low_discrepancy_puts_one_time_into_each_part_and_every_time_is_as_likel
     assert abs(counts - expected).max() < 5 * expected**0.5
 
 
-def test_weighted_draws_each_time_in_proportion_to_its_weight_and_evenly():
-    weights = np.array([0.0, 3.0, 1.0, 0.0, 4.0, 0.0])
-    way, few = Weighted(weights, BATCH), Weighted(weights, 3)
-    for step in range(200):
-        t, weight = drawn(way, step)
-        assert np.bincount(t.numpy() - 1, minlength=6).tolist() == [0, 3, 1, 0, 4, 0]  # eighths, and eight rows
-        np.testing.assert_allclose(weight.numpy() * weights[t.numpy() - 1], weights.mean(), rtol=1e-6)
-    uneven = [np.bincount(drawn(few, step, batch=3)[0].numpy(), minlength=7)[1:] for step in range(2000)]
-    np.testing.assert_allclose(np.mean(uneven, 0), 3 * weights / 8, atol=0.05)
-
-
-def test_the_last_number_below_one_draws_a_time_that_can_be():
-    """Also where the probabilities add up to less than one, by rounding."""
-
-    short = [n for n in range(1, 200) if np.cumsum(np.full(n, 1 / n))[-1] < np.nextafter(1.0, 0.0)]
-    assert short
-    for n in (2, short[0]):
-        t, weight = _inverse(Weighted(np.array([1.0] * n + [0.0]), 1).p, np.array([np.nextafter(1.0, 0.0)]))
-        assert t.tolist() == [n] and weight.isfinite().all()
-
-
-@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]])
-def test_weights_that_no_time_can_be_drawn_by_are_refused(weights):
-    with pytest.raises(UsageError, match=r"train\.time_sampling: 'weighted' needs weights that are finite"):
-        Weighted(np.array(weights), BATCH)
-
-
 @pytest.mark.parametrize("name", ["uniform", "second_moment"])
 def test_every_time_is_as_likely_at_first(name):
-    way, counts = TIME_SAMPLINGS[name](WEIGHTS, BATCH), np.zeros(T)
+    way, counts = TIME_SAMPLINGS[name](T, BATCH), np.zeros(T)
     for step in range(2000):
         counts += np.bincount(drawn(way, step)[0].numpy() - 1, minlength=T)
     expected = 2000 * BATCH / T
@@ -155,7 +125,7 @@ def test_extreme_losses_leave_sound_probabilities(loss):
 
 def test_one_time_is_drawn_always():
     for make in TIME_SAMPLINGS.values():
-        t, weight = drawn(make(np.full(1, 0.3), 4), batch=4)
+        t, weight = drawn(make(1, 4), batch=4)
         assert t.tolist() == [1] * 4 and weight.tolist() == [1.0] * 4
 
 
@@ -236,12 +206,10 @@ class Two(Team):
 
 @pytest.mark.parametrize("name", TIME_SAMPLINGS)
 def test_two_processes_draw_the_global_batch_and_learn_all_of_it(name):
-    weighting = {"diffusion.weighting": "min_snr", "diffusion.prediction": "v"}
-    changes = {"train.time_sampling": name, "diffusion.T": 500, **weighting}
+    changes = {"train.time_sampling": name, "diffusion.T": 500}
     one, *halves = (trainer(team, **changes) for team in (None, Two(0), Two(1)))
     first, *shares = (made._losses(made.rows)[1] for made in (one, *halves))
     assert torch.equal(first, torch.cat(shares))
-    assert (one._losses(one.rows)[2].std() > 0) == (name == "weighted")
     one.step = 2  # steps 0 and 1 happen to draw u = 0.0916 and 0.0917
     assert not torch.equal(first, one._losses(one.rows)[1])
     if name == "second_moment":
@@ -255,47 +223,6 @@ def test_two_processes_draw_the_global_batch_and_learn_all_of_it(name):
 def test_the_batch_size_reaches_low_discrepancy():
     config = tiny.config().replaced({"train.time_sampling": "low_discrepancy"})
     assert build.times(config).batch_size == config.train.batch_size
-
-
-def test_weighted_has_the_mean_loss_of_uniform_times_and_every_draw_counts_the_same():
-    """min-SNR's weights times those of the draw are one number."""
-    changes = {"diffusion.T": 500, "diffusion.weighting": "min_snr", "diffusion.prediction": "v"}
-    losses, weight, factor = [], [], None
-    for name in ("uniform", "weighted"):
-        made = trainer(**changes, **{"train.time_sampling": name})
-        factor = made.loss.factor(made.denoiser.process, np.arange(1, 501))
-        found = []
-        for made.step in range(150):
-            with torch.no_grad():
-                found.append(made._losses(made.rows))
-        loss, t, weight = (torch.cat(column).double().numpy() for column in zip(*found, strict=True))
-        losses.append(loss * weight)
-    np.testing.assert_allclose(weight * factor[t.astype(int) - 1], factor.mean(), rtol=1e-6)
-    error = np.sqrt(sum(each.var() / len(each) for each in losses))
-    assert losses[0].mean() == pytest.approx(losses[1].mean(), abs=4 * error)
-    assert losses[1].std() < 0.8 * losses[0].std()
-
-
-def test_weighted_reports_the_mean_over_uniform_times_and_never_draws_what_has_no_weight():
-    """A zero terminal SNR: min-SNR's weight at T is 0, all others' draws make up the mean."""
-    changes = {"diffusion.T": 8, "diffusion.weighting": "min_snr", "diffusion.prediction": "v", "train.lr": 1e-12}
-    changes |= {"diffusion.zero_terminal_snr": True, "train.steps": 300, "train.batch_size": 16}
-    made = {name: trainer(**changes, **{"train.time_sampling": name}) for name in ("uniform", "weighted")}
-    assert made["weighted"].times.p[-1] == 0 and made["weighted"].times.p[:-1].min() > 0
-    reports = []
-    for each in made.values():
-        steps(each, 300)
-        reports.append(each.report())
-    assert reports[0].loss == pytest.approx(reports[1].loss, rel=0.05)
-    assert reports[0].loss_q[:3] == pytest.approx(reports[1].loss_q[:3], rel=0.1)
-    assert reports[0].loss_q[3] == pytest.approx(reports[1].loss_q[3], rel=0.3)  # of few draws: t = 7 counts little
-
-
-@pytest.mark.parametrize("loss", ["vlb", "score_matching", "hybrid"])
-def test_weighted_is_refused_for_losses_without_one_weight(loss):
-    learned = {} if loss == "score_matching" else {"diffusion.variance": "learned"}
-    with pytest.raises(UsageError, match="'weighted' draws by the weights of l2, l1 or huber"):
-        build.times(tiny.config().replaced({"train.time_sampling": "weighted", "diffusion.loss": loss, **learned}))
 
 
 def test_a_loss_that_is_not_finite_is_not_remembered():

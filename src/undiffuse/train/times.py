@@ -12,9 +12,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.errors import UndiffuseError
 from undiffuse.rng import Generator
-from undiffuse.shapes import Float64Array, Tensor
+from undiffuse.shapes import Tensor
 
 HISTORY = 10  # Nichol & Dhariwal 2021, section 3.3: previous values kept for each t
 FLOOR = 0.001  # their code's share of uniform draws, so that a term whose last values were 0 is met again
@@ -71,30 +71,9 @@ class LowDiscrepancy(_Memoryless):
     batch_size: int
 
     def draw(self, rows: range, own: Generator, common: Generator) -> tuple[Tensor, Tensor]:
-        u = _even(rows, self.batch_size, common)
+        u = (float(common.uniform((1,))) + np.asarray(rows) / self.batch_size) % 1.0
         t = np.minimum(np.floor(self.T * u).astype(np.int64), self.T - 1) + 1
         return torch.from_numpy(t), torch.ones(len(rows))
-
-
-class Weighted(_Memoryless):
-    """p_t in proportion to w_t, the loss's own weight at t, so that every draw counts the same; evenly over the batch.
-
-    t is where the sum of p up to t first exceeds (u + i / n) mod 1, for row i of n, one u a step: importance sampling
-    with the numbers of LowDiscrepancy. Were the unweighted gradients alike in size at all t, their weighted mean would
-    vary as with mean(w^2) / mean(w)^2 times as many rows of Uniform, or more. Raises UsageError for weights that are
-    not finite, below 0, or 0 at every t.
-    """
-
-    def __init__(self, weights: Float64Array, batch_size: int) -> None:
-        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
-            raise UsageError(
-                "train.time_sampling: 'weighted' needs weights that are finite and not 0 at every t; "
-                "take another diffusion.weighting, or another time_sampling"
-            )
-        self.p, self.batch_size = weights / weights.sum(), batch_size
-
-    def draw(self, rows: range, own: Generator, common: Generator) -> tuple[Tensor, Tensor]:
-        return _inverse(self.p, _even(rows, self.batch_size, common))
 
 
 class SecondMoment:
@@ -118,7 +97,10 @@ class SecondMoment:
         return np.asarray((1 - FLOOR) * root / root.sum() + FLOOR / T)
 
     def draw(self, rows: range, own: Generator, common: Generator) -> tuple[Tensor, Tensor]:
-        return _inverse(self.p, own.uniform((len(rows),)).numpy())
+        p = self.p
+        below = np.cumsum(p)
+        row = np.searchsorted(below, own.uniform((len(rows),)).numpy() * below[-1], side="right")  # u <= 1 - 2^-53
+        return torch.from_numpy(row + 1), torch.from_numpy(1 / (len(p) * p[row])).float()
 
     def learn(self, t: np.ndarray, losses: np.ndarray) -> None:
         for row, loss in zip(np.asarray(t, np.int64) - 1, losses, strict=True):
@@ -142,22 +124,8 @@ class SecondMoment:
         self.history, self.seen = history, seen
 
 
-def _even(rows: range, n: int, common: Generator) -> Float64Array:
-    """(u + i / n) mod 1 for row i of n, one u ~ U[0, 1) of the step."""
-    return np.asarray((float(common.uniform((1,))) + np.asarray(rows) / n) % 1.0)
-
-
-def _inverse(p: Float64Array, u: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The t at which the sum of p first exceeds u, by [0, 1) uniform u each t with its p; and the weights."""
-    below = np.cumsum(p)
-    row = np.searchsorted(below, u * below[-1], side="right")  # below the last: u <= 1 - 2^-53
-    return torch.from_numpy(row + 1), torch.from_numpy(1 / (len(p) * p[row])).float()
-
-
-# By the loss's weight at t = 1..T (of `weighted` only; ones for the others), and the size of the global batch.
-TIME_SAMPLINGS: dict[str, Callable[[Float64Array, int], TimeSampling]] = {
-    "uniform": lambda weights, batch_size: Uniform(len(weights)),
-    "low_discrepancy": lambda weights, batch_size: LowDiscrepancy(len(weights), batch_size),
-    "weighted": Weighted,
-    "second_moment": lambda weights, batch_size: SecondMoment(len(weights)),
+TIME_SAMPLINGS: dict[str, Callable[[int, int], TimeSampling]] = {
+    "uniform": lambda T, batch_size: Uniform(T),
+    "low_discrepancy": LowDiscrepancy,
+    "second_moment": lambda T, batch_size: SecondMoment(T),
 }
