@@ -280,7 +280,7 @@ def test_quarters_without_a_t_have_no_loss():
 
 
 def test_a_rare_weight_does_not_sway_the_loss():
-    """t = 13..50 of 50 with weight 50 / 38, 1..12 never: nothing of their quarter, and 12/50 of all times were missed."""
+    """t = 13..50 of 50 with weight 50 / 38, 1..12 never: nothing is said of their quarter."""
     made = trainer()
     t = np.arange(13, 51)
     made._window.add(np.full(38, 2.0), np.full(38, 50 / 38), t / 50, 1.0)
