@@ -280,13 +280,13 @@ def test_quarters_without_a_t_have_no_loss():
 
 
 def test_a_rare_weight_does_not_sway_the_loss():
-    """t = 13..50 of 50 with weight 50 / 38, 1..12 never: nothing is said of their quarter."""
+    """t = 13..50 of 50 evenly, 1..12, whose loss is 0, never: weights 1 / (50 p) = 38 / 50, all below 1."""
     made = trainer()
     t = np.arange(13, 51)
-    made._window.add(np.full(38, 2.0), np.full(38, 50 / 38), t / 50, 1.0)
+    made._window.add(np.full(38, 2.0), np.full(38, 38 / 50), t / 50, 1.0)
     report = made.report()
-    assert report.loss == pytest.approx(2.0 * 50 / 38)
-    assert report.loss_q[0] is None
+    assert report.loss == pytest.approx(2.0 * 38 / 50)
+    assert report.loss_q[0] is None and report.loss_q[1:] == pytest.approx((2.0, 2.0, 2.0))
 
 
 def test_a_record_has_the_contracts_keys():

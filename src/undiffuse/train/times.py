@@ -99,7 +99,7 @@ class SecondMoment:
     def draw(self, rows: range, own: Generator, common: Generator) -> tuple[Tensor, Tensor]:
         p = self.p
         below = np.cumsum(p)
-        row = np.searchsorted(below, own.uniform((len(rows),)).numpy() * below[-1], side="right")  # u <= 1 - 2^-53
+        row = np.searchsorted(below, own.uniform((len(rows),)).numpy() * below[-1], side="right")  # < T, as u < 1
         return torch.from_numpy(row + 1), torch.from_numpy(1 / (len(p) * p[row])).float()
 
     def learn(self, t: np.ndarray, losses: np.ndarray) -> None:
