@@ -46,6 +46,20 @@ def test_a_picture_s_edit_does_not_depend_on_those_beside_it(tiny_pipe, edit, mo
     assert not torch.allclose(other, together, atol=1e-3)
 
 
+@pytest.mark.parametrize(("steps", "stretch"), [(2, 1), (10, 2), (50, 10)])
+def test_few_steps_are_gone_back_over_too(tiny_pipe, steps, stretch):
+    calls = []
+
+    def counted(x, t, y=None):
+        calls.append(float(t[0]))
+        return torch.zeros_like(x)
+
+    pipe = replace(tiny_pipe, denoiser=replace(tiny_pipe.denoiser, backbone=counted)).configured(steps=steps, eta=0.0)
+    editing.inpaint(pipe, X, KNOWN, repeats=3)
+    times = pipe.times()[:-1]
+    assert calls == [*times[:stretch], *(t for i in range(stretch, steps, stretch) for t in times[i : i + stretch] * 3)]
+
+
 def test_another_seed_paints_another_picture(tiny_pipe):
     one, other = (editing.inpaint(tiny_pipe, X, KNOWN, seed=seed) for seed in (0, 1))
     assert not torch.allclose(one, other, atol=0.1)

@@ -25,7 +25,7 @@ from undiffuse.images import from_levels
 from undiffuse.pipeline import BLOCK, Pipeline
 from undiffuse.shapes import Images, Mask, Tensor
 
-JUMP = 10  # steps between one putting back of noise and the next, RePaint's j
+JUMP = 10, 5  # RePaint's j, there of 250 steps: at most so many steps, and at most this part of all
 Watch = Callable[[Iterator[Frame]], Iterable[Frame]]
 
 
@@ -40,12 +40,14 @@ def inpaint(
 ) -> Images:
     """Pictures with what is not `known` painted anew, by any sampler; known pixels come back exactly as they were.
 
-    known: bool, broadcast against images (True: keep). repeats: RePaint's resampling over stretches of ten steps, which
-    makes old and new fit together and multiplies the network calls; more than 1 needs noise with a chain.
+    known: bool, broadcast against images (True: keep). repeats: RePaint's resampling over stretches of ten steps, or a
+    fifth of all if that is less, which makes old and new fit together and multiplies the network calls; more than 1
+    needs noise with a chain.
     """
     label, kept = _label(pipe, images, label), _mask(images, known)
     times = pipe.times()
-    stops = times if repeats == 1 else [*times[:-1:JUMP], 0.0]
+    jump = max(1, min(JUMP[0], (len(times) - 1) // JUMP[1]))
+    stops = times if repeats == 1 else [*times[:-1:jump], 0.0]
     sampler = build.sampler(pipe.config) if repeats == 1 else Resampled(build.sampler(pipe.config), (*times,), repeats)
 
     def walk(rows: slice, draws: rng.Generator) -> Iterator[Frame]:

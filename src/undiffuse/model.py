@@ -60,14 +60,15 @@ class Model:
     def times(self) -> list[float]:
         """The times that sampling as configured visits, from T to 0.
 
-        The spacing "auto" is "fitted" for at most 10 steps, where times were fitted for this sampler, else "uniform".
+        The spacing "auto" is "fitted" for at most 10 steps of a sampler that uses one guess a step, where the model
+        has such times, else "uniform": those that use more were no better for it (docs/samplers.md).
         """
         settings = self.config.sample
         guesses = build.guesses(self.config)
         spacing = settings.spacing
         if spacing == "auto":
-            known = self.fitted is not None and guesses is not None and settings.steps <= min(FEW, self.fitted.most)
-            spacing = "fitted" if known else "uniform"
+            known = self.fitted is not None and settings.steps <= min(FEW, self.fitted.most)
+            spacing = "fitted" if known and guesses == 1 else "uniform"
         if spacing != "fitted":
             return times(self.process.schedule, settings.steps, spacing)
         if self.fitted is None:

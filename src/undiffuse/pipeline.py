@@ -36,7 +36,10 @@ class Pipeline(Model):
 
     Image i of seed S draws its noise from (S, i) alone, whatever n, the batch size, the device and the labels. So it
     is the same image up to float rounding, which differs between batch sizes and devices; equal blocks are equal.
+    block: how many are made at once where nothing else is said.
     """
+
+    block: int = BLOCK
 
     # -- in and out -----------------------------------------------------------------------------------------------
 
@@ -133,14 +136,14 @@ class Pipeline(Model):
         self, n: int = 64, seed: int = 0, start: int = 0, label: Label = None, batch_size: int | None = None
     ) -> Iterator[tuple[range, Frame]]:
         """The same images block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
-        for rows in aligned(start, n, BLOCK if batch_size is None else batch_size):
+        for rows in aligned(start, n, self.block if batch_size is None else batch_size):
             for frame in self._frames(rows, seed, label):
                 yield rows, frame
 
     def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
         """How many frames `stream` will yield."""
         visited = self.times()
-        size = BLOCK if batch_size is None else batch_size
+        size = self.block if batch_size is None else batch_size
         check_blocks(start, n, size)
         return (len(visited) - 1) * ((start + n - 1) // size - start // size + 1)
 

@@ -25,6 +25,7 @@ from undiffuse.errors import UndiffuseError, UsageError
 Made = TypeVar("Made")
 FOR_EVER = timedelta(days=365)  # a block of a slow model may take hours
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_OF_ONE_WISH = 2.0  # a launcher passes on what its processes were told already
 
 
 class ProcessWarning(UserWarning):
@@ -134,7 +135,7 @@ def _lock(handle: int, folder: Path) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UsageError(f"{folder}: another command is drawing into it; wait for it, or stop it") from None
+        raise UsageError(f"{folder}: another command is writing into it; wait for it, or stop it") from None
     except OSError:
         return  # a file system without locks
 
@@ -158,11 +159,13 @@ def stopping_at_once() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM asks to stop at the next good moment; a second one stops at once."""
-    asked = threading.Event()
+    """The first SIGINT or SIGTERM asks to stop at the next good moment; one that comes later stops at once."""
+    asked, first = threading.Event(), [0.0]
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if not asked.is_set():
+            first[0] = time.monotonic()
+        elif time.monotonic() - first[0] > SECONDS_OF_ONE_WISH:
             raise KeyboardInterrupt
         asked.set()
 

@@ -11,7 +11,7 @@ from undiffuse.compared import Real, Samples
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
 from undiffuse.labels import in_shares
-from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
+from undiffuse.metrics.frechet import LARGE, FeatureSums, frechet_with_error
 from undiffuse.pipeline import Pipeline
 
 START = 1 << 41  # the first index of the samples, far from any that is asked for: `evaluate` judges by others
@@ -29,22 +29,30 @@ class Quality:
     floor: float
     verdict: str
     idle: int  # measures in a row that were no improvement
+    features: str
 
     def as_record(self) -> dict[str, Any]:
         """The line of quality.jsonl."""
         return dict(vars(self))
 
     def said(self) -> str:
-        value = f"{self.frechet:.4g} ± {self.stderr:.2g}"
-        return f"Frechet distance {value} (raw weights {self.raw:.4g}, real pictures {self.floor:.4g}): {self.verdict}"
+        value = f"Frechet distance of {self.features} {self.frechet:.4g} ± {self.stderr:.2g}"
+        return f"{value} (raw weights {self.raw:.4g}, real pictures {self.floor:.4g}): {self.verdict}"
 
 
 class Judge:
-    """Measures one run's samples, always the same n noises in the same few steps, so that only the weights differ."""
+    """Measures one run's samples, always the same n noises in the same few steps, so that only the weights differ.
+
+    By the features of `undiffuse evaluate`, or by `pca` where those are so many that n samples leave no error to judge
+    by (see `frechet_with_error`).
+    """
 
     def __init__(self, config: Config, data: Dataset) -> None:
         self.real = Real.of(data, config.evaluate.features)
         self.n, self.shares = config.train.quality_n, data.shares(config.evaluate.mix)
+        many = self.real.features(data.train.images(slice(0, 1))).shape[1]
+        if many > LARGE and self.n < 2 * many:
+            self.real = Real.of(data, "pca")
         self.steps = min(config.train.quality_steps, config.diffusion.T)
 
     @cached_property
@@ -59,14 +67,15 @@ class Judge:
         """before: what was said at earlier steps, as `Quality.as_record`."""
         (value, stderr), (raw_value, _) = (self._distance(pipe) for pipe in (averaged, raw))
         verdict, idle = judged([(r["frechet"], r["stderr"]) for r in before], value, stderr)
-        return Quality(step, value, stderr, raw_value, self.floor, verdict, idle)
+        return Quality(step, value, stderr, raw_value, self.floor, verdict, idle, self.real.features.name)
 
     def _distance(self, pipe: Pipeline) -> tuple[float, float]:
         label = None if self.shares is None or not pipe.class_names else in_shares(self.shares, self.n).tolist()
         x = pipe.configured(sampler="ddim", eta=0.0, steps=self.steps).sample(n=self.n, start=START, label=label)
         once = Real(self.real.data, self.real.features)  # which keeps what it measured: nothing of it stays
         value, stderr = frechet_with_error(once.of_samples(Samples(x, None)).sums, self.held_out)
-        return value, stderr or 0.0
+        assert stderr is not None
+        return value, stderr
 
 
 def judged(before: Sequence[tuple[float, float]], value: float, stderr: float) -> tuple[str, int]:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +105,7 @@ class RunFolder:
         if not self.quality.exists():
             return []
         lines = self.quality.read_text(errors="replace").splitlines()
-        return [json.loads(line) for line in lines if isfinite(_step_of(line))]
+        return [record for line in lines if (record := _measure(line)) is not None]
 
     def best_step(self) -> int:
         """The step whose samples measured best. Raises UndiffuseError if none were measured."""
@@ -169,6 +168,17 @@ def _step_of(line: str) -> float:
     """A line cut short by a kill belongs to no step."""
     found = re.match(r'\{"step": (\d+),.*\}$', line)
     return float(found.group(1)) if found else float("inf")
+
+
+def _measure(line: str) -> dict[str, Any] | None:
+    """A line of quality.jsonl; None if it is not whole."""
+    try:
+        record = json.loads(line)
+        for name in ("step", "frechet", "stderr", "idle"):
+            float(record[name])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return record
 
 
 def _free(parent: Path, name: str) -> Path:

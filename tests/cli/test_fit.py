@@ -20,7 +20,7 @@ def test_fitted_times_are_the_default_for_few_steps(run):
     pipe = Pipeline.load(run)
     assert pipe.config.sample.spacing == "auto"
     assert pipe.times() == pipe.fitted.times(5, 1) != pipe.configured(spacing="uniform").times()
-    assert pipe.configured(sampler="unipc").times() == pipe.fitted.times(5, 2)
+    assert pipe.configured(sampler="unipc", spacing="fitted").times() == pipe.fitted.times(5, 2)
     assert pipe.configured(spacing="fitted", sampler="ancestral").times() == pipe.fitted.times(5, 1)
 
 
@@ -31,7 +31,7 @@ def test_for_more_than_ten_steps_they_must_be_asked_for(run):
     assert at_eleven.times() == at_eleven.configured(spacing="uniform").times() != known.times(11, 1)
 
 
-@pytest.mark.parametrize("changes", [{"sampler": "ancestral"}, {"sampler": "pndm"}, {"eta": 0.5}])
+@pytest.mark.parametrize("changes", [{"sampler": "ancestral"}, {"sampler": "pndm"}, {"eta": 0.5}, {"sampler": "unipc"}])
 def test_not_where_they_were_not_fitted_for(run, changes):
     pipe = Pipeline.load(run).configured(**changes)
     assert pipe.times() == pipe.configured(spacing="uniform").times()

@@ -192,6 +192,16 @@ def test_classifier_guidance_is_bayes_rule(scale):
     assert not guess.x0.requires_grad
 
 
+def test_a_classifier_steers_nothing_where_the_signal_is_0():
+    """x_T of zero terminal SNR says nothing of y; x0 = (x_T - eps) / 0 would lose the run."""
+
+    def prior(x_t, t):
+        return Split(torch.zeros_like(x_t), x_t, np.float64(0.0), np.float64(1.0))
+
+    guess = steered(prior, lambda x, t: -(x**2).flatten(1).sum(1))(X, T)
+    assert torch.equal(guess.x0, torch.zeros_like(X)) and torch.equal(guess.eps, X)
+
+
 def test_what_is_known_is_guessed_as_it_is_and_x_t_stays():
     x0 = fold(3).normal(X.shape).double()
     where = torch.tensor([True, False, True])

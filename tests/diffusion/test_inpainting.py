@@ -55,15 +55,36 @@ def test_ancestral_sampling_takes_what_is_known_along_the_forward_law(name):
         assert_law(frame.x.numpy(), ab**0.5 * 0.7, 1 - ab)
 
 
-def test_resampling_brings_what_is_painted_to_fit_what_is_known():
+@pytest.mark.parametrize("kind", ["ddim", "dpmpp_2m", "unipc", "deis"])
+def test_resampling_brings_what_is_painted_to_fit_what_is_known(kind):
     """E[b | a = 1] = rho; painting without going back, eps of b knows nothing of a until late."""
     process = ud.Process(schedule("linear"))
     x0 = torch.ones(4000, 2, dtype=torch.float64)
     denoise, times = known(Pair(process), x0, torch.tensor([True, False])), ud.spacing(process.schedule, 50, "uniform")
     stops, x_T = [*times[:-1:10], 0.0], process.prior((4000, 2), ud.rng.fold(1)).double()
-    plain = run(process, denoise, DDIM(), x_T, times)[-1].x[:, 1].mean()
-    often = run(process, denoise, Resampled(DDIM(), tuple(times), 20), x_T, stops)[-1].x[:, 1].mean()
+    sampler = SAMPLERS[kind](0.0)
+    plain = run(process, denoise, sampler, x_T, times)[-1].x[:, 1].mean()
+    often = run(process, denoise, Resampled(sampler, tuple(times), 20), x_T, stops)[-1].x[:, 1].mean()
     assert abs(often - Pair.rho) < abs(plain - Pair.rho) / 3
+
+
+@pytest.mark.parametrize("kind", ["dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "unipc", "deis", "pndm"])
+def test_what_is_put_back_reaches_a_sampler_with_a_memory(kind):
+    """After noise it stands at another x_t: what it remembers of the one before must not take its place."""
+    process = ud.Process(schedule("linear"))
+    times, seen = ud.spacing(process.schedule, 20, "uniform"), []
+
+    class Watching:
+        def step(self, process, denoise, x_t, t, s, rng, memory=None):
+            seen.append((t, memory))
+            return SAMPLERS[kind](0.0).step(process, denoise, x_t, t, s, rng, memory)
+
+    x_T = process.prior((4, 1), ud.rng.fold(1))
+    run(process, DATA.denoiser(process), Resampled(Watching(), tuple(times), 3), x_T, [*times[:-1:5], 0.0])
+    begun = {t: [memory is None for at, memory in seen if at == t] for t in times[:-1]}
+    assert begun[times[0]] == [True] * 3
+    assert all(begun[t] == [False, True, True] for t in times[5:-1:5])
+    assert all(begun[t] == [False] * 3 for t in times[1:5])
 
 
 # -- resampling -------------------------------------------------------------------------------------------------------
@@ -104,7 +125,7 @@ def test_network_calls_are_multiplied():
 
     times = [1000.0, 800.0, 600.0, 300.0, 0.0]
     run(process, denoise, Resampled(DDIM(), tuple(times), 3), torch.zeros(2, 1), [1000.0, 600.0, 0.0])
-    assert calls == [1000, 800] * 3 + [600, 300] * 3
+    assert calls == [1000, 800] + [600, 300] * 3  # of x_600 put into the noise of T nothing is left: once is enough
 
 
 def test_repeats_below_one_are_refused():

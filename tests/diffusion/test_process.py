@@ -327,3 +327,12 @@ def test_an_unknown_variance_is_refused():
 def test_times_of_any_kind_become_float64(t):
     assert as_times(t).dtype == np.float64
     assert as_times(t) == 3
+
+
+def test_rows_that_arrive_at_0_get_no_noise_beside_others_that_do_not():
+    process, x_t = Process(schedule("cosine")), fold(1).normal((3, 4)).double()
+    t, s = np.array([500.0, 500.0, 2.0]), np.array([0.0, 100.0, 0.0])
+    split = Split.from_x0(x_t, torch.zeros_like(x_t), *process.scales(t))
+    drawn, mean = process.drawn(split, t, s, fold(2)), process.reverse(split, t, s).mean
+    assert torch.equal(drawn[[0, 2]], mean[[0, 2]])
+    assert not torch.isclose(drawn[1], mean[1]).any()

@@ -183,6 +183,27 @@ def test_training_goes_on_as_if_never_stopped(name, tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_on_a_gpu_counts_of_steps_lie_where_the_weights_do(name, tmp_path):
+    """torch's fused Adam reads them there."""
+    net, other = network().cuda(), network().cuda()
+    optimizer, again = OPTIMIZERS[name](net, 0.01), OPTIMIZERS[name](other, 0.01)
+    for step in range(3):
+        for weight in net.parameters():
+            weight.grad = fold(step).normal(tuple(weight.shape)).to(weight)
+        optimizer.step()
+    torch.cuda.synchronize()
+    checkpoint.fill_optimizer(again, checkpoint.optimizer_tensors(optimizer), tmp_path)
+    for made in (optimizer, again):
+        assert {state["step"].device.type for state in made.state.values() if "step" in state} == {"cuda"}
+
+
+def test_torch_is_told_that_muons_adam_is_fused():
+    """Then loading puts its counts of steps on the weights' device."""
+    assert all(group["fused"] for group in Muon(network(), 0.01).param_groups)
+
+
 def test_the_state_of_another_optimizer_is_refused(tmp_path):
     net = network()
     adam = OPTIMIZERS["adam"](net, 0.01)

@@ -13,7 +13,9 @@ from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
 from undiffuse.rng import per_row
+from undiffuse.train import checkpoint
 from undiffuse.train.ema import group as name_of
+from undiffuse.train.memory import out_of_memory
 from undiffuse.train.plan import Plan
 from undiffuse.train.trainer import Trainer
 
@@ -339,6 +341,15 @@ def test_out_of_memory_is_answered_with_smaller_parts():
     assert made.snapshot().state["micro_batch"] == 2
 
 
+@pytest.mark.parametrize(("said", "size"), [([3], 3), ([3, 2], 2)])
+def test_parts_go_on_as_small_as_this_process_had_them(tmp_path, said, size):
+    """Others may have run out of memory where this one did not; a run on another number takes the smallest."""
+    made, again = trainer(micro_batch=3), trainer()
+    state = made.snapshot().state | {"micro_batch": min(said), "micro_batches": said}
+    again.restore(checkpoint.save(tmp_path, checkpoint.Snapshot(made.snapshot().tensors, state)))
+    assert again.micro == size
+
+
 def test_out_of_memory_with_one_picture_ends_in_one_line():
     made = trainer()
 
@@ -348,6 +359,11 @@ def test_out_of_memory_with_one_picture_ends_in_one_line():
     made._losses = narrow
     with pytest.raises(UndiffuseError, match="out of memory with one picture at a time; take a smaller network"):
         steps(made, 1)
+
+
+@pytest.mark.parametrize("said", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"])
+def test_a_full_gpu_has_other_words_for_it(said):
+    assert out_of_memory(RuntimeError(said))
 
 
 def test_another_runtime_error_is_no_lack_of_memory():

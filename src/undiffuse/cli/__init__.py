@@ -69,4 +69,12 @@ def _show_warning(
 ) -> None:
     """Ours as one line; those of libraries are for developers."""
     if category.__module__.startswith("undiffuse"):
-        print(f"undiffuse: warning: {message}", file=sys.stderr)
+        say(f"undiffuse: warning: {message}")
+
+
+def say(line: str) -> None:
+    """On stderr. If whoever read it has left, the work goes on in silence."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -78,7 +78,8 @@ def _interpolate(given: Edit, pipe: Pipeline) -> Made:
         if len(x) != 2:
             raise UsageError(f"interpolate goes from one picture to another: give two, not {len(x)}")
         label = _label(given, pipe, x)
-        x_T, pipe = editing.invert(pipe, x, label, _or(given.refine, 0), watch), pipe.configured(clip=False)
+        x_T = editing.invert(pipe, x, label, _or(given.refine, 0), watch)
+        pipe = pipe.configured(clip=False, threshold=1.0)  # as it went up
     else:
         ends = _numbers(given.between or "0,1", "--between")
         if len(ends) != 2:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from undiffuse import processes
+from undiffuse.cli import say
 from undiffuse.sampling import Job
 from undiffuse.viz.values import quantity
 
@@ -27,11 +28,11 @@ class Progress:
         if ended or (done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES):
             return
         self.spoke = now
-        print(f"{self.what} {done}/{self.total}  {said}  {self.left()}".rstrip(), file=sys.stderr, flush=True)
+        say(f"{self.what} {done}/{self.total}  {said}  {self.left()}".rstrip())
 
     def note(self, said: str) -> None:
         """A line of its own."""
-        print(said, file=sys.stderr, flush=True)
+        say(said)
 
     def rate(self, done: int, what: str) -> str:
         """How many a second so far; nothing before the first."""
@@ -98,7 +99,7 @@ def counted(what: str, items: Iterable[Item]) -> Iterator[Item]:
     for done, item in enumerate(items, 1):
         if time.monotonic() - spoke > SECONDS_BETWEEN_LINES:
             spoke = time.monotonic()
-            print(f"{what}: {done:,}  {done / (spoke - began):,.3g} a second", file=sys.stderr, flush=True)
+            say(f"{what}: {done:,}  {done / (spoke - began):,.3g} a second")
         yield item
 
 

@@ -19,12 +19,13 @@ from undiffuse.diffusion.bound import BLOCK
 from undiffuse.errors import Interrupted, UsageError, nearest
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
-from undiffuse.jobs import Training, tuned
+from undiffuse.jobs import Training
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.quality import Quality
 from undiffuse.runs import RunFolder, check_file, check_writable, write_text
 from undiffuse.sampling import Job
+from undiffuse.starting import tuned
 from undiffuse.train.report import Report
 from undiffuse.viz.report import write_report
 from undiffuse.viz.views import write_neighbours, write_views
@@ -46,20 +47,20 @@ def demo(given: Demo) -> None:
 def train(given: Train) -> None:
     if given.resume and given.out is not None:
         training = Training.resume(given.out)
-        if training.trainer.step < training.config.train.steps or not (given.out / "report.html").exists():
+        step, more = training.trainer.step, f"undiffuse train --from {given.out} --set train.steps=N"
+        is_over = bool(training.ended) or step >= training.config.train.steps
+        if not is_over or not (given.out / "report.html").exists():
             _train(training)
         elif training.trainer.team.writes:
-            more = f"undiffuse train --from {given.out} --set train.steps=N"
-            print(
-                f"{given.out} is at the last of its {training.trainer.step} steps; to train its model further: {more}"
-            )
+            where = f"has {training.ended}" if training.ended else f"is at the last of its {step} steps"
+            print(f"{given.out} {where}; to train its model further: {more}")
         return
     start = None if given.model is None else Pipeline.load(given.model, device="cpu")
     if given.recipe is not None:
         chosen, name = config.load(given.recipe, given.sets or ()), Path(given.recipe).stem
     else:
         assert start is not None
-        chosen, name = config.changed(tuned(start.config), given.sets or ()), Path(str(given.model)).name
+        chosen, name = config.changed(tuned(start.config), given.sets or ()), Path(str(given.model)).resolve().name
     _train(_started(chosen, given.out, name, start))
 
 

@@ -101,8 +101,9 @@ def thresholded(denoise: Denoise, share: float = 0.995) -> Denoise:
 def known(denoise: Denoise, x0: Data, where: Mask) -> Denoise:
     """Pixels that are known (`where`, broadcast against x0) are guessed as what they are, eps re-derived from x_t.
 
-    Every sampler then takes them the way that ends in x0, its noise included: in ancestral sampling by draws of
-    q(x_s | x_t, x0), the law that Lugmayr et al. 2022, eq. 8a, draws anew for each s.
+    Every sampler then takes them the way that ends in x0, its noise included: in ancestral sampling with the small
+    variance by draws of q(x_s | x_t, x0), which leave x_s with the law that Lugmayr et al. 2022, eq. 8a, draws anew for
+    each s. A larger variance leaves them noisier than s says, by what it is larger.
     """
     return _moved(denoise, lambda guessed: torch.where(where, x0, guessed))
 
@@ -124,10 +125,13 @@ def steered(denoise: Denoise, log_prob: LogProb, scale: float = 1.0) -> Denoise:
     """Classifier guidance (Dhariwal & Nichol 2021, algorithm 2): eps - scale * sigma * grad log p(y | x_t).
 
     log_prob: any differentiable classifier of noisy images; x0 follows from eps. Gaussian noise, whose score eps is.
+    Where the signal is 0 x_t says nothing of y, and the guess stays.
     """
 
     def steer(x_t: Data, t: Times) -> Split:
         guess = denoise(x_t, t)
+        if not np.any(guess.signal):
+            return guess
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             (slope,) = torch.autograd.grad(log_prob(x, t).sum(), x)

@@ -154,7 +154,8 @@ class Process:
         if self.variance == "small" and "posterior" not in self.noise.exact:
             signal, sigma = (expand(scale, split.x0) for scale in self.schedule.scales(s))
             return signal * split.x0 + sigma * self.noise.bridge(split.eps, kept, snr, rng)
-        return to.mean + to.var.sqrt() * self.noise.renewal(shape, kept, snr, rng).to(split.x0)
+        std = to.var.sqrt() * expand(np.asarray(s > 0, np.float64), to.mean)
+        return to.mean + std * self.noise.renewal(shape, kept, snr, rng).to(split.x0)
 
     @property
     def decoder_var(self) -> float:

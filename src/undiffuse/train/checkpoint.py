@@ -102,6 +102,27 @@ def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
+def newest_whole(folder: Path) -> tuple[int | None, list[Damaged]]:
+    """Its step, and what was wrong with those after it, which are then set aside as `<step>.damaged`: they would
+    stand for the last, and be counted among those to keep. Raises Damaged, nothing changed, if none is whole."""
+    wrong: dict[Path, Damaged] = {}
+    step = None
+    for step in reversed(steps(folder)):
+        path = find(folder, str(step))
+        try:
+            check_whole(path)
+            break
+        except Damaged as error:
+            wrong[path] = error
+    else:
+        if wrong:
+            raise list(wrong.values())[-1]
+    for path in wrong:
+        shutil.rmtree(aside := path.with_name(f"{path.name}.damaged"), ignore_errors=True)
+        path.rename(aside)
+    return step, list(wrong.values())
+
+
 def digest(path: Path) -> str:
     """BLAKE2b of a file."""
     with path.open("rb") as file:
@@ -145,7 +166,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
 
 def _check_details(state: dict[str, Any]) -> None:
     """Raises one of what load_state catches if something that need not be there is there and wrong."""
-    if not _count(state.get("micro_batch", 1)):
+    if not all(_count(size) for size in [state.get("micro_batch", 1), *state.get("micro_batches", [])]):
         raise ValueError("0 images at once")
     for name, said in state.get("digests", {}).items():
         if not isinstance(said, str):

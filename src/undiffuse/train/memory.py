@@ -36,5 +36,6 @@ def fitting(work: Callable[[int], Result], size: int, network: nn.Module) -> tup
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """torch's allocators say "out of memory" (GPU) and "can't allocate memory" (CPU)."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+    """torch's allocators say "out of memory" (GPU) and "can't allocate memory" (CPU), cuBLAS has a word of its own."""
+    said = ("allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)

@@ -37,7 +37,8 @@ class Muon(torch.optim.Optimizer):
         self.stacked = dict(_matrices(network))  # a parameter's hash is its identity
         others = [weight for weight in network.parameters() if weight not in self.stacked]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": list(self.stacked), "moments": MUON}]
-        super().__init__([group for group in groups if group["params"]], {"lr": lr, "moments": ADAM})
+        # "fused" has torch keep Adam's count of steps on the weights' own device, after loading too
+        super().__init__([group for group in groups if group["params"]], {"lr": lr, "moments": ADAM, "fused": True})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -62,7 +63,7 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         mean, square = self._kept(weights, "exp_avg"), self._kept(weights, "exp_avg_sq")
-        steps = [self.state[weight].setdefault("step", torch.tensor(0.0)) for weight in weights]
+        steps = [self.state[weight].setdefault("step", torch.zeros((), device=weight.device)) for weight in weights]
         gradients = [  # fused, both are gone through in the order of memory
             g if g.stride() == w.stride() else torch.empty_like(w).copy_(g)
             for w, g in zip(weights, gradients, strict=True)

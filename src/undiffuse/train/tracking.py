@@ -1,6 +1,7 @@
 """Trackers (TensorBoard, W&B, MLflow and others) through accelerate: what metrics.jsonl says, said to them too."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,12 @@ def check(names: Sequence[str]) -> None:
             raise UsageError(f"train.trackers: {name} is not installed: pip install {PACKAGES.get(name, name)}")
 
 
+class TrackerWarning(UserWarning):
+    """A tracker that does not answer."""
+
+
 class Trackers:
-    """All that were asked for; none is fine."""
+    """All that were asked for; none is fine. One that fails on the way is told no more: training goes on."""
 
     def __init__(self, names: Sequence[str], run: Path, config: dict[str, Any]) -> None:
         check(names)
@@ -36,12 +41,20 @@ class Trackers:
     def log(self, record: dict[str, Any]) -> None:
         """A record of metrics.jsonl or quality.jsonl; what has no value is left out."""
         numbers = {name: x for name, x in record.items() if isinstance(x, int | float | str) and name != "step"}
-        for tracker in self.all:
-            tracker.log(numbers, step=record["step"])
+        self._tell(lambda tracker: tracker.log(numbers, step=record["step"]))
 
     def finish(self) -> None:
-        for tracker in self.all:
-            tracker.finish()
+        self._tell(lambda tracker: tracker.finish())
+
+    def _tell(self, tell: Callable[[Any], object]) -> None:
+        for tracker in [*self.all]:
+            try:
+                tell(tracker)
+            except Exception as error:  # whatever a service and its client think of
+                self.all.remove(tracker)
+                said = " ".join(str(error).split()) or type(error).__name__
+                told = f"{tracker.name}: {said}; nothing more is told to it, the run's own logs have everything"
+                warnings.warn(told, TrackerWarning, stacklevel=2)
 
 
 @contextmanager

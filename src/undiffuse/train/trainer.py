@@ -46,17 +46,18 @@ class Trainer:
         self.times = times or Uniform(denoiser.process.T)
         if not isinstance(denoiser.backbone, nn.Module):
             raise UndiffuseError("only a torch.nn.Module can be trained")
-        self.network: nn.Module = denoiser.backbone.to(self.team.device)
+        cut = plan.shard and self.team.count > 1
+        self.network: nn.Module = denoiser.backbone if cut else denoiser.backbone.to(self.team.device)
         self.rows = self.team.share(batches.batch_size)
         self.micro = min(plan.micro_batch or len(self.rows), len(self.rows))
         copies = [copy.deepcopy(self.network) for _ in plan.ema]
-        for module in [self.network, *copies] if plan.shard and self.team.count > 1 else []:
-            sharded(module)
+        for module in [self.network, *copies] if cut else []:
+            sharded(module)  # which takes it to the device block by block: no device need hold all of it
         self.averages = [EMA(kept, self.network, decay) for kept, decay in zip(copies, plan.ema, strict=True)]
         self.parameters = list(self.network.parameters())
         self.optimizer = OPTIMIZERS[plan.optimizer](self.network, plan.lr)
         self.scale = scale.for_precision(plan.precision)
-        self.step = self.skipped = self.streak = 0
+        self.step = self.skipped = self.streak = self._restored = 0
         self._window = Window(self.denoiser.process.T)
 
     @property
@@ -156,9 +157,12 @@ class Trainer:
         self.skipped += 1
         self.streak += 1
         if self.streak >= self.plan.max_skips:
+            spoilt = f"; or the checkpoint of step {self._restored} is spoilt: remove it to go on from the one before"
+            from_the_start = 0 < self._restored == self.step + 1 - self.streak
             raise UndiffuseError(
                 f"loss or gradient was not finite {self.streak} times in a row, up to step {self.step + 1}; nothing "
                 "was saved since the first: lower train.lr in config.yaml and go on with --resume, or check the data"
+                + (spoilt if from_the_start else "")
             )
 
     def report(self) -> Report:
@@ -180,15 +184,17 @@ class Trainer:
         modules = {"backbone": self.network} | self._averages()
         tensors = {name: module.state_dict() for name, module in modules.items()}
         tensors["optimizer"] = checkpoint.optimizer_tensors(self.optimizer)
-        tensors = {name: {key: whole(value) for key, value in part.items()} for name, part in tensors.items()}
+        keep = self.team.writes
+        tensors = {name: {key: whole(value, keep) for key, value in part.items()} for name, part in tensors.items()}
         if memory := self.times.tensors():
             tensors["times"] = memory
         state: dict[str, Any] = {"step": self.step, "skipped": self.skipped, "streak": self.streak}
         state["noise"] = str(self.denoiser.process.noise)
         if self.plan.precision == "fp16":
             state["scale"] = self.scale.as_state()
-        if self.micro < len(self.rows):
-            state["micro_batch"] = self.micro
+        sizes = self.team.gathered(np.array([[self.micro]])).ravel().tolist()
+        if min(sizes) < len(self.rows):
+            state |= {"micro_batch": min(sizes), "micro_batches": sizes}  # of each process
         return checkpoint.Snapshot(tensors, state)
 
     def restore(self, path: Path) -> None:
@@ -201,8 +207,11 @@ class Trainer:
         if self.times.tensors():
             self.times.fill(checkpoint.load_tensors(path, "times"), path)
         self.step, self.skipped, self.streak = (state[name] for name in ("step", "skipped", "streak"))
+        self._restored = self.step
         self.scale = scale.for_precision(self.plan.precision, state.get("scale"))
-        self.micro = min(self.micro, int(state.get("micro_batch", self.micro)))
+        sizes = state.get("micro_batches", [])
+        as_many = len(sizes) == self.team.count
+        self.micro = min(self.micro, sizes[self.team.index] if as_many else state.get("micro_batch", self.micro))
 
     def _averages(self) -> dict[str, nn.Module]:
         return {group(self.plan.ema, index): average.backbone for index, average in enumerate(self.averages)}

@@ -28,7 +28,7 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """The state at time t, and the guess of x0 that led there."""
+    """The state at time t, and the first guess of x0 of the step that led there."""
 
     t: float
     x: Data

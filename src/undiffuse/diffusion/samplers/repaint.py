@@ -10,14 +10,18 @@ from undiffuse.errors import UsageError
 from undiffuse.rng import Generator
 from undiffuse.shapes import Data
 
+LEAST = 0.01  # of x_s that is left when it is put back into the noise of t
+
 
 @dataclass(frozen=True)
 class Resampled:
     """Each step from t to s is walked `repeats` times, noise being put back between: x_t ~ q(x_t | x_s).
 
     What is painted and what is known come to fit each other that way (there: r resamplings, algorithm 1). sampler: any;
-    way: the times it visits, which hold t and s; the stretch between is the jump length j. A multistep solver goes into
-    every repetition with the memory it had at t. Network calls: the sampler's, times `repeats`.
+    way: the times it visits, which hold t and s; the stretch between is the jump length j. A multistep solver begins
+    anew after the noise: what it remembers of x_t is of other noise. Where q would leave less than a hundredth of x_s,
+    at the end of the forward process, the stretch is walked once: again would be from the start. Network calls: the
+    sampler's, times `repeats`.
     """
 
     sampler: Sampler
@@ -32,10 +36,12 @@ class Resampled:
         self, process: Process, denoise: Denoise, x_t: Data, t: float, s: float, rng: Generator, memory: Memory = None
     ) -> tuple[Data, Memory]:
         stretch = [t, *(u for u in self.way if s < u < t), s]
-        for left in reversed(range(self.repeats)):
+        (before, _), (after, _) = process.scales(t), process.scales(s)
+        repeats = self.repeats if float(before) > LEAST * float(after) else 1
+        for left in reversed(range(repeats)):
             x_s, kept = x_t, memory
             for a, b in pairwise(stretch):
                 x_s, kept = self.sampler.step(process, denoise, x_s, a, b, rng, kept)
             if left:
-                x_t = process.renoise(x_s, s, t, rng)
+                x_t, memory = process.renoise(x_s, s, t, rng), None
         return x_s, kept

@@ -18,7 +18,7 @@ class UniPC:
     """Corrects the step that led here with the new guess, then predicts the next from the corrected x_t.
 
     Both are the mean of a polynomial through guesses of x0: the predictor's through the last `order`, the corrector's
-    through those and the one at its end (algorithms 1 to 3, B(h) = e^h - 1, prediction of x0). With two guesses the
+    through those and the one at its end (algorithms 1 to 3, |B(h)| = 1 - e^-h, prediction of x0). With two guesses the
     predictor, and with one the corrector, goes half a step along a line, as in the paper's section 3.4. The call of the
     corrector is the predictor's next: one network call a step. Order `order` + 1, less at the ends and in long steps
     as DPMpp.
