@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from drawn import Cheap
-from undiffuse import drawn, evaluation, images
+from undiffuse import drawn, evaluation, images, labels
 from undiffuse.compared import OfLevels, Samples
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.labels import in_shares
 from undiffuse.measures import METRICS, Real
+from undiffuse.pipeline import Pipeline
 from undiffuse.quality import Judge
 from undiffuse.sampling import Job
 
@@ -27,6 +28,17 @@ from undiffuse.sampling import Job
 def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(drawn, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
+
+
+def test_an_index_that_is_another_class_s_name_does_not_draw_that_one(tiny_pipe, cache, monkeypatch):
+    """Folders 1, 2, 3: index 1 is the class "2"."""
+    names = ("1", "2", "3")
+    monkeypatch.setattr(Pipeline, "class_names", names)
+    assert labels.of_rows(names, range(3), ["1", "2", "3"]).tolist() == [0, 1, 2]
+    with drawn.of_model(tiny_pipe, 6, [0], shares=[3, 2, 1]) as (samples,):
+        assert samples.labels.tolist() == [0, 1, 0, 2, 1, 0]
+        x = tiny_pipe.sample(6, label=[names[i] for i in samples.labels])
+        assert torch.equal(samples.images[:], images.from_levels(images.to_levels(x)))
 
 
 @pytest.mark.parametrize("levels", [17, 256])
@@ -171,7 +183,7 @@ def test_what_nobody_went_on_with_is_forgotten_after_a_month(cheap, cache):
 
 def test_two_commands_at_once_do_not_mix(cheap, cache):
     first, second = (drawn.of_model(cheap, 10, [0]) for _ in range(2))
-    with first, pytest.raises(UsageError, match="another command is drawing into it"), second:
+    with first, pytest.raises(UsageError, match="another command is writing into it"), second:
         pass
 
 
@@ -262,5 +274,5 @@ def test_training_judges_samples_of_the_same_mix(tiny_pipe, monkeypatch):
         judge = Judge(config.replaced({"evaluate.mix": mix}), data)
         assert judge.measure(5, tiny_pipe, tiny_pipe, []).verdict == "first"
         if wanted is not None:
-            assert np.abs(np.bincount(asked[-1]) - wanted).max() < 1
+            assert np.abs(np.bincount([int(name) for name in asked[-1]]) - wanted).max() < 1
     assert asked[2:] == [None, None]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.runs import RunFolder, check_writable, write_text
+from undiffuse.runs import RunFolder, check_writable, whole, write_text
 
 
 def line(step: int) -> str:
@@ -117,3 +117,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     write_text(path, "new")
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
     assert path.read_text() == "new"
+
+
+def test_what_a_kill_left_aside_is_no_hindrance(tmp_path):
+    (tmp_path / ".x.writing").mkdir()
+    (tmp_path / ".x.writing" / "half").touch()
+    with whole(tmp_path / "x") as aside:
+        aside.mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and not any((tmp_path / "x").iterdir())

@@ -118,7 +118,7 @@ def test_a_folder_that_no_job_made_is_refused(cheap, tmp_path, content):
 
 
 def test_two_commands_do_not_draw_into_one_folder(cheap, tmp_path):
-    refused = pytest.raises(UsageError, match="another command is drawing into it; wait for it, or stop it")
+    refused = pytest.raises(UsageError, match="another command is writing into it; wait for it, or stop it")
     with sampling.opened(cheap, Request.of(cheap, n=4), tmp_path / "out"), refused:
         draw(cheap, tmp_path / "out", n=4)
     assert not draw(cheap, tmp_path / "out", n=4, start=0).mine

@@ -76,7 +76,10 @@ def test_two_commands_cannot_train_one_run(tmp_path):
     with pytest.raises(UsageError, match="another command is writing into it"):
         finish(tmp_path / "run")
     assert tiny.tree(tmp_path / "run") == before
+    late = Training.resume(tmp_path / "run")
     list(one)
+    with pytest.raises(UsageError, match="another command has just trained it to step 6; resume again"):
+        list(late)
     finish(tmp_path / "run")
 
 
@@ -152,6 +155,13 @@ def test_a_damaged_line_of_quality_is_no_measure(tmp_path, line):
     good = {"step": 2, "frechet": 1.0, "stderr": 0.1, "idle": 0}
     run.quality.write_text(f"{json.dumps(good)}\n{line}\n")
     assert run.measured() == [good] and run.best_step() == 2
+
+
+def test_distances_of_other_features_are_not_compared(tmp_path):
+    run = RunFolder(tmp_path)
+    for step, value, features in ((2, 0.1, "pca"), (4, 5.0, "inception"), (6, 6.0, "inception")):
+        run.log({"step": step, "frechet": value, "stderr": 0.1, "idle": 0, "features": features}, run.quality)
+    assert run.best_step() == 4
 
 
 # -- who else is there ------------------------------------------------------------------------------------------------

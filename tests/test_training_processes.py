@@ -134,6 +134,48 @@ def test_where_one_process_dies_the_others_stop_and_training_goes_on(tmp_path, r
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_measure_and_draw_on_the_way_as_one(tmp_path, shard):
+    """Grids, measures, the best checkpoint, an end by patience, and a resume that goes on to the same."""
+    changes = {
+        "train__steps": 40,
+        "train__log_every": 10,
+        "train__checkpoint_every": 10,
+        "train__sample_every": 10,
+        "train__quality_every": 10,
+        "train__quality_n": 20,
+        "train__patience": 2,
+        "train__lr": 1e-6,  # so that nothing gets better
+        "train__keep": 1,
+    }
+    tiny.trained(tmp_path / "one", **changes)
+    (tmp_path / "t.yaml").write_text(tiny.config(**changes, train__shard=shard).as_yaml())
+    trained(tmp_path, 2, "t.yaml", "--out", "two")
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "quality.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert [record["step"] for record in two] == [record["step"] for record in one] == [10, 20, 30]
+    for name in ("frechet", "raw", "floor"):
+        assert [r[name] for r in two] == pytest.approx([r[name] for r in one], rel=1e-3)
+    assert checkpoint.steps(tmp_path / "two" / "checkpoints") == checkpoint.steps(tmp_path / "one" / "checkpoints")
+    assert {path.name for path in (tmp_path / "two" / "samples").glob("step_*")} == {
+        f"step_{step:08d}.png" for step in (10, 20, 30)
+    }
+    before = (tmp_path / "two" / "quality.jsonl").read_text()
+    said = launched(tmp_path, 2, "--resume", "--out", "two").communicate(timeout=300)[0]
+    assert "stopped at step 30: no better for 2 measures" in said
+    assert (tmp_path / "two" / "quality.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_a_model(recipe, tmp_path):
+    option = ["--set", "train.steps=4", "--out", str(tmp_path / "run")]
+    trained(recipe, 2, "--from", str(recipe / "one"), *option)
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 4
+
+
+@pytest.mark.slow
 def test_several_processes_stop_at_the_launchers_signal(tmp_path):
     (tmp_path / "t.yaml").write_text(tiny.config(**LONG).as_yaml())
     process = launched(tmp_path, 2, "t.yaml", "--out", "run")

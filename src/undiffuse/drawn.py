@@ -71,7 +71,8 @@ def of_model(
     labels = pipe.labels(range(n)) if classes is None else torch.arange(n) % len(classes)
     if shares is not None:
         labels = in_shares(shares, n)
-        label = labels.tolist() if classes is None else [classes[index] for index in labels.tolist()]
+        known = pipe.class_names if classes is None else classes
+        label = [known[index] for index in labels.tolist()]  # by name: an index may be another's name
     with ExitStack() as open_jobs:
         sets, folders = [], []
         for seed in seeds:

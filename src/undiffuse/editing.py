@@ -5,6 +5,7 @@ draws its noise from (seed, i). `watch` sees every frame pass, for a progress ba
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from undiffuse import build, rng
 from undiffuse.blocks import aligned
 from undiffuse.data.decode import decoded
 from undiffuse.data.fit import shaped
-from undiffuse.data.spec import BadPicture
+from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.data.written import read_images
 from undiffuse.diffusion import guidance
 from undiffuse.diffusion.denoiser import Denoise
@@ -143,12 +144,27 @@ def opened(pipe: Pipeline, path: Path) -> Images:
         pictures = [_decoded(path)]
     if not pictures:
         raise UndiffuseError(f"{path}: holds no pictures")
-    return from_levels(_fitted(pipe, pictures, pipe.shape[0]))
+    return from_levels(_fitted(path, build.data_spec(pipe.config), pictures, pipe.shape))
 
 
-def opened_mask(pipe: Pipeline, path: Path) -> Mask:
-    """bool [1, h, w] of a black and white picture, True where it is white, brought to size as pictures are."""
-    return _fitted(pipe, [_decoded(path)], 1)[0] >= 128
+def opened_mask(pipe: Pipeline, path: Path, sizes: Iterable[tuple[int, int]] = ()) -> Mask:
+    """bool [1, h, w] of a black and white picture, True where it is white, brought to size as pictures are.
+
+    What is transparent in it is black, and so is a frame. sizes: (h, w) of the pictures it is for, whose proportions it
+    must have, or it would not lie where they do.
+    """
+    picture = _decoded(path)
+    tall, wide = picture[0].shape[:2]
+    for h, w in sizes:
+        if abs(tall * w - wide * h) > max(h, w, tall, wide):  # a pixel's rounding
+            raise UsageError(f"{path}: {wide} x {tall} has not the proportions of the picture, {w} x {h}")
+    spec = replace(build.data_spec(pipe.config), background="black")
+    return _fitted(path, spec, [picture], (1, *pipe.shape[1:]))[0] >= 128
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """(h, w) of a picture's file; None of what holds several."""
+    return None if path.is_dir() or path.suffix.lower() == ".npz" else _decoded(path)[0].shape[:2]
 
 
 def _decoded(path: Path) -> tuple[np.ndarray, bool]:
@@ -158,10 +174,13 @@ def _decoded(path: Path) -> tuple[np.ndarray, bool]:
         raise UndiffuseError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _fitted(pipe: Pipeline, pictures: list[tuple[np.ndarray, bool]], channels: int) -> Tensor:
-    """uint8 [n, channels, h, w]."""
-    spec, (height, width) = build.data_spec(pipe.config), pipe.shape[1:]
-    fitted = [shaped(*picture, spec, (height, width), channels) for picture in pictures]
+def _fitted(path: Path, spec: DataSpec, pictures: list[tuple[np.ndarray, bool]], shape: tuple[int, ...]) -> Tensor:
+    """uint8 [n, *shape]."""
+    channels, height, width = shape
+    try:
+        fitted = [shaped(*picture, spec, (height, width), channels) for picture in pictures]
+    except BadPicture as error:
+        raise UndiffuseError(f"{path}: {error}") from error
     return torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous()
 
 

@@ -30,8 +30,8 @@ def to_levels(x: Float[Tensor, "b c h w"], levels: int = 256) -> UInt8[Tensor, "
 def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: int | None = None) -> np.ndarray:
     """Lay [n, h, w, c] uint8 pictures out in rows; tiny ones, and few, are enlarged by whole pixels to be seen."""
     n, h, w, c = images.shape
-    columns = columns or max(1, round(n**0.5 * (h / w) ** 0.5))
-    scale = scale or max(1, round(48 / max(h, w)), 480 // (columns * (w + pad)))
+    columns, enlarged = laid_out(n, h, w, columns, pad)
+    scale = scale or enlarged
     big = images.repeat(scale, axis=1).repeat(scale, axis=2)
     rows = -(-n // columns)
     cell_h, cell_w = big.shape[1] + pad * scale, big.shape[2] + pad * scale
@@ -40,6 +40,12 @@ def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: in
         top, left = (i // columns) * cell_h + pad * scale, (i % columns) * cell_w + pad * scale
         sheet[top : top + big.shape[1], left : left + big.shape[2]] = picture
     return sheet
+
+
+def laid_out(n: int, h: int, w: int, columns: int | None = None, pad: int = 1) -> tuple[int, int]:
+    """In how many columns a grid has n pictures, and how many times as large."""
+    columns = columns or max(1, round(n**0.5 * (h / w) ** 0.5))
+    return columns, max(1, round(48 / max(h, w)), 480 // (columns * (w + pad)))
 
 
 def to_pil(picture: np.ndarray) -> Image.Image:
@@ -85,7 +91,7 @@ def check_finished(folder: Path) -> None:
     try:
         job = json.loads((folder / JOB).read_text())
         unfinished = job["finished"] is False or len(list(folder.glob(f"*.{_ending(job)}"))) < _file_count(job)
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, ZeroDivisionError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, ZeroDivisionError):
         return  # another's file of this name, or none
     if unfinished:
         raise UndiffuseError(f"{folder}: not all of its images are there; run the command that draws them again")

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -82,22 +82,31 @@ class Training:
     def __iter__(self) -> Iterator[Report | Quality]:
         began, names = time.monotonic(), self.config.train.trackers if self._writes else []
         with hearing(), alone(self.run.path) as claim, stop_signals() as stopping:
-            agreed(claim)
-            if self._writes:
-                with self._on_disk():
-                    self.run.samples.mkdir(exist_ok=True)
-                    self.run.cut_logs(self.trainer.step)
-            else:
+            self.trainer.team.agreed(False)  # all have come this far
+            agreed(lambda: self._begin(claim))
+            if not self._writes:
                 claim()
             with tracking.tracked(names, self.run.path, self.config.model_dump()) as tell:
                 yield from self._steps(tell, stopping, began)
             self._write_environment(time.monotonic() - began)
 
+    def _begin(self, claim: Callable[[], None]) -> None:
+        claim()
+        newer = [step for step in checkpoint.steps(self.run.checkpoints) if step > self.trainer.step]
+        if newer:
+            raise UsageError(f"{self.run.path}: another command has just trained it to step {newer[-1]}; resume again")
+        with self._on_disk():
+            self.run.samples.mkdir(exist_ok=True)
+            self.run.cut_logs(self.trainer.step)
+
     def _steps(self, tell: tracking.Trackers, stopping: threading.Event, began: float) -> Iterator[Report | Quality]:
         train, agreed_by_any = self.config.train, self.trainer.team.agreed
         if agreed_by_any(self._owes_a_measure()):
-            yield from self._measured(self.trainer.step, tell)
+            best, idle = yield from self._measured(self.trainer.step, tell)
+            if best or idle:
+                self._save()
         if agreed_by_any(self._writes and bool(self.ended)):
+            self._prune()
             return
         for step in self.trainer.run():
             leaving = agreed_by_any(stopping.is_set()) and step < train.steps

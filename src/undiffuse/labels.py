@@ -56,7 +56,9 @@ def of_scored(names: Sequence[str], count: int, label: Tensor | None) -> Tensor 
 
 
 def _index(names: Sequence[str], entry: int | str) -> int:
-    """A class name in any case, else an index."""
+    """A class name, as it is or in any case, else an index."""
+    if entry in names:
+        return list(names).index(str(entry))
     lowered = [name.lower() for name in names]
     if str(entry).lower() in lowered:
         return lowered.index(str(entry).lower())

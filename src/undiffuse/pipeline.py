@@ -50,11 +50,12 @@ class Pipeline(Model):
         weights: str = "ema",
         checkpoint: str = "last",
         device: str | None = None,
+        times: bool = True,
     ) -> "Pipeline":
         """MODEL: a run folder, a diffusers folder with a UNet2DModel (which has one set of weights), or a bundled name.
 
         weights: "ema" (the moving average), "raw", or a further average as "ema-0.9999"; checkpoint: a step, "last", or
-        "best" (of those whose samples were measured during training).
+        "best" (of those whose samples were measured during training). times: with those fitted to it, if there are any.
         """
         path = located(model)
         if is_diffusers(path):
@@ -63,7 +64,7 @@ class Pipeline(Model):
         config = read(run.config)
         denoiser = build.denoiser(config)
         _load_weights(denoiser, run, _group(weights, config), str(checkpoint))
-        return replace(cls.of(config, denoiser, device), fitted=_fitted(run, denoiser.process.T))
+        return replace(cls.of(config, denoiser, device), fitted=_fitted(run, denoiser.process.T) if times else None)
 
     @classmethod
     def of(cls, config: Config, denoiser: Denoiser, device: str | None = None) -> "Pipeline":

@@ -66,11 +66,14 @@ class Judge:
     def measure(self, step: int, averaged: Pipeline, raw: Pipeline, before: Sequence[dict[str, Any]]) -> Quality:
         """before: what was said at earlier steps, as `Quality.as_record`."""
         (value, stderr), (raw_value, _) = (self._distance(pipe) for pipe in (averaged, raw))
-        verdict, idle = judged([(r["frechet"], r["stderr"]) for r in before], value, stderr)
+        alike = [(r["frechet"], r["stderr"]) for r in before if r.get("features") == self.real.features.name]
+        verdict, idle = judged(alike, value, stderr)
         return Quality(step, value, stderr, raw_value, self.floor, verdict, idle, self.real.features.name)
 
     def _distance(self, pipe: Pipeline) -> tuple[float, float]:
-        label = None if self.shares is None or not pipe.class_names else in_shares(self.shares, self.n).tolist()
+        label = None  # of each image, by name: an index may be another's name
+        if self.shares is not None and pipe.class_names:
+            label = [pipe.class_names[index] for index in in_shares(self.shares, self.n).tolist()]
         x = pipe.configured(sampler="ddim", eta=0.0, steps=self.steps).sample(n=self.n, start=START, label=label)
         once = Real(self.real.data, self.real.features)  # which keeps what it measured: nothing of it stays
         value, stderr = frechet_with_error(once.of_samples(Samples(x, None)).sums, self.held_out)

@@ -124,7 +124,7 @@ def read(folder: Path) -> tuple[dict[str, Any], bool] | None:
         known = json.loads(path.read_text())
         version, finished = int(known["format_version"]), bool(known["finished"])
         asked = {"levels": 256} | dict(known["request"])  # which version 0.1.0's first job.json did not say
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         why = str(error)[:LONGEST_SAID]
         raise UndiffuseError(f"{path}: does not say what was asked for ({why}); choose another folder") from error
     if version > FORMAT_VERSION:

@@ -108,13 +108,15 @@ class RunFolder:
         return [record for line in lines if (record := _measure(line)) is not None]
 
     def best_step(self) -> int:
-        """The step whose samples measured best. Raises UndiffuseError if none were measured."""
+        """The step whose samples measured best, of those by the features measured last. Raises UndiffuseError if none
+        were measured."""
         if not (records := self.measured()):
             raise UndiffuseError(
                 f"{self.path}: no quality was measured on the way (train.quality_every), so nobody knows its best "
                 "checkpoint; take 'last' or a step"
             )
-        return int(min(records, key=lambda record: record["frechet"])["step"])
+        alike = [record for record in records if record.get("features") == records[-1].get("features")]
+        return int(min(alike, key=lambda record: record["frechet"])["step"])
 
 
 def check_writable(folder: Path) -> None:
@@ -131,6 +133,11 @@ def check_file(path: Path) -> None:
     """Refuse a name that no file can be written under: before the work, not after."""
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give a file's name")
+    check_name(path)
+
+
+def check_name(path: Path) -> None:
+    """Refuse a name that nothing new can be made under."""
     if len(path.name.encode()) > LONGEST:
         raise UsageError(f"{path.name[:40]}...: the name is too long; take at most {LONGEST} bytes")
     check_writable(path.parent)
@@ -140,13 +147,18 @@ def check_file(path: Path) -> None:
 def whole(path: Path) -> Iterator[Path]:
     """A file or folder to write aside: it becomes `path` when all is written, and vanishes if anything fails."""
     aside = path.with_name(f".{path.stem}.writing{path.suffix}")
+    _remove(aside)  # what a kill left
     try:
         yield aside
         sync(aside)
         aside.replace(path)
         sync(path.parent)
     finally:
-        shutil.rmtree(aside) if aside.is_dir() else aside.unlink(missing_ok=True)
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

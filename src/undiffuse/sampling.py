@@ -134,8 +134,8 @@ def _begun(request: Request, out: Path) -> tuple[list[range], bool]:
 def _check_strangers(request: Request, out: Path) -> None:
     """Files that a reader of the folder would take for the job's own."""
     ours = {name for rows in request.blocks() for name in FORMATS[request.format].names(rows)}
-    for path in out.glob(f"[!.]*.{request.format}"):
-        if path.name not in ours:
+    for path in out.iterdir():
+        if path.suffix.lower() == f".{request.format}" and path.name[0] != "." and path.name not in ours:
             raise UsageError(f"{out}: {path.name} in it is not of this job; move it away, or choose another folder")
 
 

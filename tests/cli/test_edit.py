@@ -1,13 +1,15 @@
 """edit: files in and out."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from undiffuse import images
+import tiny
+from undiffuse import editing, images
 from undiffuse.cli import main
 from undiffuse.data import written
 from undiffuse.data.prepare import digits
@@ -76,3 +78,48 @@ def test_interpolation_is_an_animation_too(edit):
     with Image.open("x.gif") as animation:
         assert animation.n_frames == 5
     edit("interpolate", "--rows", "0,1", "-n", 4, "--refine", 1, "--steps", 20, "--out", "x.png")
+
+
+def test_a_mask_s_frame_and_what_is_clear_in_it_are_kept(tiny_pipe, tmp_path):
+    """Pictures of this model are framed in white where they do not fit; masks never are."""
+    pipe = replace(tiny_pipe, config=tiny_pipe.config.replaced({"data.fit": "inside", "data.background": "white"}))
+    white = np.full((8, 16, 4), 255, np.uint8)
+    white[:, :8, 3] = 0
+    Image.fromarray(white).save(tmp_path / "m.png")
+    painted = editing.opened_mask(pipe, tmp_path / "m.png", [(8, 16)])[0].numpy()
+    assert painted[2:6, 5:].all() and not painted[:2].any() and not painted[6:].any() and not painted[:, :3].any()
+
+
+def test_a_mask_of_other_proportions_is_refused(edit, tiny_run, capsys):
+    Image.fromarray(np.zeros((20, 40), np.uint8)).save("x.png")
+    Image.fromarray(np.zeros((40, 20), np.uint8)).save("m.png")
+    arguments = ["edit", str(tiny_run), "inpaint", "--image", "x.png", "--mask", "m.png", "--out", "y.png"]
+    assert main(arguments) == 2
+    assert "m.png: 20 x 40 has not the proportions of the picture, 40 x 20" in capsys.readouterr().err
+    Image.fromarray(np.full((10, 20), 255, np.uint8)).save("m.png")  # smaller, but alike
+    edit(*arguments[2:])
+
+
+def test_noise_without_a_chain_paints_without_going_back(tmp_path):
+    run = tiny.trained(tmp_path / "run", diffusion__noise="uniform", train__steps=1)
+    arguments = [
+        "edit",
+        str(run),
+        "inpaint",
+        "--rows",
+        "0",
+        "--mask",
+        "left",
+        "-n",
+        "1",
+        "--out",
+        str(tmp_path / "x.npz"),
+    ]
+    assert main(arguments) == 0
+    assert main([*arguments, "--repeats", "5"]) == 2
+
+
+def test_pictures_without_a_side_are_refused(edit, tiny_run, capsys):
+    images.write_npz(Path("x.npz"), np.zeros((2, 0, 8, 1), np.uint8), np.zeros(2, np.int64))
+    assert main(["edit", str(tiny_run), "variation", "--image", "x.npz", "--out", "y.png"]) == 1
+    assert "x.npz: 'images' must be uint8 [n, h, w, c]" in capsys.readouterr().err

@@ -130,6 +130,7 @@ USAGE = [
     (sample("--label", ""), "an empty list of labels"),
     (sample("--label", "3,,7"), "no class ''"),
     (sample("-n", "100000000"), "100,000,000 images are too many for one file; give --out a new folder's name"),
+    (sample("-n", "4000000"), "4,000,000 images are too many for one file"),  # 256 MB of pixels, but enlarged 6 times
     (sample("--spacing", "foo"), "unknown spacing 'foo'; known: auto, uniform"),
     (sample("--label", ","), "no class ''"),
     (sample("--label", "11", out="new"), "label 11 is out of range"),

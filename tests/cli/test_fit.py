@@ -69,3 +69,19 @@ def test_another_sampler_than_ddim_has_no_eta(run):
     assert pipe.configured(steps=3).config.sample.eta == 0.5
     with pytest.raises(UsageError, match="eta is for the sampler 'ddim'"):
         pipe.configured(sampler="heun", eta=0.2).check()
+
+
+def test_damaged_times_are_made_again_as_told(run, tmp_path):
+    copy = Pipeline.load(run).save(tmp_path / "copy")
+    (copy / "times.json").write_text("junk")
+    assert main(["sample", str(copy), "--out", str(tmp_path / "x.png"), "-n", "1"]) == 1
+    assert main(["fit", str(copy), "-n", "4"]) == 0
+    assert Pipeline.load(copy).fitted == Pipeline.load(run).fitted
+
+
+def test_a_run_that_goes_astray_fits_nothing(run, tmp_path, capsys):
+    copy = Pipeline.load(run).save(tmp_path / "copy")
+    before = (copy / "times.json").read_text()
+    assert main(["fit", str(copy), "-n", "4", "--guidance", "1e39"]) == 1
+    assert "the reference run gave NaN or infinity" in capsys.readouterr().err
+    assert (copy / "times.json").read_text() == before

@@ -96,6 +96,8 @@ def corpus() -> dict[str, tuple[bytes, Expected]]:
         "png-gray-alpha-clear": (saved(plain("LA", (0, 0)), "PNG"), WHITE),
         "png-gray-alpha-opaque": (saved(plain("LA", (119, 255)), "PNG"), GRAY),
         "png-16-bit": (saved(wide(119 * 257), "PNG"), GRAY),
+        "png-16-bit-clear": (saved(wide(119 * 257), "PNG", transparency=119 * 257), WHITE),
+        "png-16-bit-another-clear": (saved(wide(119 * 257), "PNG", transparency=5), GRAY),
         "png-16-bit-darkest": (saved(wide(128), "PNG"), BLACK),
         "png-16-bit-brightest": (saved(wide(65535), "PNG"), WHITE),
         "png-by-hand": (png(16, 16, b"".join(b"\0" + bytes(RED) * 16 for _ in range(16))), RED),

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 from corpus import BLUE, GRAY, RED, WHITE, corpus, noisy, plain, saved
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -180,6 +180,8 @@ def test_colour_becomes_gray_as_television_does():
     st.sampled_from(FITS),
     st.sampled_from([1, 3, 4]),
 )
+@example((49, 49), (8, 8), "crop", 1)  # 8 / (8 / 49) is more than 49
+@example((98, 120), (16, 16), "crop", 3)
 def test_any_size_becomes_any_size(have, want, fit, channels):
     done = shaped(np.full((*have, 3), 100, np.uint8), False, DataSpec("x", fit=fit), want, channels)
     assert done.shape == (*want, channels)

@@ -56,7 +56,8 @@ def sample(given: Sample) -> None:
         )
     pipe = pipe.configured(**changes)
     if given.out.suffix:
-        if given.n * math.prod(pipe.shape) > MOST_BYTES:
+        larger = images.laid_out(given.n, *pipe.shape[1:])[1] if given.out.suffix.lower() == ".png" else 1
+        if given.n * math.prod(pipe.shape) * larger**2 > MOST_BYTES:
             raise UsageError(f"{given.n:,} images are too many for one file; give --out a new folder's name")
         with whole(given.out) as aside:
             write(aside, given, pipe)

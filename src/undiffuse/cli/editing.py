@@ -14,10 +14,10 @@ from undiffuse.cli import show
 from undiffuse.cli.options import Edit
 from undiffuse.errors import UsageError, nearest
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import check_file, check_writable, whole
+from undiffuse.runs import check_file, check_name, whole
 from undiffuse.shapes import Images, Tensor
 
-ROWS, RESULTS, ON_THE_WAY = (0, 1, 2, 3), 4, 8
+ROWS, RESULTS, ON_THE_WAY, REPEATS = (0, 1, 2, 3), 4, 8, 5
 SIDES = ("left", "right", "top", "bottom", "center")
 watch = functools.partial(show.counted, "steps")
 
@@ -48,9 +48,12 @@ def edit(given: Edit) -> None:
 def _inpaint(given: Edit, pipe: Pipeline) -> Made:
     if given.mask is None:
         raise UsageError(f"inpaint needs --mask: a picture, white where to paint, or one of {', '.join(SIDES)}")
-    x, n, known = _pictures(given, pipe), _count(given, RESULTS), ~_painted(given.mask, pipe)
+    sizes = [editing.size_of(path) for path in given.image or ()]
+    known = ~_painted(given.mask, pipe, [size for size in sizes if size is not None])
+    x, n = _pictures(given, pipe), _count(given, RESULTS)
     label = _each(_label(given, pipe, x), n)
-    made = editing.inpaint(pipe, x.repeat_interleave(n, 0), known, label, given.seed, _or(given.repeats, 5), watch)
+    repeats = _or(given.repeats, REPEATS if "chain" in pipe.process.noise.exact else 1)
+    made = editing.inpaint(pipe, x.repeat_interleave(n, 0), known, label, given.seed, repeats, watch)
     return _beside([x, torch.where(known, x, 0.0)], made, label)
 
 
@@ -122,7 +125,7 @@ def _check_out(given: Edit) -> None:
         return check_file(out)
     if out.exists():
         raise UsageError(f"{out}: exists already; choose another folder")
-    return check_writable(out.parent)
+    return check_name(out)
 
 
 def _pictures(given: Edit, pipe: Pipeline) -> Images:
@@ -142,13 +145,13 @@ def _pictures(given: Edit, pipe: Pipeline) -> Images:
     return held_out.images(np.array(rows))
 
 
-def _painted(mask: str, pipe: Pipeline) -> Tensor:
-    """bool [1, h, w], True where to paint."""
+def _painted(mask: str, pipe: Pipeline, sizes: list[tuple[int, int]]) -> Tensor:
+    """bool [1, h, w], True where to paint in pictures that had these sizes."""
     _, h, w = pipe.shape
     if mask not in SIDES:
         if not Path(mask).is_file():
             raise UsageError(f"--mask {mask}: no such picture, and no side; {nearest(mask, list(SIDES))}")
-        return editing.opened_mask(pipe, Path(mask))
+        return editing.opened_mask(pipe, Path(mask), sizes)
     painted = torch.zeros(1, h, w, dtype=torch.bool)
     rows, columns = {
         "left": (slice(None), slice(0, w // 2)),

@@ -17,7 +17,7 @@ def fit(given: Fit) -> None:
         raise UsageError(f"{given.model} comes with undiffuse, and its times with it")
     if is_diffusers(path):
         raise UsageError(f"{given.model}: fitted times are kept in a run folder, and this is one of diffusers")
-    pipe = Pipeline.load(given.model, device=given.device).configured(guidance=given.guidance)
+    pipe = Pipeline.load(given.model, device=given.device, times=False).configured(guidance=given.guidance)
     run = RunFolder.open(path)
     check_writable(run.path)
     made = pipe.fit(given.n, given.seed, functools.partial(show.counted, "network calls")).fitted

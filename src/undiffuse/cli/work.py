@@ -153,7 +153,8 @@ def _keep(run: RunFolder, result: dict[str, Any], closest: evaluation.Neighbours
 
 def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], evaluation.Neighbours | None]:
     everything = processes.one_first(lambda: evaluation.real_images(pipe, given.data))
-    label = _classes(given.label, pipe, everything)
+    indices = _classes(given.label, pipe, everything)
+    label = None if indices is None else [everything.class_names[index] for index in indices]
     data = everything if label is None else everything.restricted(label)
     scored = everything if label is None else everything.scored(label)
     said = pipe.config.evaluate
@@ -173,8 +174,11 @@ def _evaluate_model(pipe: Pipeline, given: Evaluate) -> tuple[dict[str, Any], ev
     seeds = range(first, first + repeats)
     samples: AbstractContextManager[list[Samples]] = nullcontext([])
     mix = data.shares(given.mix or said.mix) if pipe.class_names else None
+    if indices is None and 0 < len(data.class_names) < len(pipe.class_names):  # of an imported model, by number
+        indices = [*range(len(data.class_names))]
+    classes = None if indices is None else [pipe.class_names[index] for index in indices]
     if of_samples:
-        samples = drawn.of_model(pipe, n, seeds, data.levels, label, _of_seed, mix)
+        samples = drawn.of_model(pipe, n, seeds, data.levels, classes, _of_seed, mix)
     with samples as sets:
         if processes.rank():  # process 0 measures what all have drawn
             raise SystemExit
@@ -192,13 +196,16 @@ def _of_seed(job: Job) -> None:
     show.drawing(job, f"seed {job.request.seed}: image")
 
 
-def _classes(text: str | None, pipe: Pipeline, data: Dataset) -> list[str] | None:
-    """The classes asked for, by their names in the data's order."""
+def _classes(text: str | None, pipe: Pipeline, data: Dataset) -> list[int] | None:
+    """The indices of the classes asked for, in the data's order."""
     if (names := listed(text)) is None:
         return None
     indices = pipe.labels(range(len(names)), names)
     assert indices is not None  # or labels.of_rows has refused
-    return [data.class_names[index] for index in sorted(set(indices.tolist()))]
+    found = sorted(set(indices.tolist()))
+    if found[-1] >= len(data.class_names):
+        raise UsageError(f"--label {text}: {data.name} has no class {found[-1]} to compare with")
+    return found
 
 
 def _check_likelihood(given: Evaluate, names: list[str], T: int | None) -> None:

@@ -101,6 +101,8 @@ def _of_classes(part: Part, kept: Tensor) -> Part:
 
 
 def _class_index(names: Sequence[str], name: str) -> int:
+    if name in names:
+        return list(names).index(name)
     lowered = [known.lower() for known in names]
     if str(name).lower() not in lowered:
         raise UsageError(f"data.classes: no class '{name}'; {nearest(str(name), list(names))}")

@@ -55,7 +55,8 @@ def decoded(content: bytes | np.ndarray, near: tuple[int, int] | None = None) ->
         if near is not None and min(facts.size) > 0:
             image.draft(image.mode, (2 * max(near), 2 * max(near)))
         picture = _upright(_loaded(image))
-        return _pixels(picture, facts), facts.transparent
+        pixels = _pixels(picture, facts)
+        return pixels, facts.transparent and pixels.shape[-1] in (2, 4)
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -142,7 +143,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _pixels(image: Image.Image, facts: Facts) -> np.ndarray:
     if image.mode in WIDE_MODES:
-        return _from_wide(np.asarray(image))
+        return _from_wide(np.asarray(image), image.info.get("transparency"))
     if image.mode == "F":
         raise BadPicture("unsupported", "floating-point levels have no agreed range; save it with 8 or 16 bits")
     target = ("LA" if facts.transparent else "L") if facts.gray else ("RGBA" if facts.transparent else "RGB")
@@ -156,11 +157,14 @@ def _pixels(image: Image.Image, facts: Facts) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _from_wide(levels: np.ndarray) -> np.ndarray:
-    """16 bits to 8: 65535 becomes 255."""
+def _from_wide(levels: np.ndarray, clear: object) -> np.ndarray:
+    """16 bits to 8: 65535 becomes 255. clear: the level that is transparent, if there is one."""
     if levels.min() < 0 or levels.max() > 65535:
         raise BadPicture("unsupported", "levels beyond 16 bits; save it with 8 or 16 bits")
-    return np.round(levels / 257).astype(np.uint8)[..., None]
+    gray = np.round(levels / 257).astype(np.uint8)[..., None]
+    if not isinstance(clear, int):
+        return gray
+    return np.concatenate([gray, np.where(levels == clear, 0, 255).astype(np.uint8)[..., None]], -1)
 
 
 class _quiet(warnings.catch_warnings):

@@ -57,7 +57,7 @@ def _crop(picture: np.ndarray, size: Size, fill: np.ndarray) -> np.ndarray:
     """The largest box of size's proportions around the middle, scaled to it."""
     height, width = picture.shape[:2]
     scale = max(size[0] / height, size[1] / width)
-    tall, wide = size[0] / scale, size[1] / scale
+    tall, wide = min(size[0] / scale, height), min(size[1] / scale, width)  # rounding may put one beyond
     left, top = (width - wide) / 2, (height - tall) / 2
     return _resized(picture, size, (left, top, left + wide, top + tall))
 

@@ -81,7 +81,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UndiffuseError(f"{path}: not an .npz with an array 'images': {error}") from error
     said = f"'images' is {images.dtype} {list(images.shape)}, 'labels' {labels.dtype} {list(labels.shape)}"
-    fits = images.dtype == np.uint8 and images.ndim == 4
+    fits = images.dtype == np.uint8 and images.ndim == 4 and min(images.shape[1:]) > 0
     if not fits or labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
         raise UndiffuseError(f"{path}: 'images' must be uint8 [n, h, w, c] and 'labels' n integers; {said}")
     if labels.dtype == np.uint64 and len(labels) and labels.max() > np.iinfo(np.int64).max:

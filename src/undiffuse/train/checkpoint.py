@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -119,7 +120,8 @@ def newest_whole(folder: Path) -> tuple[int | None, list[Damaged]]:
             raise list(wrong.values())[-1]
     for path in wrong:
         shutil.rmtree(aside := path.with_name(f"{path.name}.damaged"), ignore_errors=True)
-        path.rename(aside)
+        with suppress(FileNotFoundError):  # deleted meanwhile, by who trains this run
+            path.rename(aside)
     return step, list(wrong.values())
 
 

@@ -63,7 +63,10 @@ class Muon(torch.optim.Optimizer):
 
     def _adam(self, weights: list[Tensor], gradients: list[Tensor], lr: float) -> None:
         mean, square = self._kept(weights, "exp_avg"), self._kept(weights, "exp_avg_sq")
-        steps = [self.state[weight].setdefault("step", torch.zeros((), device=weight.device)) for weight in weights]
+        for weight in weights:
+            if "step" not in self.state[weight]:
+                self.state[weight]["step"] = torch.zeros((), device=weight.device)
+        steps = [self.state[weight]["step"] for weight in weights]
         gradients = [  # fused, both are gone through in the order of memory
             g if g.stride() == w.stride() else torch.empty_like(w).copy_(g)
             for w, g in zip(weights, gradients, strict=True)

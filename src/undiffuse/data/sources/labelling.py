@@ -164,7 +164,8 @@ def _pairs(rows: list[dict[str, Any]], names: Sequence[str], origin: str, key: s
 
 
 def _is_label(value: Any) -> bool:
-    return isinstance(value, str | int | bool) and value != ""
+    """Not -1, which says that there is none."""
+    return value != "" if isinstance(value, str) else isinstance(value, int) and value >= 0
 
 
 def _file_column(rows: list[dict[str, Any]], names: Sequence[str], columns: list[str]) -> str | None:

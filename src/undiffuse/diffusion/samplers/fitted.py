@@ -91,6 +91,8 @@ def _costs(
     """
     n = len(visited)
     rows = torch.stack([*states, *guesses]).flatten(1).double().cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise UndiffuseError("the reference run gave NaN or infinity: the weights hold some, or guidance is too large")
     products = rows @ rows.T / rows.shape[1]
     spread = np.array([max(float((x.double() - x.double().mean(0)).square().mean()), 1e-12) for x in states]) ** 0.5
     signal, sigma = (np.asarray(scale) for scale in process.scales(np.array(visited)))
