@@ -509,9 +509,3 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch, source, words):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UndiffuseError, match=words):
         read(source)
-
-
-def test_a_label_of_minus_one_says_that_there_is_none(tmp_path):
-    """As `undiffuse sample` writes for a model without classes."""
-    written(tmp_path, FLAT | {"labels.json": json.dumps({f"{i}.png": -1 for i in range(12)}).encode()})
-    assert dataset(DataSpec(str(tmp_path))).class_names == ()

@@ -164,8 +164,7 @@ def _pairs(rows: list[dict[str, Any]], names: Sequence[str], origin: str, key: s
 
 
 def _is_label(value: Any) -> bool:
-    """Not -1, which says that there is none."""
-    return value != "" if isinstance(value, str) else isinstance(value, int) and value >= 0
+    return isinstance(value, str | int | bool) and value != ""
 
 
 def _file_column(rows: list[dict[str, Any]], names: Sequence[str], columns: list[str]) -> str | None:
