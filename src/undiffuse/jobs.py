@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ class Training:
     trainer: Trainer
     judge: Judge | None
     notes: tuple[str, ...] = ()
-    _unpruned: bool = True
+    _unpruned: bool = field(default=True, init=False)
 
     @classmethod
     def start(
