@@ -291,7 +291,7 @@ def test_training_stops_of_itself_when_nothing_gets_better(tmp_path, monkeypatch
     )
     list(training)
     assert training.trainer.step == 8
-    assert training.ended == "stopped at step 8: no better for 2 measures"
+    assert training.ended == "stopped at step 8: not clearly better for 2 measures"
     assert checkpoint.steps(tmp_path / "run" / "checkpoints")[-1] == 8
 
 
@@ -326,6 +326,8 @@ def test_several_averages_side_by_side(tiny_run, tmp_path):
     other = mine.pop("ema-0.1.safetensors")
     assert mine == wanted
     assert other != mine["ema.safetensors"]
+    first, other_one = (Pipeline.load(run, weights).sample(n=2) for weights in ("ema", "ema-0.1"))
+    assert torch.equal(Pipeline.load(run, "ema-0.9").sample(n=2), first) and not torch.equal(first, other_one)
     same = tiny.trained(tmp_path / "same", train__ema=0.1)
     assert tiny.weights(same, 6)["ema.safetensors"] == other
     loaded = Pipeline.load(run, weights="ema-0.1").denoiser.backbone.state_dict()

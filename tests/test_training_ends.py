@@ -69,14 +69,15 @@ def test_the_last_good_checkpoint_outlives_one_of_spoilt_weights(tmp_path):
 
 
 def test_two_commands_cannot_train_one_run(tmp_path):
-    one = iter(Training.start(tiny.config(), tmp_path / "run", "x"))
+    training = Training.start(tiny.config(), tmp_path / "run", "x")
+    late = Training.resume(tmp_path / "run")
+    one = iter(training)
     next(one)
     next(one)  # the checkpoint of step 2 is there
     before = tiny.tree(tmp_path / "run")
     with pytest.raises(UsageError, match="another command is writing into it"):
         finish(tmp_path / "run")
     assert tiny.tree(tmp_path / "run") == before
-    late = Training.resume(tmp_path / "run")
     list(one)
     with pytest.raises(UsageError, match="another command has just trained it to step 6; resume again"):
         list(late)
@@ -105,12 +106,13 @@ def test_a_run_that_ended_itself_stays_ended(tmp_path, distances, capsys):
     list(Training.start(tiny.config(train__steps=20, train__patience=2, **MEASURED), run, "x"))
     before = tiny.tree(run / "checkpoints")
     again = finish(run)
-    assert (again.trainer.step, again.ended) == (8, "stopped at step 8: no better for 2 measures")
+    assert (again.trainer.step, again.ended) == (8, "stopped at step 8: not clearly better for 2 measures")
     assert tiny.tree(run / "checkpoints") == before
     (run / "report.html").touch()
     assert main(["train", "--resume", "--out", str(run)]) == 0
     assert (
-        f"{run} has stopped at step 8: no better for 2 measures; to train its model further" in capsys.readouterr()[0]
+        f"{run} has stopped at step 8: not clearly better for 2 measures; to train its model further"
+        in capsys.readouterr()[0]
     )
     (run / "config.yaml").write_text(read(run / "config.yaml").replaced({"train.patience": 3}).as_yaml())
     distances += [1.0, 1.0, 1.0, 1.0]

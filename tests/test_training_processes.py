@@ -164,7 +164,7 @@ def test_two_processes_measure_and_draw_on_the_way_as_one(tmp_path, shard):
     }
     before = (tmp_path / "two" / "quality.jsonl").read_text()
     said = launched(tmp_path, 2, "--resume", "--out", "two").communicate(timeout=300)[0]
-    assert "stopped at step 30: no better for 2 measures" in said
+    assert "stopped at step 30: not clearly better for 2 measures" in said
     assert (tmp_path / "two" / "quality.jsonl").read_text() == before
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from undiffuse import rng
@@ -83,7 +84,12 @@ def is_same_data(config: Config, data: Dataset) -> bool:
 
 
 def same_data(config: Config, data: Dataset) -> None:
-    """Refuse to go on with other pictures than those that a run began with."""
+    """Refuse to go on with other pictures, or other names of their classes, than those that a run began with."""
+    if config.data.classes is not None and config.data.classes != [*data.class_names]:
+        raise UndiffuseError(
+            f"data.classes: {config.data.source} has the classes {', '.join(data.class_names) or 'none'}, in this "
+            "order, and config.yaml says otherwise; put them back: labels are numbers, names say which"
+        )
     if not is_same_data(config, data):
         raise UndiffuseError(
             f"the pictures of {config.data.source} have changed since this run began, so it cannot go on exactly; put "
@@ -154,20 +160,28 @@ def denoiser(config: Config) -> Denoiser:
     return Denoiser(backbone(config), process(config), config.diffusion.prediction)
 
 
+def meaning(config: Config) -> dict[str, Any]:
+    """The settings of the process and the prediction that weights have their meaning by."""
+    keys = ("schedule", "T", "betas", "zero_terminal_snr", "prediction", "noise", "theta")
+    return {key: getattr(config.diffusion, key) for key in keys}
+
+
 def carry_over(said: Config, trained: Denoiser, config: Config, denoiser: Denoiser) -> None:
     """Weights of a trained model into a new one of the same network; class rows go by their names.
 
     A class that the trained model does not know starts as its "no label". Raises UsageError where the process or the
     prediction differs, for then the weights mean something else, and UndiffuseError where the network does.
     """
-    for key in ("schedule", "T", "betas", "zero_terminal_snr", "prediction", "noise", "theta"):
-        old, new = getattr(said.diffusion, key), getattr(config.diffusion, key)
-        if old != new:
+    trained_for = meaning(said)
+    for key, new in meaning(config).items():
+        if trained_for[key] != new:
             raise UsageError(
-                f"diffusion.{key}: the model to start from has {old}, not {new}; its weights would not fit"
+                f"diffusion.{key}: the model to start from has {trained_for[key]}, not {new}; its weights would not fit"
             )
     assert isinstance(trained.backbone, nn.Module) and isinstance(denoiser.backbone, nn.Module)
     weights = dict(trained.backbone.state_dict())
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise UndiffuseError("the model to start from has weights that are not finite; take another checkpoint of it")
     known, names = said.data.classes or [], config.data.classes or []
     if num_classes(said) and num_classes(config):
         rows = [known.index(name) if name in known else len(known) for name in [*names, None]]

@@ -135,11 +135,11 @@ class Train(_Section):
     torch.compile the network (GPUs). shard: weights and optimiser cut over the processes. docs/training.md tells all.
     """
 
-    steps: Positive = 10_000
+    steps: Annotated[int, Field(ge=1, le=10**12)] = 10_000
     minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
     batch_size: Held = 128
     micro_batch: Count = 0
-    lr: Annotated[float, Field(gt=0)] = 2e-4
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 2e-4
     optimizer: Literal["adam", "muon"] = "adam"
     warmup: Count = 500
     lr_decay: Literal["none", "linear", "cosine", "cooldown", "inverse_sqrt"] = "none"
@@ -248,11 +248,20 @@ def read(path: Path) -> Config:
     return _parsed(text, str(path))
 
 
+def of_run(path: Path) -> Config:
+    """A run's own configuration, which says everything: a file that was cut short is refused."""
+    config = read(path)
+    if lacking := [name for name in type(config).model_fields if name not in config.model_fields_set]:
+        raise UsageError(f"{path}: lacks {', '.join(lacking)}: it was cut short; put it back as the run wrote it")
+    return config
+
+
 def _parsed(text: str, origin: str) -> Config:
     try:
-        raw = dialect.parsed(text) or {}
+        raw = dialect.parsed(text)
     except ValueError as error:
         raise UsageError(f"{origin}: not YAML: {error}") from error
+    raw = {} if raw is None else raw  # an empty file: the defaults
     if not isinstance(raw, dict):
         raise UsageError(f"{origin}: a configuration is a mapping of sections, this is {type(raw).__name__}")
     return _checked(raw, origin)

@@ -10,7 +10,14 @@ _BAD = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, Recu
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text, which nobody means; here it is a number."""
+    """YAML 1.1 reads 1e-3 as text, which nobody means; here it is a number. A key that stands twice is refused: the
+    first would be forgotten."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            raise ValueError(f"'{twice}' stands twice, the first time near line {node.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from undiffuse import build, images, runs, starting
-from undiffuse.config import Config, read
+from undiffuse.config import Config, of_run
 from undiffuse.data.survey import Watch
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.interop.folder import is_diffusers
@@ -29,6 +29,7 @@ from undiffuse.train.team import Team, hearing
 from undiffuse.train.trainer import Trainer
 
 GRID = 20
+SPOILT = 1e15  # weights that large overflow as soon as two of them meet
 
 
 @dataclass
@@ -53,12 +54,13 @@ class Training:
             data = starting.prepared(config, out, name, watch)
             config = build.resolved(config, data)
             if config.train.minutes is not None:
-                timed = starting.trainer(config, data, team, start)
+                timed = starting.trainer(config.replaced({"train.steps": starting.ENDLESS}), data, team, start)
                 config = config.replaced({"train.steps": starting.steps_within(timed, config.train.minutes)})
                 del timed  # its memory is the other's
             trainer = starting.trainer(config, data, team, start)
             judge = starting.judge(config, data)
-            training = cls(agreed(lambda: RunFolder.create(out, name)), config, trainer, judge, data.notes)
+            training = cls(agreed(lambda: RunFolder.create(out, name)), config, trainer, judge)
+            training.notes = starting.notes(config, data, start)
             if start is not None:
                 training._save()  # before there is a config.yaml to resume with: nothing else may stand for it
             agreed(lambda: write_text(training.run.config, config.as_yaml()))
@@ -67,26 +69,26 @@ class Training:
     @classmethod
     def resume(cls, out: Path) -> "Training":
         """Go on with a run exactly where its last good checkpoint stands."""
-        team = Team()
-        with hearing():
-            run = RunFolder.open(out)
-            if is_diffusers(out):
-                raise UsageError(f"{out}: a diffusers folder has no training to resume; start one: undiffuse train")
-            config = read(run.config)
+        team, run = Team(), RunFolder.open(out)
+        if is_diffusers(out):
+            raise UsageError(f"{out}: a diffusers folder has no training to resume; start one: undiffuse train")
+        with hearing(out), alone(out) as claim:
+            agreed(claim)
+            config = of_run(run.config)
             data = starting.prepared(config)
             build.same_data(config, data)
             trainer = starting.trainer(config, data, team)
-            starting.restore(trainer, run)
+            starting.restore(trainer, run, config)
             return cls(run, config, trainer, starting.judge(config, data))
 
     def __iter__(self) -> Iterator[Report | Quality]:
         began, names = time.monotonic(), self.config.train.trackers if self._writes else []
-        with hearing(), alone(self.run.path) as claim, stop_signals() as stopping:
+        with hearing(self.run.path), alone(self.run.path) as claim, stop_signals() as stopping:
             self.trainer.team.agreed(False)  # all have come this far
             agreed(lambda: self._begin(claim))
             if not self._writes:
                 claim()
-            with tracking.tracked(names, self.run.path, self.config.model_dump()) as tell:
+            with tracking.tracked(names, self.run.path, self.config.model_dump(), self.trainer.step) as tell:
                 yield from self._steps(tell, stopping, began)
             self._write_environment(time.monotonic() - began)
 
@@ -127,8 +129,8 @@ class Training:
                 self._draw_grid(step)
             if leaving:
                 self._write_environment(time.monotonic() - began)
-                go_on = f"go on with: undiffuse train --resume --out {self.run.path}"
-                raise Interrupted(f"stopped at step {step} of {train.steps}, saved; {go_on}")
+                go_on = runs.resuming(self.run.path)
+                raise Interrupted(f"stopped at step {step} of {train.steps}, saved; go on with: {go_on}")
             if sound and (last or idle):
                 self._prune()
             if idle:
@@ -139,7 +141,8 @@ class Training:
         """Why training is over before its last step, if it is: told by what was measured, so after a resume too."""
         step, patience = self.trainer.step, self.config.train.patience
         idle = next((said["idle"] for said in self.run.measured() if said["step"] == step), 0)
-        return f"stopped at step {step}: no better for {patience} measures" if 0 < patience <= idle else ""
+        over = 0 < patience <= idle and step < self.config.train.steps
+        return f"stopped at step {step}: not clearly better for {patience} measures" if over else ""
 
     def pipeline(self) -> Pipeline:
         """The model as it is now, with averaged weights. Sharded processes must ask together."""
@@ -196,10 +199,12 @@ class Training:
 
     def _save(self) -> None:
         snapshot = self.trainer.snapshot()  # sharded weights are gathered from all
+        snapshot.state["diffusion"] = build.meaning(self.config)
         if self._writes:
             with self._on_disk():
                 checkpoint.save(self.run.checkpoints, snapshot)
-        self._unpruned = True
+        weights = snapshot.tensors["backbone"].values() if self._writes else ()
+        self._unpruned = all(float(value.abs().max()) < SPOILT for value in weights)
         self.trainer.team.agreed(False)  # nobody leaves before it is written: a launcher would then stop the writer
 
     def _prune(self) -> None:
@@ -234,8 +239,8 @@ class Training:
             where = getattr(error, "filename", None) or self.run.path
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise UndiffuseError(
-                f"{where}: cannot be written ({reason}); {saved}: make room, then go on with: "
-                f"undiffuse train --resume --out {self.run.path}"
+                f"{where}: cannot be written ({reason}); {saved}: {runs.remedy(error)}, then go on with: "
+                f"{runs.resuming(self.run.path)}"
             ) from error
 
 

@@ -183,9 +183,11 @@ def _group(weights: str, config: Config) -> str:
     """The file of a checkpoint that holds these weights."""
     decays = build.decays(config)
     known = {"raw": "backbone"} | {group(decays, i): group(decays, i) for i in range(len(decays))}
+    if weights == f"ema-{decays[0]!r}":
+        return "ema"
     if weights not in known:
         *names, last = map(repr, ["ema", "raw", *list(known)[2:]])
-        raise UsageError(f"weights are {', '.join(names)} or {last}, not '{weights}'")
+        raise UsageError(f"this model's weights are {', '.join(names)} or {last}, not '{weights}'")
     return known[weights]
 
 

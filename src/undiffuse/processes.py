@@ -33,11 +33,29 @@ class ProcessWarning(UserWarning):
 
 
 def count() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+    return _number("WORLD_SIZE", 1) if "RANK" in os.environ else 1
 
 
 def rank() -> int:
-    return int(os.environ.get("RANK", "0"))
+    return _number("RANK", 0)
+
+
+def _number(name: str, least: int) -> int:
+    said = os.environ.get(name, str(least))
+    if not (said.isascii() and said.isdigit() and int(said) >= least):
+        raise UsageError(f"the environment says {name}={said}: launchers set it, to a number; unset {name}")
+    return int(said)
+
+
+def check_launcher() -> None:
+    """Refuse variables of a launcher that are there in part: nobody could find the others."""
+    count(), rank()
+    lacking = [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if "RANK" in os.environ and lacking:
+        raise UsageError(
+            f"the environment has RANK and no {' and no '.join(lacking)}: start with torchrun or accelerate launch, "
+            "or unset RANK for one process"
+        )
 
 
 def own_device() -> str | None:

@@ -3,10 +3,12 @@
 config.yaml, metrics.jsonl, quality.jsonl, environment.json, checkpoints/, samples/, evaluation.json, report.html.
 """
 
+import errno
 import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,7 +63,7 @@ class RunFolder:
     def create(cls, out: Path | None, name: str) -> "RunFolder":
         """A new folder: `out`, which must not exist, or runs/NAME, runs/NAME-2, runs/NAME-3 ..."""
         if out is not None and out.exists():
-            raise UsageError(f"{out}: exists already; choose another --out, or continue it with --resume --out {out}")
+            raise UsageError(f"{out}: exists already; choose another --out, or continue it with: {resuming(out)}")
         path = out or _free(Path("runs"), name)
         try:
             path.mkdir(parents=True)
@@ -117,6 +119,17 @@ class RunFolder:
             )
         alike = [record for record in records if record.get("features") == records[-1].get("features")]
         return int(min(alike, key=lambda record: record["frechet"])["step"])
+
+
+def resuming(path: Path) -> str:
+    """The command that goes on with a run, as a shell takes it."""
+    return f"undiffuse train --resume --out {shlex.quote(str(path))}"
+
+
+def remedy(error: Exception) -> str:
+    """What to do about a file that could not be written."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "space" in str(error)
+    return "make room" if full else "mend that"
 
 
 def check_writable(folder: Path) -> None:
@@ -186,11 +199,11 @@ def _measure(line: str) -> dict[str, Any] | None:
     """A line of quality.jsonl; None if it is not whole."""
     try:
         record = json.loads(line)
-        for name in ("step", "frechet", "stderr", "idle"):
-            float(record[name])
+        numbers = [record[name] for name in ("step", "frechet", "stderr", "idle")]
+        sound = all(isinstance(x, int | float) and abs(x) < 1e30 for x in numbers)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-    return record
+    return record if sound else None
 
 
 def _free(parent: Path, name: str) -> Path:

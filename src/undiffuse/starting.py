@@ -11,7 +11,7 @@ from undiffuse import build
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.survey import Watch
-from undiffuse.errors import UsageError
+from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.nn.compiling import compiled
 from undiffuse.pipeline import Pipeline
 from undiffuse.processes import agreed, one_first
@@ -19,8 +19,9 @@ from undiffuse.quality import Judge
 from undiffuse.runs import RunFolder
 from undiffuse.train import checkpoint, tracking
 from undiffuse.train.team import Team
-from undiffuse.train.trainer import Trainer
+from undiffuse.train.trainer import NotFinite, Trainer
 
+ENDLESS = 1_000_000_000  # steps: a time budget's number is not known yet
 TIMED, WARM = 15.0, 3  # seconds and steps that a time budget is measured by, and steps before that
 SPARE = 0.97  # of a time budget is for steps, the rest for checkpoints and pictures
 
@@ -38,6 +39,22 @@ def tuned(config: Config) -> Config:
     short = {"train.steps": max(1, train.steps // 10), "train.lr": train.lr / 10, "train.warmup": train.warmup // 10}
     anew = ("data.levels", "data.shape", "data.classes", "data.content", "train.minutes")
     return config.replaced(dict.fromkeys(anew) | short)
+
+
+def notes(config: Config, data: Dataset, start: Pipeline | None = None) -> tuple[str, ...]:
+    """What to know before training begins: of the data, of what it starts from, of the steps that it has."""
+    train, said = config.train, [f"{config.data.source}: {note}" for note in data.notes]
+    if train.minutes is not None:
+        said.append(f"{train.steps} steps fit into {train.minutes:g} minutes")
+    if start is not None:
+        said.append(f"from trained weights: {train.steps} steps, learning rate {train.lr:g}")
+        new = [name for name in config.data.classes or [] if name not in start.class_names]
+        if new and start.class_names:
+            said.append(f"classes new to the model begin as 'no label': {', '.join(new)}")
+    if 4 * train.warmup > train.steps:
+        rising = f"the learning rate rises for train.warmup={train.warmup} of the {train.steps} steps"
+        said.append(f"{rising}: so short a run learns more with --set train.warmup={train.steps // 20}")
+    return tuple(said)
 
 
 def prepared(config: Config, out: Path | None = None, name: str = "", watch: Watch = iter) -> Dataset:
@@ -68,11 +85,19 @@ def trainer(config: Config, data: Dataset, team: Team, start: Pipeline | None = 
     return trainer
 
 
-def restore(trainer: Trainer, run: RunFolder) -> None:
+def restore(trainer: Trainer, run: RunFolder, config: Config) -> None:
     """From the newest checkpoint that is whole, which process 0 looks for; says so if that is not the newest."""
     step = agreed(lambda: _newest(run))
-    if step is not None:
-        trainer.restore(checkpoint.find(run.checkpoints, str(step)))
+    if step is None:
+        return
+    path = checkpoint.find(run.checkpoints, str(step))
+    trained_for = checkpoint.load_state(path).get("diffusion", {})  # older checkpoints do not say
+    for key, said in build.meaning(config).items():
+        if (trained := trained_for.get(key, said)) != said:
+            raise UsageError(
+                f"diffusion.{key}: {path} was trained with {trained}, config.yaml says {said}; put it back"
+            )
+    trainer.restore(path)
 
 
 def _newest(run: RunFolder) -> int | None:
@@ -90,9 +115,13 @@ def _newest(run: RunFolder) -> int | None:
 def steps_within(trainer: Trainer, minutes: float) -> int:
     """How many steps fit, by the speed of the first ones; the trainer is of no further use."""
     run, taken, enough = trainer.run(), [0.0] * 0, min(TIMED, 6 * minutes)
-    while not trainer.team.agreed(sum(taken[WARM:]) >= enough or len(taken) == trainer.plan.steps):
+    while not trainer.team.agreed(sum(taken[WARM:]) >= enough):
         began = time.perf_counter()
-        next(run)
+        try:
+            next(run)
+        except NotFinite as error:
+            said = "the steps that train.minutes is measured by gave no finite loss or gradient"
+            raise UndiffuseError(f"{said}: lower train.lr, or check the data") from error
         taken.append(time.perf_counter() - began)
-    slowest = trainer.team.gathered(np.array([[np.mean(taken[WARM:] or taken)]])).max()
+    slowest = trainer.team.gathered(np.array([[np.mean(taken[WARM:])]])).max()
     return max(1, int(SPARE * 60 * minutes / slowest))

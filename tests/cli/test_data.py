@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import tiny
 from made import files, pictures, png, written
-from undiffuse.cli import main
+from undiffuse.cli import main, show
 from undiffuse.config import read
 from undiffuse.data import cache
 from undiffuse.pipeline import Pipeline
@@ -45,7 +45,11 @@ def test_check_fails_on_trouble_and_names_it(place, capsys):
     assert "cat/x.png: the file is empty" in out
     assert len(err.splitlines()) == 1 and "2 sizes" in err and "1 empty" in err
     assert main(["check", "pictures", "--set", "data.size=8"]) == 1
-    assert "sizes" not in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "sizes" not in err and "training would stop; with data.bad=skip" in err
+    assert main(["check", "pictures", "--set", "data.size=8", "--set", "data.bad=skip"]) == 1  # they are left out
+    out, err = capsys.readouterr()
+    assert "training sees" in out and "1 empty: left out, by data.bad=skip" in err
 
 
 @pytest.mark.parametrize(
@@ -149,3 +153,14 @@ def test_one_class_can_be_measured_alone(model, capsys, place):
     assert result["protocol"]["classes"] == ["cat", "owl"] and "principal components" in result["protocol"]["features"]
     assert main([*command[:-1], "emu"]) == 2
     assert "no class 'emu'" in capsys.readouterr().err
+
+
+def test_reading_tells_no_rate_of_its_first_picture(monkeypatch, capsys):
+    """A data set that comes as a whole takes its time before the first."""
+    clock = iter([0.0, 6.0, 12.0, 12.1])
+    monkeypatch.setattr(show.time, "monotonic", lambda: next(clock))
+    assert list(show.counted("pictures read", iter(range(4)))) == [0, 1, 2, 3]
+    assert capsys.readouterr().err.splitlines() == [
+        "pictures read: 1  0.167 a second",
+        "pictures read: 2  0.167 a second",
+    ]

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any, TextIO
 
 from undiffuse.errors import UndiffuseError
@@ -18,6 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from undiffuse.cli.app import app
 
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None where a shell closed them
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -43,6 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")
 
 
 def _click_exception() -> Any:
@@ -73,8 +79,8 @@ def _show_warning(
 
 
 def say(line: str) -> None:
-    """On stderr. If whoever read it has left, the work goes on in silence."""
+    """On stderr. If whoever read it has left, or its disk is full, the work goes on in silence."""
     try:
         print(line, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -39,8 +39,8 @@ def train(given: options.Train) -> None:
     """Train a model, or continue a run that was stopped."""
     if given.resume and (given.recipe or given.sets or given.model or given.out is None):
         raise UsageError(
-            "--resume takes --out DIR and nothing else: the run's own configuration is used; to train its model "
-            "otherwise, or longer: undiffuse train --from DIR --set ..."
+            "--resume takes --out DIR and nothing else: DIR is the run's folder, its own configuration is used; to "
+            "train its model otherwise, or longer: undiffuse train --from DIR --set ..."
         )
     if not given.resume and given.recipe is None and given.model is None:
         raise UsageError("name a recipe or a .yaml file, for example: undiffuse train digits")

@@ -28,7 +28,7 @@ class Progress:
         if ended or (done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES):
             return
         self.spoke = now
-        say(f"{self.what} {done}/{self.total}  {said}  {self.left()}".rstrip())
+        say("  ".join(filter(None, (f"{self.what} {done}/{self.total}", said, self.left()))))
 
     def note(self, said: str) -> None:
         """A line of its own."""
@@ -95,11 +95,13 @@ def drawing(job: Job, what: str = "image") -> None:
 
 def counted(what: str, items: Iterable[Item]) -> Iterator[Item]:
     """Pass items on, whose number nobody knows; speaks only of what takes a while."""
-    began = spoke = time.monotonic()
-    for done, item in enumerate(items, 1):
-        if time.monotonic() - spoke > SECONDS_BETWEEN_LINES:
-            spoke = time.monotonic()
-            say(f"{what}: {done:,}  {done / (spoke - began):,.3g} a second")
+    began = spoke = None
+    for done, item in enumerate(items):  # the first says when reading begins
+        now = time.monotonic()
+        began, spoke = (now, now) if began is None or spoke is None else (began, spoke)
+        if now - spoke > SECONDS_BETWEEN_LINES:
+            spoke = now
+            say(f"{what}: {done:,}  {float(f'{done / (now - began):.3g}'):,g} a second")
         yield item
 
 

@@ -9,21 +9,21 @@ from typing import Any
 
 from undiffuse import config, drawn, evaluation, processes
 from undiffuse.bundled import is_bundled, located, names
-from undiffuse.cli import show
+from undiffuse.cli import say, show
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train, listed
 from undiffuse.compared import Real, Samples
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load
 from undiffuse.diffusion import ode
 from undiffuse.diffusion.bound import BLOCK
-from undiffuse.errors import Interrupted, UsageError, nearest
+from undiffuse.errors import Interrupted, UndiffuseError, UsageError, nearest
 from undiffuse.foreign import save_diffusers
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.jobs import Training
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.quality import Quality
-from undiffuse.runs import RunFolder, check_file, check_writable, write_text
+from undiffuse.runs import RunFolder, check_file, check_writable, remedy, resuming, write_text
 from undiffuse.sampling import Job
 from undiffuse.starting import tuned
 from undiffuse.train.report import Report
@@ -65,9 +65,11 @@ def train(given: Train) -> None:
 
 
 def _started(chosen: config.Config, out: Path | None, name: str, start: Pipeline | None = None) -> Training:
+    if chosen.train.minutes is not None and not processes.rank():
+        print(f"measuring how many steps fit into {chosen.train.minutes:g} minutes", flush=True)
     training = Training.start(chosen, out, name, start, functools.partial(show.counted, "pictures read"))
     for note in training.notes if training.trainer.team.writes else ():
-        print(f"{training.config.data.source}: {note}", flush=True)
+        print(note, flush=True)
     return training
 
 
@@ -83,9 +85,22 @@ def _train(training: Training) -> None:
                 tell.note(f"step {item.step}/{total}  {item.said()}")
     pipe = training.pipeline()
     if speaks:
-        report_path = write_views(training.run, pipe)
+        report_path = _pictured(training, pipe)
         print("".join(f"{line}\n" for line in (training.ended, *_best(training)) if line), end="")
         print(f"pictures: {training.run.samples}\nreport: {report_path}", flush=True)
+
+
+def _pictured(training: Training, pipe: Pipeline) -> Path:
+    """The pictures and the report; their absence is no reason to train again."""
+    say("trained and saved; drawing samples and the report")
+    again = resuming(training.run.path)
+    try:
+        return write_views(training.run, pipe)
+    except KeyboardInterrupt:
+        raise Interrupted(f"trained and saved, but not all is drawn; for the rest: {again}") from None
+    except OSError as error:
+        where = f"{error.filename or training.run.path}: cannot be written ({error.strerror or error})"
+        raise UndiffuseError(f"{where}; trained and saved: {remedy(error)}, then for the report: {again}") from error
 
 
 def _of_report(report: Report) -> str:

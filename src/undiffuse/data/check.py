@@ -39,9 +39,14 @@ def checked(spec: DataSpec, watch: Watch = iter) -> Checked:
         usable = replace(spec, bad="skip", size=(SUGGESTED, SUGGESTED), channels=spec.channels or 3)
     _, facts = opened(source, usable, watch)
     rows = [*_found(source, survey), *_classes(facts), *_unusable(facts), *_copies(facts)]
-    if facts.bad:
-        trouble.append(f"{counted_bad(facts.bad)}: training would stop; with data.bad=skip it would leave them out")
-    if not trouble:
+    sees = not trouble
+    if facts.bad and spec.bad == "refuse":
+        stops = "training would stop; with data.bad=skip, as the recipe folder has it, it leaves them out"
+        trouble.append(f"{counted_bad(facts.bad)}: {stops}")
+        sees = False
+    elif facts.bad:
+        trouble.append(f"{counted_bad(facts.bad)}: left out, by data.bad=skip")
+    if sees:
         train, held_out = split(facts, usable)
         rows += _seen(facts, usable, len(train), len(held_out))
         trouble += filter(None, [lacking(source.name, train, held_out)])

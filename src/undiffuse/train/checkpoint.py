@@ -39,6 +39,7 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
     """Write `folder/<step>/` aside, sync, rename: a kill leaves the old or the new, never half."""
     final = folder / f"{snapshot.state['step']:08d}"
     aside = folder / f".{final.name}.writing"
+    _put_back(folder)
     for left in folder.glob(".*") if folder.is_dir() else ():
         shutil.rmtree(left, ignore_errors=True)  # of a save or a deletion that was killed
     try:
@@ -53,6 +54,13 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
     sync(folder)
     shutil.rmtree(replaced, ignore_errors=True)
     return final
+
+
+def _put_back(folder: Path) -> None:
+    """What a kill between the two renames of `save` left aside: it is the only one of its step."""
+    for replaced in folder.glob(".*.replaced"):
+        if not (final := folder / replaced.stem.removeprefix(".")).exists():
+            replaced.rename(final)
 
 
 def _write(aside: Path, snapshot: Snapshot) -> None:
@@ -106,6 +114,7 @@ def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
 def newest_whole(folder: Path) -> tuple[int | None, list[Damaged]]:
     """Its step, and what was wrong with those after it, which are then set aside as `<step>.damaged`: they would
     stand for the last, and be counted among those to keep. Raises Damaged, nothing changed, if none is whole."""
+    _put_back(folder)
     wrong: dict[Path, Damaged] = {}
     step = None
     for step in reversed(steps(folder)):
@@ -157,12 +166,14 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
         version = _count(state["format_version"])
         counts = {name: _count(state.get(name, 0)) for name in ("step", "skipped", "streak")}
         _check_details(state)
+        if counts["skipped"] > counts["step"]:
+            raise ValueError(f"{counts['skipped']} of {counts['step']} steps skipped")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{path}: not a checkpoint's state ({_line(error)})") from error
     if version > FORMAT_VERSION:
         raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
     if counts["step"] != int(checkpoint.name):
-        raise UndiffuseError(f"{path}: is of step {counts['step']}, its folder is not; copy the checkpoint again")
+        raise Damaged(f"{path}: is of step {counts['step']}, its folder is not; copy the checkpoint again")
     return {**state, **counts}
 
 

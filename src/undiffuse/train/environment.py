@@ -31,5 +31,5 @@ def _seconds_before(path: Path) -> float:
     """0 if nobody can say."""
     try:
         return float(json.loads(path.read_text())["training_seconds"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
         return 0.0

@@ -6,6 +6,7 @@ between the devices that made them.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.processes import FOR_EVER
+from undiffuse.processes import FOR_EVER, check_launcher
+from undiffuse.runs import resuming
 from undiffuse.train.sharding import is_cut
 
 
@@ -23,6 +25,7 @@ class Team:
 
     def __init__(self, accelerator: Accelerator | None = None) -> None:
         if accelerator is None:
+            check_launcher()
             waiting = InitProcessGroupKwargs(timeout=FOR_EVER)  # others wait while one draws samples
             accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[waiting])
         self.accelerator = accelerator
@@ -69,14 +72,15 @@ class Team:
 
 
 @contextmanager
-def hearing() -> Iterator[None]:
+def hearing(out: Path | None = None) -> Iterator[None]:
     """Raises UndiffuseError if another process has died, which its connections tell, wherever they are used."""
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
+        go_on = "start again" if out is None else f"go on with: {resuming(out)}"
         raise UndiffuseError(
-            "another process of this training has stopped, so this one stops too; see what it said, then go on with "
-            "--resume"
+            "another process of this training has stopped, so this one stops too; see what it said (killed for want of "
+            f"memory, it said nothing), then {go_on}"
         ) from error

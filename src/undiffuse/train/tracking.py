@@ -32,11 +32,15 @@ class TrackerWarning(UserWarning):
 class Trackers:
     """All that were asked for; none is fine. One that fails on the way is told no more: training goes on."""
 
-    def __init__(self, names: Sequence[str], run: Path, config: dict[str, Any]) -> None:
+    def __init__(self, names: Sequence[str], run: Path, config: dict[str, Any], step: int = 0) -> None:
         check(names)
-        self.all = [_started(name, run) for name in names]
-        for tracker in self.all:
-            tracker.store_init_configuration(flat(config))
+        self.all: list[Any] = []
+        for name in names:
+            try:
+                self.all.append(_started(name, run, step))
+            except Exception as error:  # no login, no service
+                _warn(name, error)
+        self._tell(lambda tracker: tracker.store_init_configuration(flat(config)))
 
     def log(self, record: dict[str, Any]) -> None:
         """A record of metrics.jsonl or quality.jsonl; what has no value is left out."""
@@ -52,15 +56,19 @@ class Trackers:
                 tell(tracker)
             except Exception as error:  # whatever a service and its client think of
                 self.all.remove(tracker)
-                said = " ".join(str(error).split()) or type(error).__name__
-                told = f"{tracker.name}: {said}; nothing more is told to it, the run's own logs have everything"
-                warnings.warn(told, TrackerWarning, stacklevel=2)
+                _warn(tracker.name, error)
+
+
+def _warn(name: str, error: Exception) -> None:
+    said = " ".join(str(error).split()) or type(error).__name__
+    told = f"{name}: {said}; nothing more is told to it, the run's own logs have everything"
+    warnings.warn(told, TrackerWarning, stacklevel=2)
 
 
 @contextmanager
-def tracked(names: Sequence[str], run: Path, config: dict[str, Any]) -> Iterator[Trackers]:
-    """Trackers that are finished whatever happens."""
-    trackers = Trackers(names, run, config)
+def tracked(names: Sequence[str], run: Path, config: dict[str, Any], step: int = 0) -> Iterator[Trackers]:
+    """Trackers of a run that stands at this step; they are finished whatever happens."""
+    trackers = Trackers(names, run, config, step)
     try:
         yield trackers
     finally:
@@ -78,10 +86,11 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return pairs
 
 
-def _started(name: str, run: Path) -> Any:
+def _started(name: str, run: Path, step: int) -> Any:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     kind = LOGGER_TYPE_TO_CLASS[name]
-    tracker = kind("undiffuse", run) if kind.requires_logging_directory else kind("undiffuse")
+    behind = {"purge_step": step + 1} if name == "tensorboard" and step else {}  # what a kill undid is to vanish
+    tracker = kind("undiffuse", run, **behind) if kind.requires_logging_directory else kind("undiffuse")
     tracker.start()
     return tracker

@@ -29,6 +29,10 @@ from undiffuse.train.times import TimeSampling, Uniform
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+class NotFinite(UndiffuseError):
+    """Losses or gradients are NaN or infinite, and stay so."""
+
+
 class Trainer:
     """x0, y = data[step] -> t ~ p -> truth -> guess -> weighted loss -> backward, clip, step, averages."""
 
@@ -159,7 +163,7 @@ class Trainer:
         if self.streak >= self.plan.max_skips:
             spoilt = f"; or the checkpoint of step {self._restored} is spoilt: remove it to go on from the one before"
             from_the_start = 0 < self._restored == self.step + 1 - self.streak
-            raise UndiffuseError(
+            raise NotFinite(
                 f"loss or gradient was not finite {self.streak} times in a row, up to step {self.step + 1}; nothing "
                 "was saved since the first: lower train.lr in config.yaml and go on with --resume, or check the data"
                 + (spoilt if from_the_start else "")

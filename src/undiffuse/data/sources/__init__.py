@@ -76,7 +76,15 @@ SOURCES: dict[str, Callable[[DataSpec], Source]] = {
 
 def found(spec: DataSpec) -> Source:
     """The source that `spec.source` names: a data set's name, hub:NAME, or a file, folder or pattern of files."""
-    text = spec.source
+    source = _of(spec.source, spec)
+    if spec.labels is not None and not isinstance(source, Folder | Archive):
+        raise UsageError(
+            f"data.labels is for folders and archives of pictures; {spec.source} has its own: leave it out"
+        )
+    return source
+
+
+def _of(text: str, spec: DataSpec) -> Source:
     if text in SOURCES:
         return SOURCES[text](spec)
     if text.startswith("hub:") and not text.removeprefix("hub:").split(":")[0].strip():
