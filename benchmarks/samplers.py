@@ -185,10 +185,17 @@ def plotted(
             for count in calls
         ]
         axes.loglog(calls, best, marker="o", ms=4, color=f"C{i % 10}", ls="-" if i < 10 else "--", label=name)
-    axes.axhline(floor, color="0.5", lw=1, ls=":")
-    axes.text(calls[-1], floor, "floor: as many train images ", ha="right", va="bottom", color="0.4", fontsize=8)
-    axes.set(xlabel="network calls", ylabel="Frechet distance, best spacing of each", xticks=calls, xticklabels=calls)
+    axes.axhline(floor, color="0.5", lw=1, ls=":", label="real train images")
     axes.minorticks_off()
+    low, high = axes.get_ylim()
+    ticks = [
+        tick
+        for power in range(-3, 5)
+        for digit in (1, 1.5, 2, 3, 4, 5, 7)
+        if low <= (tick := digit * 10.0**power) <= high
+    ]
+    axes.set(xlabel="network calls", ylabel="Frechet distance, best spacing of each")
+    axes.set(xticks=calls, xticklabels=calls, yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks])
     axes.legend(fontsize=8, ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=120)
