@@ -91,13 +91,13 @@ def restore(trainer: Trainer, run: RunFolder, config: Config) -> None:
     if step is None:
         return
     path = checkpoint.find(run.checkpoints, str(step))
+    trainer.restore(path)
     trained_for = checkpoint.load_state(path).get("diffusion", {})  # older checkpoints do not say
     for key, said in build.meaning(config).items():
         if (trained := trained_for.get(key, said)) != said:
             raise UsageError(
                 f"diffusion.{key}: {path} was trained with {trained}, config.yaml says {said}; put it back"
             )
-    trainer.restore(path)
 
 
 def _newest(run: RunFolder) -> int | None:
