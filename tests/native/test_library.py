@@ -7,6 +7,7 @@ import pytest
 
 from undiffuse.native import library
 
+pytest.importorskip("torch")  # whose OpenMP runtime they share
 pytestmark = pytest.mark.skipif(library.kernels() is None, reason="no C compiler")
 
 

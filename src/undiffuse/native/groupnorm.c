@@ -6,23 +6,20 @@
    x and out are [batch][positions][channels], mean and rstd [batch][groups], offset may be null. `step` is 0 where
    weight and bias are the same for all images, else channels. channels is a multiple of WIDTH and at most MOST. */
 #include <math.h>
+#include "kernels.h"
 #include "vec.h"
 
 enum { MOST = 4096 };
-
-typedef struct {
-    int64_t batch, positions, channels, groups, step;
-    int32_t silu;
-} Shape;
 
 /* centre[c] = mean of the channel's group - offset: what is subtracted from x. wide[c] gets the group's rstd. */
 static void spread(const Shape *s, const float *offset, const float *mean, const float *rstd, float *centre,
                    float *wide) {
     int64_t d = s->channels / s->groups;
-    for (int64_t c = 0; c < s->channels; c++) {
-        centre[c] = mean[c / d] - (offset ? offset[c] : 0.f);
-        wide[c] = rstd[c / d];
-    }
+    for (int64_t g = 0; g < s->groups; g++)
+        for (int64_t c = g * d; c < (g + 1) * d; c++) {
+            centre[c] = mean[g] - (offset ? offset[c] : 0.f);
+            wide[c] = rstd[g];
+        }
 }
 
 /* out[group] = sum of values over its channels / (positions * channels per group) */
@@ -115,11 +112,12 @@ static void backward_one(const Shape *s, const float *x, const float *offset, co
         level[c] = weight[c] * d_bias[c];
     }
     average(s, level, mean_g), average(s, slope, mean_gh);
-    for (int64_t c = 0; c < C; c++) {
-        level[c] = -mean_g[c / d] * wide[c];
-        slope[c] = -mean_gh[c / d] * wide[c] * wide[c];
-        if (d_offset) d_offset[c] = scale[c] * d_bias[c] + slope[c] * drift[c] + (float)n * level[c];
-    }
+    for (int64_t j = 0; j < s->groups; j++)
+        for (int64_t c = j * d; c < (j + 1) * d; c++) {
+            level[c] = -mean_g[j] * wide[c];
+            slope[c] = -mean_gh[j] * wide[c] * wide[c];
+            if (d_offset) d_offset[c] = scale[c] * d_bias[c] + slope[c] * drift[c] + (float)n * level[c];
+        }
     for (int64_t i = 0; i < n; i++)
         for (int64_t c = 0; c < C; c += WIDTH) {
             vec h = load(x + i * C + c) - load(centre + c);

@@ -22,8 +22,8 @@ import numpy as np
 from undiffuse import places
 
 FOLDER = Path(__file__).parent
-SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "draws.c")
-HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h")
+SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")
+HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h", "kernels.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 
@@ -207,13 +207,29 @@ class Linear(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int64) for name in ("rows", "inputs", "outputs")]
 
 
+class Residual(ctypes.Structure):
+    """residual.c's Residual."""
+
+    POINTERS = (
+        *("norm1_weight", "norm1_bias", "conv1_weight", "conv1_bias", "offset", "norm2_weight", "norm2_bias"),
+        *("conv2_weight", "conv2_bias", "skip_weight", "skip_bias"),
+    )
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "inputs", "outputs")),
+        *((name, ctypes.c_int64) for name in ("groups1", "groups2", "step", "chunk")),
+        *((name, ctypes.c_float) for name in ("eps1", "eps2")),
+        *((name, ctypes.c_void_p) for name in POINTERS),
+    ]
+
+
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The argument types of every function."""
     n, p, i = ctypes.c_long, ctypes.c_void_p, ctypes.c_int
-    shape, heads, linear = (ctypes.POINTER(structure) for structure in (NormShape, Heads, Linear))
+    shape, heads, linear, residual = map(ctypes.POINTER, (NormShape, Heads, Linear, Residual))
     signatures = {
         "normals": ([p, n, n, p, n], i),
         "wino_vector": ([], i),
+        "wino_fuses": ([n] * 5, i),
         "wino_conv_floats": ([n] * 6, n),
         "wino_wgrad_floats": ([n] * 6, n),
         "wino_conv": ([p] * 5 + [n] * 5 + [i, p, n], None),
@@ -223,6 +239,8 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "attention_floats": ([heads, i], n),
         "attention_forward": ([heads, i] + [p] * 4, None),
         "attention_backward": ([heads, i] + [p] * 6, None),
+        "residual_floats": ([residual, n], n),
+        "residual_forward": ([residual, i] + [p] * 3, None),
         "linear_floats": ([linear, i], n),
         "linear_forward": ([linear, i] + [p] * 6, None),
         "linear_backward_input": ([linear, i] + [p] * 4, None),

@@ -3,13 +3,10 @@
        y = x weight^T + bias + plus,   dx = g weight,   dweight = g^T x,   dbias = sum over rows of g
 
    x is [rows][in], weight [out][in], y, plus and g [rows][out]; in and out are multiples of WIDTH. */
+#include "kernels.h"
 #include "product.h"
 
-enum { PANEL = 2 * WIDTH, BLOCK = 32, CHUNK = 2048, PIECE = 128 };
-
-typedef struct {
-    int64_t rows, in, out;
-} Linear;
+enum { PANEL = 2 * WIDTH, BLOCK = 48, CHUNK = 2048, PIECE = 128 };
 
 static long at_most(long x, long most) { return x < most ? x : most; }
 

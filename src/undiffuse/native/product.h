@@ -8,7 +8,7 @@
 #if defined(__AVX512F__)
 enum { ROWS = 8 };
 #else
-enum { ROWS = 4 };
+enum { ROWS = 6 };
 #endif
 
 /* A matrix whose element (i, j) lies at p[i * i_step + j * j_step]. */

@@ -11,6 +11,7 @@
  * Vectors are GCC/Clang vector extensions, of the width of the target. Every number of channels must be a multiple of
  * it. Tiles are numbered over the whole batch; parts of a tile outside the image read zeros and write to a sink. */
 #include <omp.h>
+#include "kernels.h"
 #include "tiles.h"
 
 /* Registers of the micro-kernel: MR x NV vectors. */
@@ -32,8 +33,10 @@ typedef struct {
     long fused, parts, cuts, blocks, t, kc, nb, us, vs, ms, u, zero, thread, floats;
 } Plan;
 
-static Plan make_plan(const Map *g, long k, long c, long threads) {
-    Plan p = {.fused = F * 4 * k * c > FUSED_BYTES && g->tiles <= FUSED_T, .cuts = 1, .nb = div_up(c, NV * WIDTH)};
+static int fuses(const Map *g, long k, long c) { return F * 4 * k * c > FUSED_BYTES && g->tiles <= FUSED_T; }
+
+static Plan make_plan(const Map *g, long k, long c, long threads, long fused) {
+    Plan p = {.fused = fused, .cuts = 1, .nb = div_up(c, NV * WIDTH)};
     while (p.cuts * 2 <= p.nb && threads % (p.cuts * 2) == 0 && (p.fused || g->tiles * p.cuts / threads < 2 * MR))
         p.cuts *= 2;
     p.parts = threads / p.cuts;
@@ -157,14 +160,75 @@ static void products(int rows, int nv, const float *v, long stride, const float 
 
 int wino_vector(void) { return WIDTH; }
 
+int wino_fuses(long n, long h, long w, long k, long c) {
+    Map g = make_map(n, h, w);
+    return fuses(&g, k, c);
+}
+
 long wino_conv_floats(long n, long h, long w, long k, long c, long threads) {
     Map g = make_map(n, h, w);
     long most = 0;
     for (; threads > 0; threads--) {
-        long floats = make_plan(&g, k, c, threads).floats;
+        long floats = make_plan(&g, k, c, threads, fuses(&g, k, c)).floats;
         most = floats > most ? floats : most;
     }
     return most;
+}
+
+/* What is convolved: maps x of k channels to maps y of c. */
+typedef struct {
+    const float *x, *weight, *bias, *plus;
+    float *y;
+    long k, c;
+    int transposed;
+} Call;
+
+/* One thread's part of a plan, U being whole unless the plan is fused. */
+static void convolve(const Map *g, const Plan *p, const Call *a, const float *zero, const float *all_u, float *all_v,
+                     float *rest, long me) {
+    long part = me / p->cuts, cut = me % p->cuts, k = a->k, c = a->c;
+    long t0 = g->tiles * part / p->parts, tiles = g->tiles * (part + 1) / p->parts - t0;
+    float *v = all_v + part * F * p->vs, *m = rest + me * p->thread, *own_u = m + F * p->ms,
+          *sink = own_u + p->fused * F * p->us;
+    for (long i = 0; i < p->blocks; i++) {
+        long first = t0 + tiles * i / p->blocks, count = t0 + tiles * (i + 1) / p->blocks - first,
+             groups = div_up(count, MR);
+        long from = count * cut / p->cuts, to = count * (cut + 1) / p->cuts;
+        if (p->cuts > 1 && i > 0) {
+#pragma omp barrier
+        }
+        tiles_in(g, a->x, k, zero, first + from, to - from, 6, v + from * WIDTH, p->vs, p->t, 0);
+        if (p->cuts > 1) {
+#pragma omp barrier
+        }
+        for (long block = p->nb * cut / p->cuts; block < p->nb * (cut + 1) / p->cuts; block++) {
+            int nv = (int)min(NV, c / WIDTH - block * NV);
+            for (long k0 = 0; k0 < k; k0 += p->kc) {
+                long depth = min(p->kc, k - k0);
+                const float *u = p->fused ? own_u : all_u + block * F * p->us;
+                if (p->fused) filter_block(a->weight, k, c, k0, k0 + depth, block, a->transposed, own_u, p->us);
+                for (int f = 0; f < F; f++)
+                    for (long j = 0; j < groups; j++) {
+                        long r0 = count * j / groups, r1 = count * (j + 1) / groups;
+                        products((int)(r1 - r0), nv, v + f * p->vs + k0 * p->t + r0 * WIDTH, p->t, u + f * p->us, depth,
+                                 m + f * p->ms + r0 * nv * WIDTH, k0 > 0);
+                    }
+            }
+            long c0 = block * NV * WIDTH;
+            if (a->plus) tiles_out(g, a->y, c, c0, nv, a->bias, a->plus, sink, first, count, m, p->ms);
+            else tiles_out(g, a->y, c, c0, nv, a->bias, 0, sink, first, count, m, p->ms);
+        }
+    }
+}
+
+/* All of U, by the threads of the region that calls it together. */
+static void all_filters(const float *weight, long k, long c, int transposed, float *u, const Plan *p) {
+    long kv = k / WIDTH;
+#pragma omp for schedule(static)
+    for (long i = 0; i < p->nb * kv; i++) {
+        long block = i / kv, k0 = i % kv * WIDTH, lanes = min(NV * WIDTH, c - block * NV * WIDTH);
+        filter_block(weight, k, c, k0, k0 + WIDTH, block, transposed, u + block * F * p->us + k0 * lanes, p->us);
+    }
 }
 
 /* y[n][h][w][c] = x[n][h][w][k] * weight (+ bias + plus, which may be null). transposed: weight is that of the opposite
@@ -177,51 +241,52 @@ void wino_conv(const float *x, const float *weight, const float *bias, const flo
 #pragma omp parallel num_threads(threads)
 #pragma omp single
     team = omp_get_num_threads();
-    Plan p = make_plan(&g, k, c, team);
+    Plan p = make_plan(&g, k, c, team, fuses(&g, k, c));
+    Call call = {x, weight, bias, plus, y, k, c, transposed};
     float *zero = align64(work), *all_u = zero + p.zero, *all_v = all_u + p.u, *rest = all_v + p.parts * F * p.vs;
     memset(zero, 0, p.zero * sizeof *zero);
 #pragma omp parallel num_threads(team)
     {
-        long me = omp_get_thread_num(), part = me / p.cuts, cut = me % p.cuts, kv = k / WIDTH;
-        long t0 = g.tiles * part / p.parts, tiles = g.tiles * (part + 1) / p.parts - t0;
-        float *v = all_v + part * F * p.vs, *m = rest + me * p.thread, *own_u = m + F * p.ms,
-              *sink = own_u + p.fused * F * p.us;
-        if (!p.fused) {
-#pragma omp for schedule(static)
-            for (long i = 0; i < p.nb * kv; i++) {
-                long block = i / kv, k0 = i % kv * WIDTH, lanes = min(NV * WIDTH, c - block * NV * WIDTH);
-                filter_block(weight, k, c, k0, k0 + WIDTH, block, transposed, all_u + block * F * p.us + k0 * lanes,
-                             p.us);
-            }
-        }
-        for (long i = 0; i < p.blocks; i++) {
-            long first = t0 + tiles * i / p.blocks, count = t0 + tiles * (i + 1) / p.blocks - first,
-                 groups = div_up(count, MR);
-            long from = count * cut / p.cuts, to = count * (cut + 1) / p.cuts;
-            if (p.cuts > 1 && i > 0) {
-#pragma omp barrier
-            }
-            tiles_in(&g, x, k, zero, first + from, to - from, 6, v + from * WIDTH, p.vs, p.t, 0);
-            if (p.cuts > 1) {
-#pragma omp barrier
-            }
-            for (long block = p.nb * cut / p.cuts; block < p.nb * (cut + 1) / p.cuts; block++) {
-                int nv = (int)min(NV, c / WIDTH - block * NV);
-                for (long k0 = 0; k0 < k; k0 += p.kc) {
-                    long depth = min(p.kc, k - k0);
-                    const float *u = p.fused ? own_u : all_u + block * F * p.us;
-                    if (p.fused) filter_block(weight, k, c, k0, k0 + depth, block, transposed, own_u, p.us);
-                    for (int f = 0; f < F; f++)
-                        for (long j = 0; j < groups; j++) {
-                            long r0 = count * j / groups, r1 = count * (j + 1) / groups;
-                            products((int)(r1 - r0), nv, v + f * p.vs + k0 * p.t + r0 * WIDTH, p.t, u + f * p.us, depth,
-                                     m + f * p.ms + r0 * nv * WIDTH, k0 > 0);
-                        }
-                }
-                long c0 = block * NV * WIDTH;
-                if (plus) tiles_out(&g, y, c, c0, nv, bias, plus, sink, first, count, m, p.ms);
-                else tiles_out(&g, y, c, c0, nv, bias, 0, sink, first, count, m, p.ms);
-            }
-        }
+        if (!p.fused) all_filters(weight, k, c, transposed, all_u, &p);
+        convolve(&g, &p, &call, zero, all_u, all_v, rest, omp_get_thread_num());
     }
+}
+
+/* ---- in two steps, for residual.c: U once, then the convolution of some maps by one thread ---- */
+
+static Plan lone_plan(const Map *g, long k, long c) { return make_plan(g, k, c, 1, 0); }
+
+long wino_filters_floats(long k, long c) {
+    Map g = make_map(1, 4, 4);
+    return lone_plan(&g, k, c).u;
+}
+
+/* By the threads of the region that calls it together. */
+void wino_filters(const float *weight, long k, long c, float *u) {
+    Map g = make_map(1, 4, 4);
+    Plan p = lone_plan(&g, k, c);
+    all_filters(weight, k, c, 0, u, &p);
+}
+
+/* For up to n maps: fewer may be cut into larger blocks. */
+long wino_apply_floats(long n, long h, long w, long k, long c) {
+    long most = 0;
+    for (; n > 0; n--) {
+        Map g = make_map(n, h, w);
+        Plan p = lone_plan(&g, k, c);
+        long floats = p.floats - p.u;
+        most = floats > most ? floats : most;
+    }
+    return most;
+}
+
+/* wino_conv of one thread, with U made; y may be plus. work: wino_apply_floats(...) floats. */
+void wino_apply(const float *x, const float *u, const float *bias, const float *plus, float *y, long n, long h, long w,
+                long k, long c, float *work) {
+    Map g = make_map(n, h, w);
+    Plan p = lone_plan(&g, k, c);
+    Call call = {x, 0, bias, plus, y, k, c, 0};
+    float *zero = align64(work), *v = zero + p.zero;
+    memset(zero, 0, p.zero * sizeof *zero);
+    convolve(&g, &p, &call, zero, u, v, v + F * p.vs, 0);
 }

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from undiffuse.nn import residual
 from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, Linear, zeroed
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
@@ -33,12 +34,29 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h2 w2"]:
         """e is the conditioning vector after its activation."""
+        if self._in_one(x):
+            return self._at_once(x, *_split(self.embedding(e), self.conv1.out_channels))
         h = self.norm1(x)
         if self.direction is not None:
             x, h = (RESIZE[self.direction](z) for z in (x, h))
         h = _conditioned(self.norm2, self.conv1(h), self.embedding(e))
         out: Tensor = self.conv2(self.dropout(h), self.skip(x))
         return out
+
+    def _in_one(self, x: Tensor) -> bool:
+        if self.direction is not None or (self.training and self.dropout.p):
+            return False
+        return residual.pays(x, self.conv1.out_channels)
+
+    def _at_once(self, x: Tensor, offset: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        """The same by one kernel, a few images at a time."""
+        one, two, skip = self.norm1, self.norm2, self.skip
+        weights = (
+            *(*one.affine(), self.conv1.weight, self.conv1.bias, offset),
+            *(*two.affine(scale, shift), self.conv2.weight, self.conv2.bias),
+            *((skip.weight, skip.bias) if isinstance(skip, Conv1x1) else (None, None)),
+        )
+        return residual.residual(x, weights, (one.groups, one.eps, two.groups, two.eps))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -79,12 +97,16 @@ def _embedding(channels: int, spec: UNetSpec) -> Linear:
 
 def _conditioned(norm: GroupNorm, h: Float[Tensor, "b c h w"], e: Float[Tensor, "b k"]) -> Float[Tensor, "b c h w"]:
     """norm(h + e), or norm(h) scaled and shifted by e's two halves where e is twice as wide as h."""
-    if e.shape[1] == h.shape[1]:
-        out: Tensor = norm(h, offset=e)
-    else:
-        scale, shift = e.chunk(2, dim=1)
-        out = norm(h, scale=scale, shift=shift)
+    out: Tensor = norm(h, *_split(e, h.shape[1]))
     return out
+
+
+def _split(e: Float[Tensor, "b k"], channels: int) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Offset, scale and shift of GroupNorm: the first, or the other two."""
+    if e.shape[1] == channels:
+        return e, None, None
+    scale, shift = e.chunk(2, dim=1)
+    return None, scale, shift
 
 
 def halved(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:

@@ -79,11 +79,7 @@ class GroupNorm(nn.Module):
         shift: Float[Tensor, "b c"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """silu((1 + scale) norm(x + offset) + shift); each of offset, scale and shift may be left out."""
-        weight, bias = self.weight[None], self.bias[None]  # [1, c]
-        if scale is not None:
-            weight, bias = weight * (1 + scale), bias * (1 + scale)  # [b, c]
-        if shift is not None:
-            bias = bias + shift
+        weight, bias = self.affine(scale, shift)
         if operations.suits(x):
             return operations.group_norm(x, offset, weight, bias, (self.groups, self.eps, self.silu))
         h = x if offset is None else x + offset[:, :, None, None]
@@ -92,6 +88,15 @@ class GroupNorm(nn.Module):
         else:
             h = F.group_norm(h, self.groups, eps=self.eps) * weight[:, :, None, None] + bias[:, :, None, None]
         return F.silu(h) if self.silu else h
+
+    def affine(
+        self, scale: Float[Tensor, "b c"] | None = None, shift: Float[Tensor, "b c"] | None = None
+    ) -> tuple[Float[Tensor, "k c"], Float[Tensor, "k c"]]:
+        """What the normed values are multiplied by and what is added; k is 1 or b."""
+        weight, bias = self.weight[None], self.bias[None]
+        if scale is not None:
+            weight, bias = weight * (1 + scale), bias * (1 + scale)
+        return weight, bias if shift is None else bias + shift
 
 
 def zeroed(module: nn.Module) -> nn.Module:

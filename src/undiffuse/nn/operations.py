@@ -42,14 +42,19 @@ def conv_pays(x: Tensor, c_out: int) -> bool:
     Counts multiplications: direct, 9 per output and input channel; here, the transforms of filters (250), of input
     tiles (400) and output tiles (250), 36 products per tile, and the call. The coefficients were measured on a Zen 4.
     """
-    if not suits(x):
+    return suits(x) and winograd_pays(tuple(x.shape), c_out)
+
+
+def winograd_pays(shape: tuple[int, ...], c: int) -> bool:
+    width, (b, k, h, w) = _width(), shape
+    if width < 8 or c % width:  # narrower vectors, without fused multiply-add, lose to torch's kernels
         return False
-    width = _width()
-    if width < 8 or c_out % width:  # narrower vectors, without fused multiply-add, lose to torch's kernels
-        return False
-    b, k, h, w = x.shape
-    tiles = b * -(-h // 4) * -(-w // 4)
-    return 9 * x.numel() * c_out > 250 * k * c_out + tiles * (36 * k * c_out + 400 * k + 250 * c_out) + 1_000_000
+    return 9 * b * k * h * w * c > 250 * k * c + b * tiles(h, w) * (36 * k * c + 400 * k + 250 * c) + 1_000_000
+
+
+def tiles(h: int, w: int) -> int:
+    """How many of 4x4 outputs cover a map."""
+    return -(-h // 4) * -(-w // 4)
 
 
 def linear_pays(x: Tensor, c_out: int) -> bool:
@@ -106,15 +111,15 @@ def linear(
     return out
 
 
-def _last(x: Tensor) -> Tensor:
+def last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _pointer(x: Tensor | None) -> int | None:
+def pointer(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
-def _workspace(floats: int) -> Tensor:
+def workspace(floats: int) -> Tensor:
     """Scratch memory, kept per thread: fresh pages at each call would cost more than small maps' arithmetic."""
     held: Tensor | None = getattr(_local, "memory", None)
     if held is None or held.numel() < floats:
@@ -129,8 +134,8 @@ def _convolve(
     (b, k, h, w), threads = x.shape, torch.get_num_threads()
     c = weight.shape[1 if transposed else 0]
     out = torch.empty((b, c, h, w), dtype=x.dtype, memory_format=torch.channels_last)
-    work = _workspace(library.wino_conv_floats(b, h, w, k, c, threads))
-    pointers = (_pointer(tensor) for tensor in (x, weight, bias, plus, out))
+    work = workspace(library.wino_conv_floats(b, h, w, k, c, threads))
+    pointers = (pointer(tensor) for tensor in (x, weight, bias, plus, out))
     library.wino_conv(*pointers, b, h, w, k, c, int(transposed), work.data_ptr(), threads)
     return out
 
@@ -139,8 +144,8 @@ def _weight_gradient(library: CDLL, x: Tensor, g: Tensor) -> tuple[Tensor, Tenso
     """Of the weight and of the bias, from the input and the gradient of the output."""
     (b, k, h, w), c, threads = x.shape, g.shape[1], torch.get_num_threads()
     out, of_bias = torch.empty((c, k, 3, 3), dtype=x.dtype, memory_format=torch.channels_last), x.new_empty(c)
-    work = _workspace(library.wino_wgrad_floats(b, h, w, k, c, threads))
-    pointers = (_pointer(tensor) for tensor in (x, g, out, of_bias))
+    work = workspace(library.wino_wgrad_floats(b, h, w, k, c, threads))
+    pointers = (pointer(tensor) for tensor in (x, g, out, of_bias))
     library.wino_wgrad(*pointers, b, h, w, k, c, work.data_ptr(), threads)
     return out, of_bias
 
@@ -148,7 +153,7 @@ def _weight_gradient(library: CDLL, x: Tensor, g: Tensor) -> tuple[Tensor, Tenso
 class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None) -> Tensor:
-        weight, plus = _last(weight), None if plus is None else _last(plus)
+        weight, plus = last(weight), None if plus is None else last(plus)
         ctx.save_for_backward(x, weight)
         ctx.library = kernels()
         return _convolve(ctx.library, x, weight, False, bias, plus)
@@ -158,7 +163,7 @@ class _Conv3x3(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, of_plus = ctx.needs_input_grad
-        g = _last(gradients[0])
+        g = last(gradients[0])
         dx = _convolve(ctx.library, g, weight, True) if of_x else None
         dw, db = _weight_gradient(ctx.library, x, g) if of_weight or of_bias else (None, None)
         return dx, dw, db, g if of_plus else None
@@ -179,7 +184,7 @@ class _GroupNorm(torch.autograd.Function):
         shape = NormShape(b, h * w, c, groups, 0 if len(weight) == 1 else c, silu)
         out, mean = torch.empty_like(x), x.new_empty(b, groups)
         rstd = torch.empty_like(mean)
-        pointers = [_pointer(tensor) for tensor in (x, offset, weight, bias, out, mean, rstd)]
+        pointers = [pointer(tensor) for tensor in (x, offset, weight, bias, out, mean, rstd)]
         ctx.library.norm_forward(shape, torch.get_num_threads(), *pointers[:4], eps, *pointers[4:])
         ctx.save_for_backward(x, offset, weight, bias, mean, rstd)
         ctx.shape = shape
@@ -189,11 +194,11 @@ class _GroupNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, offset, weight, bias, mean, rstd = ctx.saved_tensors
-        g, dx = _last(gradients[0]), torch.empty_like(x)
+        g, dx = last(gradients[0]), torch.empty_like(x)
         d_weight = x.new_empty(x.shape[:2])
         d_bias, d_offset = torch.empty_like(d_weight), None if offset is None else torch.empty_like(d_weight)
         tensors = (x, offset, weight, bias, mean, rstd, g, dx, d_weight, d_bias, d_offset)
-        ctx.library.norm_backward(ctx.shape, torch.get_num_threads(), *map(_pointer, tensors))
+        ctx.library.norm_backward(ctx.shape, torch.get_num_threads(), *map(pointer, tensors))
         return dx, d_offset, d_weight.sum_to_size(weight.shape), d_bias.sum_to_size(bias.shape), None
 
 
@@ -207,8 +212,8 @@ class _Attention(torch.autograd.Function):
         ctx.shape = Heads(b, n, k, d)
         out, lse = qkv.new_empty(b, n, k, d), qkv.new_empty(b, k, n)
         threads = torch.get_num_threads()
-        work = _workspace(threads * ctx.library.attention_floats(ctx.shape, 0))
-        ctx.library.attention_forward(ctx.shape, threads, *map(_pointer, (qkv, out, lse, work)))
+        work = workspace(threads * ctx.library.attention_floats(ctx.shape, 0))
+        ctx.library.attention_forward(ctx.shape, threads, *map(pointer, (qkv, out, lse, work)))
         ctx.save_for_backward(qkv, out, lse)
         return out
 
@@ -218,8 +223,8 @@ class _Attention(torch.autograd.Function):
         qkv, out, lse = ctx.saved_tensors
         g, dqkv = gradients[0].contiguous(), torch.empty_like(qkv)
         threads = torch.get_num_threads()
-        work = _workspace(threads * ctx.library.attention_floats(ctx.shape, 1))
-        ctx.library.attention_backward(ctx.shape, threads, *map(_pointer, (qkv, g, out, lse, dqkv, work)))
+        work = workspace(threads * ctx.library.attention_floats(ctx.shape, 1))
+        ctx.library.attention_backward(ctx.shape, threads, *map(pointer, (qkv, g, out, lse, dqkv, work)))
         return dqkv
 
 
@@ -230,9 +235,9 @@ class _Linear(torch.autograd.Function):
         ctx.library, (o, i) = kernels(), weight.shape
         ctx.shape = Linear(x.numel() // i, i, o)
         out = x.new_empty(*x.shape[:-1], o)
-        work = _workspace(ctx.library.linear_floats(ctx.shape, 0))
+        work = workspace(ctx.library.linear_floats(ctx.shape, 0))
         ctx.library.linear_forward(
-            ctx.shape, torch.get_num_threads(), *map(_pointer, (x, weight, bias, plus, out, work))
+            ctx.shape, torch.get_num_threads(), *map(pointer, (x, weight, bias, plus, out, work))
         )
         ctx.save_for_backward(x, weight)
         return out
@@ -243,11 +248,11 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias, of_plus = ctx.needs_input_grad
         g, threads, dx, dw, db = gradients[0].contiguous(), torch.get_num_threads(), None, None, None
-        work = _workspace(ctx.library.linear_floats(ctx.shape, 1))
+        work = workspace(ctx.library.linear_floats(ctx.shape, 1))
         if of_x:
             dx = torch.empty_like(x)
-            ctx.library.linear_backward_input(ctx.shape, threads, *map(_pointer, (weight, g, dx, work)))
+            ctx.library.linear_backward_input(ctx.shape, threads, *map(pointer, (weight, g, dx, work)))
         if of_weight or of_bias:
             dw, db = torch.empty_like(weight), weight.new_empty(len(weight))
-            ctx.library.linear_backward_weight(ctx.shape, threads, *map(_pointer, (x, g, dw, db, work)))
+            ctx.library.linear_backward_weight(ctx.shape, threads, *map(pointer, (x, g, dw, db, work)))
         return dx, dw, db, g if of_plus else None

@@ -1,0 +1,69 @@
+"""A residual block without gradients in one kernel: a few images at a time go through it, so that maps stay cached."""
+
+from typing import Any
+
+import torch
+
+from undiffuse.native.library import Residual, kernels
+from undiffuse.nn import operations
+from undiffuse.nn.operations import pointer, tiles
+from undiffuse.shapes import Float, Tensor
+
+CHUNK = 64  # tiles that go through together
+
+
+def pays(x: Tensor, c_out: int) -> bool:
+    """Whether `residual` can and should be used: no gradients, convolutions that pay, alike work for all threads.
+
+    Not where few tiles meet large filters: wino_conv has its own way there.
+    """
+    library = None if torch.is_grad_enabled() or not operations.suits(x) else kernels()
+    if library is None:
+        return False
+    b, k, h, w = x.shape
+    if not all(operations.winograd_pays((b, c, h, w), c_out) for c in (k, c_out)):
+        return False
+    if library.wino_fuses(b, h, w, max(k, c_out), c_out):
+        return False
+    chunk, rounds, threads = _chunks(b, h, w)
+    return b >= 0.8 * chunk * rounds * threads
+
+
+def _chunks(b: int, h: int, w: int) -> tuple[int, int, int]:
+    """Images of a chunk (about CHUNK tiles), chunks of a thread, threads."""
+    most, threads = max(1, CHUNK // tiles(h, w)), torch.get_num_threads()
+    rounds = -(-b // (threads * most))
+    return -(-b // (threads * rounds)), rounds, threads
+
+
+def residual(
+    x: Float[Tensor, "b i h w"], weights: tuple[Tensor | None, ...], norms: tuple[int, float, int, float]
+) -> Float[Tensor, "b o h w"]:
+    """conv2(silu(norm2(conv1(silu(norm1(x))) + offset))) + skip(x), bit for bit what its parts give one by one.
+
+    weights: in the order of Residual.POINTERS, the offset [b, o] and the skip's two or None; norms: groups and eps of
+    each.
+    """
+    out: Tensor = _Residual.apply(x, weights, norms)  # type: ignore[no-untyped-call]
+    return out
+
+
+class _Residual(torch.autograd.Function):
+    """Forward only; as a Function it refuses what would need more (forward-mode derivatives, vmap)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weights: tuple[Tensor | None, ...], norms: tuple[int, float, int, float]
+    ) -> Tensor:
+        held = [None if z is None else operations.last(z) if z.dim() == 4 else z.contiguous() for z in weights]
+        named: dict[str, Any] = dict(zip(Residual.POINTERS, held, strict=True))
+        (b, i, h, w), (groups1, eps1, groups2, eps2) = x.shape, norms
+        o, per_image = len(named["conv1_bias"]), len(named["norm2_weight"]) > 1
+        chunk, _, threads = _chunks(b, h, w)
+        sizes = (b, h, w, i, o, groups1, groups2, o * per_image, chunk)
+        shape = Residual(*sizes, eps1, eps2, *map(pointer, held))
+        out = torch.empty((b, o, h, w), dtype=x.dtype, memory_format=torch.channels_last)
+        library: Any = kernels()
+        work = operations.workspace(library.residual_floats(shape, threads))
+        library.residual_forward(shape, threads, *map(pointer, (x, out, work)))
+        return out
