@@ -70,7 +70,7 @@ def test_it_is_the_formula(shape, scale_shift, threads, monkeypatch):
     b, c_in, c_out, h, w = shape
     made, (x, e) = block(c_in, c_out, replace(SPEC, scale_shift=scale_shift)), inputs(b, c_in, h, w)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    found = made._at_once(x, *split(made, e))
+    found = made._at_once(x, None, *split(made, e))
     assert found.is_contiguous(memory_format=LAST)
     assert error(found, exact(made, x, e)) < 3e-6
 
@@ -96,13 +96,25 @@ def test_it_has_the_bits_of_its_parts(scale_shift, monkeypatch):
     assert torch.equal(at_once, net(x, t))
 
 
+@pytest.mark.parametrize("left", [16, 48, 80])
+@torch.no_grad()
+def test_two_maps_go_in_side_by_side(left):
+    made, (x, e) = block(96, 32), inputs(37, 96, 7, 9)
+    a, b = (z.contiguous(memory_format=LAST) for z in x.split([left, 96 - left], dim=1))
+    assert torch.equal(made._at_once(a, b, *split(made, e)), made._at_once(x, None, *split(made, e)))
+    assert residual.pays(a, b, 32)
+    assert not residual.pays(a, b[:, :3], 32)
+    with library.switched(False):
+        assert torch.equal(made(a, e, b), made(x, e))
+
+
 @torch.no_grad()
 def test_no_image_depends_on_the_others_or_on_the_threads(monkeypatch):
     made, (x, e) = block(32, 64), inputs(50, 32, 8, 8)
-    whole = made._at_once(x, *split(made, e))
-    assert torch.equal(made._at_once(x[7:20], *split(made, e[7:20])), whole[7:20])
+    whole = made._at_once(x, None, *split(made, e))
+    assert torch.equal(made._at_once(x[7:20], None, *split(made, e[7:20])), whole[7:20])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert torch.equal(made._at_once(x, *split(made, e)), whole)
+    assert torch.equal(made._at_once(x, None, *split(made, e)), whole)
 
 
 @pytest.mark.parametrize("size", [4, 8, 12])
@@ -118,7 +130,7 @@ def test_it_keeps_to_its_scratch_memory(size, monkeypatch):
     monkeypatch.setattr(operations, "workspace", workspace)
     for b in range(1, 70, 3):
         x, e = inputs(b, 32, size, size)
-        made._at_once(x, *split(made, e))
+        made._at_once(x, None, *split(made, e))
     assert all(bool((memory[-guard:] == 7).all()) for memory in given)
 
 
@@ -131,24 +143,24 @@ def test_narrower_vectors_give_the_same(march, monkeypatch):
     made, (x, e) = block(24, 40), inputs(20, 24, 7, 9)
     at_once = split(made, e)
     monkeypatch.setattr(residual, "kernels", lambda: built)
-    assert error(made._at_once(x, *at_once), exact(made, x, e)) < 3e-6
+    assert error(made._at_once(x, None, *at_once), exact(made, x, e)) < 3e-6
 
 
 def test_where_it_is_used(monkeypatch):
     x = inputs(64, 64, 8, 8)[0]
-    assert not residual.pays(x, 64)  # gradients are kept
+    assert not residual.pays(x, None, 64)  # gradients are kept
     with torch.no_grad():
-        assert residual.pays(x, 64)
-        assert not residual.pays(x.contiguous(), 64)
-        assert not residual.pays(x, 63)
-        assert not residual.pays(x[:1], 64)  # too small for the convolutions
-        assert not residual.pays(inputs(2, 512, 8, 8)[0], 512)  # few tiles, large filters
+        assert residual.pays(x, None, 64)
+        assert not residual.pays(x.contiguous(), None, 64)
+        assert not residual.pays(x, None, 63)
+        assert not residual.pays(x[:1], None, 64)  # too small for the convolutions
+        assert not residual.pays(inputs(2, 512, 8, 8)[0], None, 512)  # few tiles, large filters
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         wide = inputs(3, 32, 40, 40)[0]
-        assert not residual.pays(wide, 32)  # two for one thread, one for the other
-        assert residual.pays(wide[:2], 32)
+        assert not residual.pays(wide, None, 32)  # two for one thread, one for the other
+        assert residual.pays(wide[:2], None, 32)
         with library.switched(False):
-            assert not residual.pays(x, 64)
+            assert not residual.pays(x, None, 64)
 
 
 def test_dropout_and_resizing_go_the_long_way(monkeypatch):

@@ -215,7 +215,7 @@ class Residual(ctypes.Structure):
         *("conv2_weight", "conv2_bias", "skip_weight", "skip_bias"),
     )
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "inputs", "outputs")),
+        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "left", "inputs", "outputs")),
         *((name, ctypes.c_int64) for name in ("groups1", "groups2", "step", "chunk")),
         *((name, ctypes.c_float) for name in ("eps1", "eps2")),
         *((name, ctypes.c_void_p) for name in POINTERS),
@@ -240,7 +240,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "attention_forward": ([heads, i] + [p] * 4, None),
         "attention_backward": ([heads, i] + [p] * 6, None),
         "residual_floats": ([residual, n], n),
-        "residual_forward": ([residual, i] + [p] * 3, None),
+        "residual_forward": ([residual, i] + [p] * 4, None),
         "linear_floats": ([linear, i], n),
         "linear_forward": ([linear, i] + [p] * 6, None),
         "linear_backward_input": ([linear, i] + [p] * 4, None),

@@ -32,10 +32,13 @@ class ResBlock(nn.Module):
         self.conv2 = zeroed(Conv3x3(c_out, c_out))
         self.skip = nn.Identity() if c_in == c_out else Conv1x1(c_in, c_out)
 
-    def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h2 w2"]:
-        """e is the conditioning vector after its activation."""
-        if self._in_one(x):
-            return self._at_once(x, *_split(self.embedding(e), self.conv1.out_channels))
+    def forward(
+        self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"], beside: Float[Tensor, "b j h w"] | None = None
+    ) -> Float[Tensor, "b o h2 w2"]:
+        """e is the conditioning vector after its activation; beside: channels that follow x's."""
+        if self._in_one(x, beside):
+            return self._at_once(x, beside, *_split(self.embedding(e), self.conv1.out_channels))
+        x = joined(x, beside)
         h = self.norm1(x)
         if self.direction is not None:
             x, h = (RESIZE[self.direction](z) for z in (x, h))
@@ -43,20 +46,21 @@ class ResBlock(nn.Module):
         out: Tensor = self.conv2(self.dropout(h), self.skip(x))
         return out
 
-    def _in_one(self, x: Tensor) -> bool:
+    def _in_one(self, x: Tensor, beside: Tensor | None) -> bool:
         if self.direction is not None or (self.training and self.dropout.p):
             return False
-        return residual.pays(x, self.conv1.out_channels)
+        return residual.pays(x, beside, self.conv1.out_channels)
 
-    def _at_once(self, x: Tensor, offset: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-        """The same by one kernel, a few images at a time."""
+    def _at_once(self, x: Tensor, beside: Tensor | None, *conditioning: Tensor | None) -> Tensor:
+        """The same by one kernel, a few images at a time; conditioning: offset, scale and shift of the second norm."""
+        offset, *affine = conditioning
         one, two, skip = self.norm1, self.norm2, self.skip
         weights = (
             *(*one.affine(), self.conv1.weight, self.conv1.bias, offset),
-            *(*two.affine(scale, shift), self.conv2.weight, self.conv2.bias),
+            *(*two.affine(*affine), self.conv2.weight, self.conv2.bias),
             *((skip.weight, skip.bias) if isinstance(skip, Conv1x1) else (None, None)),
         )
-        return residual.residual(x, weights, (one.groups, one.eps, two.groups, two.eps))
+        return residual.residual(x, beside, weights, (one.groups, one.eps, two.groups, two.eps))
 
 
 class ConvNeXtBlock(nn.Module):
@@ -78,8 +82,11 @@ class ConvNeXtBlock(nn.Module):
         self.conv2 = zeroed(Conv3x3(2 * c_out, c_out))
         self.skip = nn.Identity() if c_in == c_out else Conv1x1(c_in, c_out)
 
-    def forward(self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"]) -> Float[Tensor, "b o h w"]:
-        """e is the conditioning vector after its activation."""
+    def forward(
+        self, x: Float[Tensor, "b i h w"], e: Float[Tensor, "b e"], beside: Float[Tensor, "b j h w"] | None = None
+    ) -> Float[Tensor, "b o h w"]:
+        """e is the conditioning vector after its activation; beside: channels that follow x's."""
+        x = joined(x, beside)
         h = _conditioned(self.norm1, self.depthwise(x), self.embedding(e))
         h = self.norm2(F.gelu(self.conv1(h)))
         out: Tensor = self.conv2(self.dropout(h), self.skip(x))
@@ -144,5 +151,5 @@ class Upsample(nn.Module):
         return self.conv(doubled(x))
 
 
-def concat(x: Float[Tensor, "b i h w"], skip: Float[Tensor, "b j h w"]) -> Float[Tensor, "b k h w"]:
-    return torch.cat([x, skip], dim=1)
+def joined(x: Float[Tensor, "b i h w"], beside: Float[Tensor, "b j h w"] | None) -> Float[Tensor, "b k h w"]:
+    return x if beside is None else torch.cat([x, beside], dim=1)

@@ -12,15 +12,16 @@ from undiffuse.shapes import Float, Tensor
 CHUNK = 64  # tiles that go through together
 
 
-def pays(x: Tensor, c_out: int) -> bool:
+def pays(x: Tensor, beside: Tensor | None, c_out: int) -> bool:
     """Whether `residual` can and should be used: no gradients, convolutions that pay, alike work for all threads.
 
     Not where few tiles meet large filters: wino_conv has its own way there.
     """
-    library = None if torch.is_grad_enabled() or not operations.suits(x) else kernels()
+    maps = [x] if beside is None else [x, beside]
+    library = None if torch.is_grad_enabled() or not all(map(operations.suits, maps)) else kernels()
     if library is None:
         return False
-    b, k, h, w = x.shape
+    (b, _, h, w), k = x.shape, sum(z.shape[1] for z in maps)
     if not all(operations.winograd_pays((b, c, h, w), c_out) for c in (k, c_out)):
         return False
     if library.wino_fuses(b, h, w, max(k, c_out), c_out):
@@ -37,14 +38,17 @@ def _chunks(b: int, h: int, w: int) -> tuple[int, int, int]:
 
 
 def residual(
-    x: Float[Tensor, "b i h w"], weights: tuple[Tensor | None, ...], norms: tuple[int, float, int, float]
+    x: Float[Tensor, "b i h w"],
+    beside: Float[Tensor, "b j h w"] | None,
+    weights: tuple[Tensor | None, ...],
+    norms: tuple[int, float, int, float],
 ) -> Float[Tensor, "b o h w"]:
     """conv2(silu(norm2(conv1(silu(norm1(x))) + offset))) + skip(x), bit for bit what its parts give one by one.
 
-    weights: in the order of Residual.POINTERS, the offset [b, o] and the skip's two or None; norms: groups and eps of
-    each.
+    beside: channels that follow x's. weights: in the order of Residual.POINTERS, the offset [b, o] and the skip's two
+    or None; norms: groups and eps of each.
     """
-    out: Tensor = _Residual.apply(x, weights, norms)  # type: ignore[no-untyped-call]
+    out: Tensor = _Residual.apply(x, beside, weights, norms)  # type: ignore[no-untyped-call]
     return out
 
 
@@ -52,18 +56,16 @@ class _Residual(torch.autograd.Function):
     """Forward only; as a Function it refuses what would need more (forward-mode derivatives, vmap)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weights: tuple[Tensor | None, ...], norms: tuple[int, float, int, float]
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, beside: Tensor | None, weights: tuple[Tensor | None, ...], norms: Any) -> Tensor:
         held = [None if z is None else operations.last(z) if z.dim() == 4 else z.contiguous() for z in weights]
         named: dict[str, Any] = dict(zip(Residual.POINTERS, held, strict=True))
         (b, i, h, w), (groups1, eps1, groups2, eps2) = x.shape, norms
         o, per_image = len(named["conv1_bias"]), len(named["norm2_weight"]) > 1
         chunk, _, threads = _chunks(b, h, w)
-        sizes = (b, h, w, i, o, groups1, groups2, o * per_image, chunk)
+        sizes = (b, h, w, i, i + (0 if beside is None else beside.shape[1]), o, groups1, groups2, o * per_image, chunk)
         shape = Residual(*sizes, eps1, eps2, *map(pointer, held))
         out = torch.empty((b, o, h, w), dtype=x.dtype, memory_format=torch.channels_last)
         library: Any = kernels()
         work = operations.workspace(library.residual_floats(shape, threads))
-        library.residual_forward(shape, threads, *map(pointer, (x, out, work)))
+        library.residual_forward(shape, threads, *map(pointer, (x, beside, out, work)))
         return out

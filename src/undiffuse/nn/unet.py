@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from undiffuse.nn.attention import Attention
-from undiffuse.nn.blocks import BLOCKS, Downsample, ResBlock, Upsample, concat
+from undiffuse.nn.blocks import BLOCKS, Downsample, ResBlock, Upsample
 from undiffuse.nn.embeddings import Conditioning
 from undiffuse.nn.layers import GroupNorm, zeroed
 from undiffuse.nn.spec import UNetSpec
@@ -38,7 +38,7 @@ class _Level(nn.Module):
             yield h
 
     def _block(self, place: int, h: Tensor, e: Tensor, skip: Tensor | None) -> Tensor:
-        out: Tensor = self.attention[place](self.residual[place](h if skip is None else concat(h, skip), e))
+        out: Tensor = self.attention[place](self.residual[place](h, e, skip))
         return out
 
 
