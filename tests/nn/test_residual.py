@@ -117,6 +117,23 @@ def test_no_image_depends_on_the_others_or_on_the_threads(monkeypatch):
     assert torch.equal(made._at_once(x, None, *split(made, e)), whole)
 
 
+@pytest.mark.parametrize("scale_shift", [False, True])
+@torch.no_grad()
+def test_one_embedding_serves_all_images(scale_shift):
+    """The kernels read a row for each; one that is not there would be foreign memory."""
+    made, (x, e) = block(32, 32, replace(SPEC, scale_shift=scale_shift)), inputs(40, 32, 8, 8)
+    wanted = made(x, e[:1].expand(40, -1))
+    assert error(made._at_once(x, None, *split(made, e[:1])), wanted.double()) < 1e-6
+    with pytest.raises(RuntimeError, match="expand"):
+        made._at_once(x, None, *split(made, e[:3]))
+
+
+def test_rows_that_norms_read():
+    row, rows = torch.zeros(1, 32), torch.zeros(5, 32)
+    assert [len(z) for z in operations.for_images(5, row, row, row)] == [5, 1, 1]
+    assert [len(z) for z in operations.for_images(5, rows, row, rows)] == [5, 5, 5]
+
+
 @pytest.mark.parametrize("size", [4, 8, 12])
 @torch.no_grad()
 def test_it_keeps_to_its_scratch_memory(size, monkeypatch):
@@ -153,6 +170,7 @@ def test_where_it_is_used(monkeypatch):
         assert residual.pays(x, None, 64)
         assert not residual.pays(x.contiguous(), None, 64)
         assert not residual.pays(x, None, 63)
+        assert not residual.pays(x, None, operations.MOST_CHANNELS + 64)  # more than group norm's arrays hold
         assert not residual.pays(x[:1], None, 64)  # too small for the convolutions
         assert not residual.pays(inputs(2, 512, 8, 8)[0], None, 512)  # few tiles, large filters
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

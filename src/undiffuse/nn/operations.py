@@ -90,8 +90,14 @@ def group_norm(
     norm: tuple[int, float, bool],
 ) -> Float[Tensor, "b c h w"]:
     """silu(weight * normed(x + offset) + bias); norm: groups, eps, whether SiLU follows; k is 1 or b."""
-    out: Tensor = _GroupNorm.apply(x, offset, weight, bias, norm)  # type: ignore[no-untyped-call]
+    out: Tensor = _GroupNorm.apply(x, *for_images(len(x), offset, weight, bias), norm)  # type: ignore[no-untyped-call]
     return out
+
+
+def for_images(b: int, offset: Tensor | None, weight: Tensor, bias: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    """As many rows as the kernels read: b, or of weight and bias both one. RuntimeError if they do not fit b."""
+    rows = 1 if len(weight) == len(bias) == 1 else b
+    return None if offset is None else offset.expand(b, -1), weight.expand(rows, -1), bias.expand(rows, -1)
 
 
 def attention(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:

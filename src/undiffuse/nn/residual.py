@@ -19,7 +19,7 @@ def pays(x: Tensor, beside: Tensor | None, c_out: int) -> bool:
     """
     maps = [x] if beside is None else [x, beside]
     library = None if torch.is_grad_enabled() or not all(map(operations.suits, maps)) else kernels()
-    if library is None:
+    if library is None or c_out > operations.MOST_CHANNELS:
         return False
     (b, _, h, w), k = x.shape, sum(z.shape[1] for z in maps)
     if not all(operations.winograd_pays((b, c, h, w), c_out) for c in (k, c_out)):
@@ -43,11 +43,15 @@ def residual(
     weights: tuple[Tensor | None, ...],
     norms: tuple[int, float, int, float],
 ) -> Float[Tensor, "b o h w"]:
-    """conv2(silu(norm2(conv1(silu(norm1(x))) + offset))) + skip(x), bit for bit what its parts give one by one.
+    """conv2(silu(norm2(conv1(silu(norm1(x))) + offset))) + skip(x), bit for bit what this library's parts give.
 
+    (One by one, torch computes a skip convolution of fewer than operations.LEAST_ROWS positions: 1e-6 apart.)
     beside: channels that follow x's. weights: in the order of Residual.POINTERS, the offset [b, o] and the skip's two
     or None; norms: groups and eps of each.
     """
+    before, (offset, weight, bias), after = weights[:4], weights[4:7], weights[7:]
+    assert weight is not None and bias is not None
+    weights = (*before, *operations.for_images(len(x), offset, weight, bias), *after)
     out: Tensor = _Residual.apply(x, beside, weights, norms)  # type: ignore[no-untyped-call]
     return out
 
