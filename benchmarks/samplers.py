@@ -3,7 +3,8 @@
 Run: python benchmarks/samplers.py MODEL OUT.jsonl [--n 5000] [--calls 5 8 10 ...] [--samplers ...] [--spacings ...]
      python benchmarks/samplers.py MODEL OUT.jsonl --table [--plot OUT.png] [--at 10] [--against ddim uniform 250]
 
-Steps are as many as the calls allow: Heun and EDM take two calls a step, PNDM four in each of its first three. A row
+Steps are as many as the calls allow if Heun and EDM take two calls a step, PNDM four in each of its first three (on the
+cosine schedule the first of them takes one, so a call or more of the budget is left: docs/samplers.md). A row
 that is already in OUT.jsonl is not made again, so it can be stopped, or shared by processes (--part 0/2, --part 1/2).
 `euler` and `dpmpp_1m` are `ddim` in other letters (tests/diffusion/test_solvers.py), so they are left out.
 Each row keeps 200 bootstrap replicates of the distance over samples, the same resampling in every row, so that rows can

@@ -171,6 +171,10 @@ def test_where_it_is_used(monkeypatch):
         assert not residual.pays(x.contiguous(), None, 64)
         assert not residual.pays(x, None, 63)
         assert not residual.pays(x, None, operations.MOST_CHANNELS + 64)  # more than group norm's arrays hold
+        half = inputs(1, operations.MOST_CHANNELS // 2 + 32, 8, 8)[0].expand(40, -1, -1, -1)
+        half = half.contiguous(memory_format=LAST)
+        assert residual.pays(half, None, 64)
+        assert not residual.pays(half, half, 64)  # together more
         assert not residual.pays(x[:1], None, 64)  # too small for the convolutions
         assert not residual.pays(inputs(2, 512, 8, 8)[0], None, 512)  # few tiles, large filters
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

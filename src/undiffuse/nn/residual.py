@@ -19,9 +19,9 @@ def pays(x: Tensor, beside: Tensor | None, c_out: int) -> bool:
     """
     maps = [x] if beside is None else [x, beside]
     library = None if torch.is_grad_enabled() or not all(map(operations.suits, maps)) else kernels()
-    if library is None or c_out > operations.MOST_CHANNELS:
-        return False
     (b, _, h, w), k = x.shape, sum(z.shape[1] for z in maps)
+    if library is None or max(k, c_out) > operations.MOST_CHANNELS:
+        return False
     if not all(operations.winograd_pays((b, c, h, w), c_out) for c in (k, c_out)):
         return False
     if library.wino_fuses(b, h, w, max(k, c_out), c_out):
