@@ -3,8 +3,8 @@
 Run: python benchmarks/samplers.py MODEL OUT.jsonl [--n 5000] [--calls 5 8 10 ...] [--samplers ...] [--spacings ...]
      python benchmarks/samplers.py MODEL OUT.jsonl --table [--plot OUT.png] [--at 10] [--against ddim uniform 250]
 
-Steps are as many as the calls allow if Heun and EDM take two calls a step, PNDM four in each of its first three (on the
-cosine schedule the first of them takes one, so a call or more of the budget is left: docs/samplers.md). A row
+Steps are as many, up to one a call, as make no more network calls than that on the model's own schedule and times: Heun
+and EDM make two a step, PNDM four in each of its first three, and one where they start from hardly any signal. A row
 that is already in OUT.jsonl is not made again, so it can be stopped, or shared by processes (--part 0/2, --part 1/2).
 `euler` and `dpmpp_1m` are `ddim` in other letters (tests/diffusion/test_solvers.py), so they are left out.
 Each row keeps 200 bootstrap replicates of the distance over samples, the same resampling in every row, so that rows can
@@ -14,44 +14,63 @@ be compared pair by pair. Excess is the distance above that of as many train ima
 import argparse
 import json
 import time
+from bisect import bisect_right
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from undiffuse import build, images, measures, rng
-from undiffuse.diffusion.samplers import GUESSES, SAMPLERS
+from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, trajectory
+from undiffuse.diffusion.split import Split
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.frechet import FeatureSums, Reference
 from undiffuse.pipeline import Pipeline
+from undiffuse.shapes import Data, Times
 
 CALLS = (5, 8, 10, 15, 20, 50, 100, 250, 1000)
 SPACED = ("uniform", "quadratic", "trailing", "log-snr", "karras", "fitted")
 WITH_NOISE = ("ancestral_small", "ancestral_large", "dpmpp_2m_sde", "edm")
 SAME = ("ancestral", "euler", "dpmpp_1m")  # named by variance below; and those that are ddim
 NAMES = [*(name for name in SAMPLERS if name not in SAME), *WITH_NOISE[:2]]
+MORE_CALLS = ("heun", "edm", "pndm")  # than one a step
 REPLICATES = 200
 
 
-def steps_of(name: str, calls: int) -> int:
-    """Of so many calls, the last step's being one."""
-    if name in ("heun", "edm"):
-        return (calls + 1) // 2
-    if name == "pndm":
-        return calls - 9 if calls >= 13 else (calls - 1) // 4 + 1
-    return calls
+def at(pipe: Pipeline, name: str, spacing: str, steps: int) -> Pipeline:
+    sampler = name.split("_")[0] if name.startswith("ancestral_") else name
+    return pipe.configured(sampler=sampler, spacing=spacing, steps=steps, eta=0.0)
 
 
-def configured(pipe: Pipeline, name: str, spacing: str, calls: int) -> Pipeline:
+def calls_of(pipe: Pipeline) -> int:
+    """Network calls of a run of this sampler at these times, counted on a number in place of a picture."""
+    asked, draws = [], rng.fold(0, "calls")
+
+    def denoise(x_t: Data, t: Times) -> Split:
+        asked.append(t)
+        return Split.from_eps(x_t, 0 * x_t, *pipe.process.scales(t))
+
+    frames = trajectory(pipe.process, denoise, build.sampler(pipe.config), torch.ones(1, 1), pipe.times(), draws)
+    return len(asked) if list(frames) else 0
+
+
+def steps_of(pipe: Pipeline, name: str, spacing: str, calls: int) -> int:
+    """The most steps, at most `calls`, that make no more network calls than `calls`."""
+    if name not in MORE_CALLS:
+        return calls
+    return bisect_right(range(1, calls + 1), calls, key=lambda steps: calls_of(at(pipe, name, spacing, steps)))
+
+
+def configured(pipe: Pipeline, name: str, spacing: str, steps: int) -> Pipeline:
     if name.startswith("ancestral_"):
         wanted = {"diffusion.variance": name.removeprefix("ancestral_")}
         config = pipe.config.replaced(wanted)
         denoiser = build.denoiser(config)
         denoiser.backbone.load_state_dict(pipe.denoiser.backbone.state_dict())
         pipe = Pipeline.of(config, denoiser)
-        name = "ancestral"
-    return pipe.configured(sampler=name, spacing=spacing, steps=steps_of(name, calls), eta=0.0)
+    return at(pipe, name, spacing, steps)
 
 
 def replicates(features: np.ndarray, reference: Reference) -> list[float]:
@@ -80,12 +99,13 @@ def measured(pipe: Pipeline, real: measures.Real, n: int, batch: int) -> dict[st
 
 
 def twin(
-    pipe: Pipeline, name: str, times: list[float], calls: int, rows: dict[tuple[str, str, int], dict[str, Any]]
+    pipe: Pipeline, name: str, steps: int, calls: int, rows: dict[tuple[str, str, int], dict[str, Any]]
 ) -> dict[str, Any] | None:
     """Numbers of the same sampler at the same times, under another spacing's name: uniform and trailing in T steps."""
+    times = pipe.times()
     for spacing in SPACED[:-1]:
         row = rows.get((name, spacing, calls))
-        if row is not None and row["frechet"] and configured(pipe, name, spacing, calls).times() == times:
+        if row is not None and row["frechet"] and at(pipe, name, spacing, steps).times() == times:
             return {key: row[key] for key in ("frechet", "replicates")} | {"seconds": 0}
     return None
 
@@ -107,16 +127,14 @@ def made(given: argparse.Namespace) -> None:
     for name, spacing, calls in wanted[part::parts]:
         if (name, spacing, calls) in rows_of(given.out):
             continue
-        if spacing == "fitted" and (name not in GUESSES or steps_of(name, calls) > 50):
+        if spacing == "fitted" and (name not in GUESSES or calls > 50):
             continue
-        fixed = configured(pipe, name, spacing, calls)
-        fixed = replace(fixed, fitted=pipe.fitted)
         try:
-            steps = len(fixed.times()) - 1
-            row = {"sampler": name, "spacing": spacing, "calls": calls, "steps": steps, "n": given.n, "floor": floor}
-            row |= twin(pipe, name, fixed.times(), calls, rows_of(given.out)) or measured(
-                fixed, real, given.n, given.batch
-            )
+            steps = steps_of(pipe, name, spacing, calls)
+            fixed = replace(configured(pipe, name, spacing, steps), fitted=pipe.fitted)
+            row = {"sampler": name, "spacing": spacing, "calls": calls, "steps": len(fixed.times()) - 1}
+            row |= {"n": given.n, "floor": floor}
+            row |= twin(fixed, name, steps, calls, rows_of(given.out)) or measured(fixed, real, given.n, given.batch)
         except UndiffuseError as error:  # an answer too: not finite, or more steps than there are times
             row |= {"frechet": None, "said": str(error), "replicates": [], "seconds": 0}
         with given.out.open("a") as file:

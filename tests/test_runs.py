@@ -1,11 +1,12 @@
 """The run folder: new ones never touch old ones; logs are cut, files replaced whole."""
 
+import errno
 import json
 
 import pytest
 
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.runs import RunFolder, check_writable, whole, write_text
+from undiffuse.runs import RunFolder, check_writable, kind_of, whole, write_text
 
 
 def line(step: int) -> str:
@@ -125,3 +126,31 @@ def test_what_a_kill_left_aside_is_no_hindrance(tmp_path):
     with whole(tmp_path / "x") as aside:
         aside.mkdir()
     assert [path.name for path in tmp_path.iterdir()] == ["x"] and not any((tmp_path / "x").iterdir())
+
+
+def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "x.json").symlink_to("far/y.json")
+    for text in ("new", "newer"):
+        write_text(tmp_path / "x.json", text)
+        assert (tmp_path / "x.json").is_symlink() and (tmp_path / "far" / "y.json").read_text() == text
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["y.json"]
+
+
+def test_a_full_disk_names_the_file(tmp_path):
+    """The system says no name when a write fails; another file's name is left as it is."""
+    with pytest.raises(OSError, match="full") as error, whole(tmp_path / "x.png") as aside:
+        aside.write_text("half")
+        raise OSError(errno.ENOSPC, "full")
+    assert error.value.filename == str(tmp_path / "x.png") and not any(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError) as error, whole(tmp_path / "x.png"):
+        (tmp_path / "none").read_text()
+    assert error.value.filename == str(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x.PNG", ".png"), ("x", ""), ("eta0.5", ""), ("v1.2", ""), ("there.png", ""), ("x.5a", ".5a")]
+)
+def test_a_number_is_no_type_of_file(tmp_path, name, kind):
+    (tmp_path / "there.png").mkdir()
+    assert kind_of(tmp_path / name) == kind

@@ -109,6 +109,28 @@ def test_a_strangers_file_that_would_be_read_as_ours_is_named(cheap, tmp_path, k
     assert tiny.tree(out) == before
 
 
+def test_a_strangers_shard_of_other_images_is_named(cheap, tmp_path):
+    """Images 2 to 8 in batches of 4: 2-3, 4-7 and 8."""
+    out = tmp_path / "out"
+    draw(cheap, out, format="npz")
+    assert sorted(path.name for path in out.glob("*.npz")) == [f"00000{a}-00000{b}.npz" for a, b in ("23", "47", "88")]
+    for name in ("000004-000005", "000000-000003", "000008-000011", "9" * 30, "000004", "4"):
+        (out / f"{name}.npz").write_text("mine")
+        with pytest.raises(UsageError, match=rf"{name}\.npz in it is not of this job"):
+            draw(cheap, out, format="npz")
+        (out / f"{name}.npz").unlink()
+    assert draw(cheap, out, format="npz").finished
+
+
+def test_a_folder_where_a_picture_belongs_is_named(cheap, tmp_path):
+    out = tmp_path / "out"
+    draw(cheap, out)
+    (out / "000004.png").unlink()
+    (out / "000004.png").mkdir()
+    with pytest.raises(UndiffuseError, match=rf"{out}/000004\.png: Is a directory, with 3 of 7 images in {out}; once"):
+        draw(cheap, out)
+
+
 @pytest.mark.parametrize("content", ["x.txt", "000002.png", ".hidden", "labels.json"])
 def test_a_folder_that_no_job_made_is_refused(cheap, tmp_path, content):
     (tmp_path / content).write_text("mine")

@@ -162,9 +162,11 @@ def opened_mask(pipe: Pipeline, path: Path, sizes: Iterable[tuple[int, int]] = (
     return _fitted(path, spec, [picture], (1, *pipe.shape[1:]))[0] >= 128
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
-    """(h, w) of a picture's file; None of what holds several."""
-    return None if path.is_dir() or path.suffix.lower() == ".npz" else _decoded(path)[0].shape[:2]
+def size_of(path: Path) -> tuple[int, int]:
+    """(h, w) of a picture's file, or of the pictures of an .npz or a folder, which are alike."""
+    several = path.is_dir() or path.suffix.lower() == ".npz"
+    height, width = read_images(path)[0].shape[1:3] if several else _decoded(path)[0].shape[:2]
+    return height, width
 
 
 def _decoded(path: Path) -> tuple[np.ndarray, bool]:

@@ -27,6 +27,7 @@ from undiffuse.train import checkpoint
 from undiffuse.train.ema import group
 
 BLOCK = 128
+FIT_MOST = 4096
 FIT_START = 1 << 40  # the first index of the images that times are fitted on, far from any that is asked for
 
 
@@ -99,8 +100,11 @@ class Pipeline(Model):
         self.denoise(self.labels([0]))
 
     def fit(self, n: int = 64, seed: int = 0, watch: Watch = iter) -> "Pipeline":
-        """With times for few steps, fitted to this model on n images of no other use: see `samplers.fitted`."""
-        rows = range(FIT_START, FIT_START + counted(n))
+        """With times for few steps, fitted to this model on n images (at most 4,096, which are in memory together) of
+        no other use: see `samplers.fitted`."""
+        if counted(n) > FIT_MOST:
+            raise UsageError(f"times are fitted on at most {FIT_MOST:,} images, not {n:,}; 64 are enough")
+        rows = range(FIT_START, FIT_START + n)
         draws = rng.per_row(seed, "sample", rows=rows)
         x_T = self._prior(draws).to(self.device).contiguous(memory_format=torch.channels_last)
         return replace(self, fitted=fitted(self.process, self.denoise(self.labels(rows)), x_T, draws, watch))

@@ -3,7 +3,24 @@
 import os
 from pathlib import Path
 
+from undiffuse.errors import UndiffuseError
+
+
+def home() -> Path | None:
+    """The user's folder; None for a user who has none, such as a bare number in a container."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
 
 def user_cache() -> Path:
-    """$XDG_CACHE_HOME/undiffuse, else ~/.cache/undiffuse (XDG Base Directory Specification)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "undiffuse"
+    """$XDG_CACHE_HOME/undiffuse, else ~/.cache/undiffuse (XDG Base Directory Specification).
+
+    Raises UndiffuseError where there is neither.
+    """
+    if own := os.environ.get("XDG_CACHE_HOME"):
+        return Path(own) / "undiffuse"
+    if (at_home := home()) is None:
+        raise UndiffuseError("this user has no home folder to keep things in: set XDG_CACHE_HOME to a folder's path")
+    return at_home / ".cache" / "undiffuse"

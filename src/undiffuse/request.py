@@ -22,6 +22,7 @@ from undiffuse.shards import FORMATS
 
 FORMAT_VERSION = 1
 LONGEST_SAID = 80
+MOST, MOST_BLOCKS = 10_000_000, 250_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Request:
         """Arguments as of Pipeline.sample. Raises UsageError for what cannot be drawn, or not be written like this."""
         size = BLOCK if batch_size is None else batch_size
         check_blocks(start, n, size)
+        if n > MOST:
+            raise UsageError(f"a job has at most {MOST:,} images, not {n:,}; make several, each with its own --start")
+        if n > MOST_BLOCKS * size:
+            raise UsageError(f"batches of {size} images are too small for {n:,}: take a larger --batch-size")
         pipe.check()
         _check_format(format, pipe.shape)
         classes = pipe.labels(range(_period(pipe, label)), label)
@@ -92,6 +97,12 @@ class Request:
 
     def blocks(self) -> Iterator[range]:
         return aligned(self.start, self.n, self.batch_size)
+
+    def block(self, row: int) -> range | None:
+        """The one that image `row` is in, if it is asked for."""
+        first, end = row - row % self.batch_size, self.start + self.n
+        asked = self.start <= row < end
+        return range(max(first, self.start), min(first + self.batch_size, end)) if asked else None
 
     def difference(self, other: dict[str, Any]) -> str | None:
         """The first thing that another request has otherwise, in words."""

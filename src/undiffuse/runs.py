@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ class RunFolder:
         if out is not None and out.exists():
             raise UsageError(f"{out}: exists already; choose another --out, or continue it with: {resuming(out)}")
         path = out or _free(Path("runs"), name)
+        if os.fsencode(path) != str(path).encode(errors="replace"):  # which checkpoints' files do not know
+            raise UsageError(f"{path}: the name is not UTF-8; choose another --out")
         try:
             path.mkdir(parents=True)
             (path / "samples").mkdir()
@@ -132,14 +134,14 @@ def remedy(error: Exception) -> str:
     return "make room" if full else "mend that"
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, advice: str = "choose another --out") -> None:
     """Refuse a folder in which nothing can be created: before the work, not after."""
     probe = folder / ".undiffuse-probe"
     try:
         probe.touch()
         probe.unlink(missing_ok=True)  # another process of this command may have been faster
     except OSError as error:
-        raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+        raise UndiffuseError(f"{folder}: cannot be written ({error.strerror}); {advice}") from error
 
 
 def check_file(path: Path) -> None:
@@ -151,23 +153,46 @@ def check_file(path: Path) -> None:
 
 def check_name(path: Path) -> None:
     """Refuse a name that nothing new can be made under."""
-    if len(path.name.encode()) > LONGEST:
+    if len(os.fsencode(path.name)) > LONGEST:
         raise UsageError(f"{path.name[:40]}...: the name is too long; take at most {LONGEST} bytes")
-    check_writable(path.parent)
+    check_writable(linked(path).parent)
+
+
+def linked(path: Path) -> Path:
+    """Where a link leads; a path that is none stays as it is."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def kind_of(out: Path) -> str:
+    """The type that a file's name asks for, such as ".png"; "" for a folder: one that is there, or no type said.
+
+    A number is none: runs/eta0.5 is a folder.
+    """
+    suffix = out.suffix.lower()
+    return "" if out.is_dir() or suffix[1:].isdigit() else suffix
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A file or folder to write aside: it becomes `path` when all is written, and vanishes if anything fails."""
-    aside = path.with_name(f".{path.stem}.writing{path.suffix}")
-    _remove(aside)  # what a kill left
+    """A file or folder to write aside: it becomes `path` when all is written, and vanishes if anything fails.
+
+    Of a link, what it leads to. An OSError names `path`.
+    """
+    target = linked(path)
+    aside = target.with_name(f".{target.stem}.writing{target.suffix}")
     try:
+        _remove(aside)  # what a kill left
         yield aside
         sync(aside)
-        aside.replace(path)
-        sync(path.parent)
+        aside.replace(target)
+        sync(target.parent)
+    except OSError as error:
+        if error.filename in (None, str(aside)):  # a full disk says none
+            error.filename = str(path)
+        raise
     finally:
-        _remove(aside)
+        with suppress(OSError):
+            _remove(aside)
 
 
 def _remove(path: Path) -> None:

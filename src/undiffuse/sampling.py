@@ -4,6 +4,8 @@ DIR/job.json says what was asked for. Images come in blocks aligned to their ind
 not there at all, so that the folder itself says what is missing.
 """
 
+import functools
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,7 +63,9 @@ class Job:
                 raise SystemExit(Interrupted.exit_code) from None  # process 0 says it for all
             raise Interrupted(f"stopped with {self._where()}; {GO_ON}") from None
         except OSError as error:
-            why = f"{error.strerror or error}, with {self._where()}"
+            place = error.filename2 or error.filename
+            where = "" if place is None else f"{place}: "
+            why = f"{where}{error.strerror or error}, with {self._where()}"
             raise UndiffuseError(f"{why}; once that is mended, {GO_ON}") from error
 
     def _draw(self, rows: range, tell: Callable[[int], object]) -> None:
@@ -110,6 +114,10 @@ def opened(pipe: Pipeline, request: Request, out: Path) -> Iterator[Job]:
 def check_folder(out: Path) -> None:
     """Refuse a place where no job can begin or go on: before the model is loaded, not after."""
     if not out.exists():
+        if out.is_symlink():
+            raise UsageError(
+                f"{out}: is a link to {out.readlink()}, which is not there; make that folder, or remove it"
+            )
         check_writable(out.parent)
     elif not out.is_dir() or (not (out / images.JOB).exists() and any(not path.match(ASIDE) for path in out.iterdir())):
         raise UsageError(f"{out}: exists already, and no sampling job made it; choose another folder")
@@ -133,9 +141,15 @@ def _begun(request: Request, out: Path) -> tuple[list[range], bool]:
 
 def _check_strangers(request: Request, out: Path) -> None:
     """Files that a reader of the folder would take for the job's own."""
-    ours = {name for rows in request.blocks() for name in FORMATS[request.format].names(rows)}
+    names = functools.cache(lambda rows: {*FORMATS[request.format].names(rows)})
+
+    def ours(name: str) -> bool:
+        row = re.match("[0-9]{1,12}", name)
+        rows = row and request.block(int(row[0]))
+        return rows is not None and name in names(rows)
+
     for path in out.iterdir():
-        if path.suffix.lower() == f".{request.format}" and path.name[0] != "." and path.name not in ours:
+        if path.suffix.lower() == f".{request.format}" and path.name[0] != "." and not ours(path.name):
             raise UsageError(f"{out}: {path.name} in it is not of this job; move it away, or choose another folder")
 
 

@@ -33,6 +33,8 @@ def place(tmp_path, tiny_run, monkeypatch):
     full.mkdir()
     (full / "x").write_text("mine")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    Image.fromarray(np.zeros((8, 16), np.uint8)).save(tmp_path / "wide.png")
+    (tmp_path / "dangling").symlink_to("nowhere")
     pictures = (np.arange(20 * 64).reshape(20, 8, 8, 1) % 256).astype(np.uint8)
     np.savez(tmp_path / "good.npz", images=pictures, labels=np.arange(20) % 10)
     np.savez(tmp_path / "shape.npz", images=pictures[:, :7], labels=np.arange(20))
@@ -147,6 +149,12 @@ USAGE = [
     (sample("--eta", "1.5"), "less than or equal to 1"),
     (sample("--device", "abacus"), "device 'abacus' cannot be used"),
     (sample("--device", "meta"), "device 'meta'"),
+    (sample("--device", ""), "--device is empty"),
+    (sample("--batch-size", "8", out="x.gif"), "an animation is made in one batch; leave --batch-size out"),
+    (sample("-n", "10000001", out="new"), "a job has at most 10,000,000 images, not 10,000,001"),
+    (sample("-n", "10000000", "--batch-size", "8", out="new"), "batches of 8 images are too small for 10,000,000"),
+    (sample(out="dangling"), "dangling: is a link to nowhere, which is not there"),
+    (["train", TINY, "--out", "caf\udce9"], "caf\\udce9: the name is not UTF-8; choose another --out"),
     (sample("--weights", "average"), "weights are 'ema' or 'raw'"),
     (sample("--nope"), "--nope"),
     (sample(out="x.txt"), "unknown file extension '.txt'"),
@@ -199,7 +207,16 @@ USAGE = [
     (edit("inpaint", "--mask", "left", "--strength", "0.5"), "--strength is for variation, not for inpaint"),
     (edit("reconstruct", "-n", "3"), "-n is for inpaint and variation and interpolate, not for reconstruct"),
     (edit("inpaint", "--mask", "left", "--repeats", "0"), "repeats must be at least 1"),
-    (edit("inpaint", "--mask", "left", "-n", "0"), "-n must be at least 1"),
+    (edit("inpaint", "--mask", "left", "-n", "0"), "-n must lie in 1..10,000, got 0"),
+    (edit("variation", "-n", "10000000000000000000"), "-n must lie in 1..10,000"),
+    (edit("variation", "--guidance", "3"), "--guidance leads towards a class: say which, with --label"),
+    (edit("interpolate", "--rows", "0,1", "--guidance", "3"), "--guidance leads towards a class"),
+    (edit("variation", "--image", ""), "'--image': it is empty; give a file's name"),
+    (edit("variation", "--image", "black.png", out="black.png"), "black.png: is what is to be changed"),
+    (edit("inpaint", "--mask", "black.png", out="./black.png"), "black.png: is what is to be changed"),
+    (edit("inpaint", "--mask", "wide.png", "--rows", "0"), "wide.png: 16 x 8 has not the proportions of the picture"),
+    (edit("inpaint", "--mask", "wide.png", "--image", "good.npz"), "16 x 8 has not the proportions of the picture"),
+    (["fit", "run", "-n", "100000"], "times are fitted on at most 4,096 images, not 100,000"),
     (edit("inpaint", "--mask", "black.png"), "everything is known: there is nothing to paint"),
     (edit("variation", "--strength", "0"), "strength must lie in (0, 1]"),
     (edit("variation", "--strength", "nan"), "strength must lie in (0, 1]"),

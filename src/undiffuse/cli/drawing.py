@@ -33,7 +33,7 @@ from undiffuse.errors import UsageError
 from undiffuse.evaluation import on_its_grid, real_images
 from undiffuse.pipeline import Pipeline
 from undiffuse.request import Request
-from undiffuse.runs import check_file, whole
+from undiffuse.runs import check_file, kind_of, whole
 from undiffuse.sampling import check_folder, opened
 from undiffuse.viz import plots, views
 from undiffuse.viz.animation import denoising_gif
@@ -47,6 +47,8 @@ def sample(given: Sample) -> None:
     write = _writer(given.out, given.format)
     if given.n < 1:
         raise UsageError(f"-n must be at least 1, got {given.n}")
+    if kind_of(given.out) == ".gif" and given.batch_size is not None:
+        raise UsageError("an animation is made in one batch; leave --batch-size out")
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device or processes.own_device())
     changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
     if given.noise not in (None, pipe.process.noise.name):
@@ -55,8 +57,8 @@ def sample(given: Sample) -> None:
             f"train another with: undiffuse train RECIPE --set diffusion.noise={given.noise}"
         )
     pipe = pipe.configured(**changes)
-    if given.out.suffix:
-        larger = images.laid_out(given.n, *pipe.shape[1:])[1] if given.out.suffix.lower() == ".png" else 1
+    if kind := kind_of(given.out):
+        larger = images.laid_out(given.n, *pipe.shape[1:])[1] if kind == ".png" else 1
         if given.n * math.prod(pipe.shape) * larger**2 > MOST_BYTES:
             raise UsageError(f"{given.n:,} images are too many for one file; give --out a new folder's name")
         with whole(given.out) as aside:
@@ -69,7 +71,7 @@ def sample(given: Sample) -> None:
 
 def _writer(out: Path, format: str | None) -> Writer:
     """The function for this kind of file, after checking that it can be written: fail before the work, not after."""
-    suffix = out.suffix.lower()
+    suffix = kind_of(out)
     if suffix not in WRITERS:
         known = ", ".join(kind for kind in WRITERS if kind)
         raise UsageError(f"{out}: unknown file extension '{suffix}'; known: {known}, or a new folder")

@@ -14,10 +14,11 @@ from undiffuse.cli import show
 from undiffuse.cli.options import Edit
 from undiffuse.errors import UsageError, nearest
 from undiffuse.pipeline import Pipeline
-from undiffuse.runs import check_file, check_name, whole
+from undiffuse.runs import check_file, check_name, kind_of, whole
 from undiffuse.shapes import Images, Tensor
 
 ROWS, RESULTS, ON_THE_WAY, REPEATS = (0, 1, 2, 3), 4, 8, 5
+MOST_RESULTS = 10_000  # of a picture, which are in memory together
 SIDES = ("left", "right", "top", "bottom", "center")
 watch = functools.partial(show.counted, "steps")
 
@@ -37,6 +38,7 @@ def edit(given: Edit) -> None:
         raise UsageError(f"unknown kind of edit '{given.kind}'; {nearest(given.kind, list(KINDS))}")
     make, own = KINDS[given.kind]
     _refuse_others(given, own)
+    _check_guided(given)
     _check_out(given)
     changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device).configured(**changes)
@@ -48,8 +50,8 @@ def edit(given: Edit) -> None:
 def _inpaint(given: Edit, pipe: Pipeline) -> Made:
     if given.mask is None:
         raise UsageError(f"inpaint needs --mask: a picture, white where to paint, or one of {', '.join(SIDES)}")
-    sizes = [editing.size_of(path) for path in given.image or ()]
-    known = ~_painted(given.mask, pipe, [size for size in sizes if size is not None])
+    _, h, w = pipe.shape
+    known = ~_painted(given.mask, pipe, [(h, w)] if given.image is None else list(map(editing.size_of, given.image)))
     x, n = _pictures(given, pipe), _count(given, RESULTS)
     label = _each(_label(given, pipe, x), n)
     repeats = _or(given.repeats, REPEATS if "chain" in pipe.process.noise.exact else 1)
@@ -116,11 +118,20 @@ def _refuse_others(given: Edit, own: set[str]) -> None:
             raise UsageError(f"{given.kind} has {name} {fixed}: leave --{name} out")
 
 
+def _check_guided(given: Edit) -> None:
+    of_noise = given.kind == "interpolate" and given.image is None and given.rows is None  # whose images have classes
+    if given.guidance not in (None, 1) and given.label is None and not of_noise:
+        raise UsageError("--guidance leads towards a class: say which, with --label")
+
+
 def _check_out(given: Edit) -> None:
-    suffix, out = given.out.suffix.lower(), given.out
+    suffix, out = kind_of(given.out), given.out
     known = [".png", ".npz", *([".gif"] if given.kind == "interpolate" else [])]
     if suffix not in ("", *known):
         raise UsageError(f"{out}: unknown file extension '{suffix}'; known: {', '.join(known)}, or a new folder")
+    for path in (*(given.image or ()), *([] if given.mask is None else [Path(given.mask)])):
+        if out.exists() and path.exists() and out.samefile(path):
+            raise UsageError(f"{out}: is what is to be changed; give --out another name")
     if suffix:
         return check_file(out)
     if out.exists():
@@ -185,8 +196,8 @@ def _label(given: Edit, pipe: Pipeline, x: Images) -> Tensor | None:
 
 def _count(given: Edit, otherwise: int) -> int:
     n = _or(given.n, otherwise)
-    if n < 1:
-        raise UsageError(f"-n must be at least 1, got {n}")
+    if not 1 <= n <= MOST_RESULTS:
+        raise UsageError(f"-n must lie in 1..{MOST_RESULTS:,}, got {n}; draw more with other seeds: --seed")
     return n
 
 
@@ -215,7 +226,7 @@ def _known(label: Tensor | None, count: int) -> Tensor:
 def _write(out: Path, made: Made) -> None:
     pictures, labels = images.to_hwc(made.results), made.labels.numpy()
     with whole(out) as aside:
-        if not out.suffix:
+        if not kind_of(out):
             images.write_folder(aside, pictures, labels)
         elif out.suffix.lower() == ".npz":
             images.write_npz(aside, pictures, labels)

@@ -5,7 +5,7 @@ import functools
 from undiffuse.bundled import is_bundled, located
 from undiffuse.cli import show
 from undiffuse.cli.options import Fit
-from undiffuse.errors import UsageError
+from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.interop.folder import is_diffusers
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import RunFolder, check_writable, write_text
@@ -19,7 +19,9 @@ def fit(given: Fit) -> None:
         raise UsageError(f"{given.model}: fitted times are kept in a run folder, and this is one of diffusers")
     pipe = Pipeline.load(given.model, device=given.device, times=False).configured(guidance=given.guidance)
     run = RunFolder.open(path)
-    check_writable(run.path)
+    if run.times.is_dir():
+        raise UndiffuseError(f"{run.times}: is a folder, where the times' file belongs; remove it")
+    check_writable(run.path, "mend that")
     made = pipe.fit(given.n, given.seed, functools.partial(show.counted, "network calls")).fitted
     assert made is not None
     write_text(run.times, made.write())

@@ -6,7 +6,9 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
-from typer import Argument, Option, Typer
+from typer import Argument, BadParameter, Option, Typer
+
+from undiffuse.errors import UsageError
 
 Model = Annotated[
     str, Argument(metavar="MODEL", help="A run folder, a diffusers folder, or digits, fashion-mnist, emoji.")
@@ -28,6 +30,12 @@ Spacing = Annotated[
 ]
 Eta = Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")]
 Steps = Annotated[int, Option("-T", help="Number of steps T of the forward process.")]
+
+
+def _picture(text: str) -> Path:
+    if not text:
+        raise BadParameter("it is empty; give a file's name")  # Path would take it for this folder
+    return Path(text)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,8 @@ class Edit:
     kind: Annotated[str, Argument(metavar="KIND", help="inpaint, variation, interpolate or reconstruct.")]
     out: Annotated[Path, Option("--out", metavar="X.png|X.npz|DIR/", help="Where to (interpolate: also X.gif).")]
     image: Annotated[
-        list[Path] | None, Option("--image", metavar="FILE", help="A picture, several times; or an .npz or a folder.")
+        list[Path] | None,
+        Option("--image", metavar="FILE", parser=_picture, help="A picture, several times; or an .npz or a folder."),
     ] = None
     rows: Annotated[
         str | None, Option("--rows", metavar="I,J", help="Or these held-out pictures of its data (default: 0,1,2,3).")
@@ -262,6 +271,8 @@ def register(app: Typer, name: str, kind: type[Options], run: Callable[[Options]
     hints = get_type_hints(kind, include_extras=True)
 
     def command(**values: Any) -> None:
+        if values.get("device") == "":
+            raise UsageError("--device is empty: name one, as in cpu or cuda, or leave it out")
         run(kind(**values))
 
     parameters = [

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from undiffuse import places
+from undiffuse.errors import UndiffuseError
 
 FOLDER = Path(__file__).parent
 SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")
@@ -57,7 +58,7 @@ def kernels() -> ctypes.CDLL | None:
 def _loaded() -> ctypes.CDLL | None:
     try:
         library = _opened()
-    except (OSError, RuntimeError, subprocess.SubprocessError) as trouble:
+    except (OSError, RuntimeError, UndiffuseError, subprocess.SubprocessError) as trouble:
         what = " ".join(str(trouble).split())[:300]
         reason = f"{what}; networks run on torch's own kernels, about half as fast (UNDIFFUSE_NATIVE=0 hides this line)"
         warnings.warn(f"the fast CPU kernels cannot be had: {reason}", SlowWarning, stacklevel=2)

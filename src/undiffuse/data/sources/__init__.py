@@ -18,6 +18,7 @@ from undiffuse.data.sources.idx import Idx
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
 from undiffuse.images import check_finished
+from undiffuse.places import home
 
 __all__ = ["SOURCES", "Item", "Source", "anywhere", "found"]
 
@@ -60,7 +61,8 @@ def _named(
 def _places(name: str) -> list[Path]:
     """Where an installed or downloaded copy may lie, first to last."""
     own = [Path(os.environ["UNDIFFUSE_DATA"])] if os.environ.get("UNDIFFUSE_DATA") else []
-    folders = [*own, Path("data"), Path.home() / "data", Path("/usr/share/datasets")]
+    at_home = [] if (folder := home()) is None else [folder / "data"]
+    folders = [*own, Path("data"), *at_home, Path("/usr/share/datasets")]
     return [folder / name for folder in folders]
 
 

@@ -65,7 +65,7 @@ def fitted(process: Process, denoise: Denoise, x_T: Data, rng: Generator, watch:
 
     A step from t to s is then judged by how far its x_s, made from the reference's x_t and D's, lies from the
     reference's x_s, in units of the spread of x_s over images; times are the path of least sum (all of them at once:
-    Bellman). Network calls: about a hundred for each image of x_T.
+    Bellman). Network calls: about a hundred for each image of x_T. Raises UndiffuseError where the run is not finite.
     """
     visited = times(process.schedule, min(CANDIDATES, process.T), "log-snr")
     states, guesses = [x_T], []
