@@ -202,6 +202,25 @@ def test_a_classifier_steers_nothing_where_the_signal_is_0():
     assert torch.equal(guess.x0, torch.zeros_like(X)) and torch.equal(guess.eps, X)
 
 
+def test_images_of_a_batch_are_steered_each_by_its_own_signal():
+    """A batch of two times, of which the first has zero terminal SNR."""
+
+    def prior(x_t, t):
+        signal, sigma = np.array([0.0, 0.6, 0.6, 0.6]), np.array([1.0, 0.8, 0.8, 0.8])
+        return Split(torch.zeros_like(x_t), x_t, signal, sigma)
+
+    guess = steered(prior, lambda x, t: -(x**2).flatten(1).sum(1) / 2)(X, T)
+    assert torch.equal(guess.x0[0], torch.zeros_like(X[0])) and torch.equal(guess.eps[0], X[0])
+    torch.testing.assert_close(guess.eps[1:], X[1:] + 0.8 * X[1:])
+    torch.testing.assert_close(guess.x0[1:], (X[1:] - 0.8 * guess.eps[1:]) / 0.6)
+
+
+def test_one_number_has_no_spread_to_bring_back():
+    x = X[:, :1, 0]
+    wanted = guided(bind(denoiser(), Y), 4.0, NULL)(x, T)
+    assert torch.equal(guided(bind(denoiser(), Y), 4.0, NULL, rescale=0.7)(x, T).x0, wanted.x0)
+
+
 def test_what_is_known_is_guessed_as_it_is_and_x_t_stays():
     x0 = fold(3).normal(X.shape).double()
     where = torch.tensor([True, False, True])

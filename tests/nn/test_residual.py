@@ -196,6 +196,26 @@ def test_dropout_and_resizing_go_the_long_way(monkeypatch):
     block(32, 32)(x, e).sum().backward()
 
 
+@pytest.mark.parametrize("part", ["norm1", "conv1", "norm2", "dropout", "conv2", "skip"])
+def test_parts_that_are_watched_or_replaced_are_asked(part, monkeypatch):
+    """Forward hooks fire, and another module in a part's place (an adapter, say) has its say."""
+    made, (x, e), seen = block(32, 64), inputs(32, 32, 8, 8), []
+    with torch.no_grad():
+        assert made._in_one(x, None)
+        at_once = made(x, e)
+        for watch in ("register_forward_hook", "register_forward_pre_hook"):
+            handle = getattr(getattr(made, part), watch)(lambda *_: seen.append(part))
+            torch.testing.assert_close(made(x, e), at_once)
+            handle.remove()
+        assert seen == [part, part] and made._in_one(x, None)
+
+        class Adapted(type(getattr(made, part))):
+            pass
+
+        getattr(made, part).__class__ = Adapted
+        assert not made._in_one(x, None)
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_forward_mode_derivatives_are_refused():
     """Not silently dropped."""

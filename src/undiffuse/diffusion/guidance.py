@@ -55,7 +55,7 @@ class _Guided:
         signal, sigma = self.bound.denoiser.process.scales(t)
         w = expand(np.where(acts, self.w, 1.0), x_t)
         mixed = Split((1 - w) * x0_null + w * x0, (1 - w) * eps_null + w * eps, signal, sigma, fraction)
-        if self.rescale == 0:
+        if self.rescale == 0 or x0[0].numel() == 1:  # one number has no spread
             return mixed
         ratio = _spread(x0) / _spread(mixed.x0).clamp(min=1e-12)
         scaled = mixed.x0 * (self.rescale * torch.where(_where(acts, x_t), ratio, 1.0) + 1 - self.rescale)
@@ -125,18 +125,20 @@ def steered(denoise: Denoise, log_prob: LogProb, scale: float = 1.0) -> Denoise:
     """Classifier guidance (Dhariwal & Nichol 2021, algorithm 2): eps - scale * sigma * grad log p(y | x_t).
 
     log_prob: any differentiable classifier of noisy images; x0 follows from eps. Gaussian noise, whose score eps is.
-    Where the signal is 0 x_t says nothing of y, and the guess stays.
+    Where an image's signal is 0 its x_t says nothing of y, and the guess stays.
     """
 
     def steer(x_t: Data, t: Times) -> Split:
         guess = denoise(x_t, t)
-        if not np.any(guess.signal):
+        says = np.asarray(guess.signal) > 0
+        if not says.any():
             return guess
         with torch.enable_grad():
             x = x_t.detach().requires_grad_()
             (slope,) = torch.autograd.grad(log_prob(x, t).sum(), x)
-        eps = guess.eps - scale * expand(guess.sigma, x_t) * slope
-        return replace(Split.from_eps(x_t, eps, guess.signal, guess.sigma), var_fraction=guess.var_fraction)
+        there = Split.from_eps(x_t, guess.eps - scale * expand(guess.sigma, x_t) * slope, guess.signal, guess.sigma)
+        x0, eps = (torch.where(_where(says, x_t), *pair) for pair in ((there.x0, guess.x0), (there.eps, guess.eps)))
+        return replace(guess, x0=x0, eps=eps)
 
     return steer
 

@@ -237,16 +237,17 @@ static void all_filters(const float *weight, long k, long c, int transposed, flo
 void wino_conv(const float *x, const float *weight, const float *bias, const float *plus, float *y, long n, long h,
                long w, long k, long c, int transposed, float *work, long threads) {
     Map g = make_map(n, h, w);
-    long team = 1; /* may be fewer than asked for: inside another region, or by a limit */
-#pragma omp parallel num_threads(threads)
-#pragma omp single
-    team = omp_get_num_threads();
-    Plan p = make_plan(&g, k, c, team, fuses(&g, k, c));
     Call call = {x, weight, bias, plus, y, k, c, transposed};
-    float *zero = align64(work), *all_u = zero + p.zero, *all_v = all_u + p.u, *rest = all_v + p.parts * F * p.vs;
-    memset(zero, 0, p.zero * sizeof *zero);
-#pragma omp parallel num_threads(team)
+    Plan p;
+    float *zero = align64(work);
+#pragma omp parallel num_threads(threads)
     {
+#pragma omp single
+        { /* for as many threads as there are: fewer than asked for inside another region, or by a limit */
+            p = make_plan(&g, k, c, omp_get_num_threads(), fuses(&g, k, c));
+            memset(zero, 0, p.zero * sizeof *zero);
+        }
+        float *all_u = zero + p.zero, *all_v = all_u + p.u, *rest = all_v + p.parts * F * p.vs;
         if (!p.fused) all_filters(weight, k, c, transposed, all_u, &p);
         convolve(&g, &p, &call, zero, all_u, all_v, rest, omp_get_thread_num());
     }

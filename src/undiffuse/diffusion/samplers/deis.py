@@ -17,8 +17,8 @@ class DEIS:
 
     Adams-Bashforth with the paper's exponential weight (its eq. 15). The paper's variants take the polynomial in t or
     in sigma / signal; in lambda, as here and in diffusers, it does not bend where a schedule's table does. Order q + 1,
-    less in the first steps and in long ones (Past.within); from lambda below -5.1 and to s = 0 it is DDIM. One network
-    call a step.
+    less in the first steps (at most 2 for runs that start amid the data, lambda from -1 on) and in long ones
+    (Past.within); from lambda below -5.1 and to s = 0 it is DDIM. One network call a step.
     """
 
     q: int = 2

@@ -19,8 +19,9 @@ class DPMpp:
 
     order 1: the guess itself, which is DDIM. order 2: algorithm 2 of the paper, half a step along the line through two
     guesses. order 3: the exact mean of the parabola through three (the paper's code halves its last coefficient, which
-    makes that one of second order). Of that order in lambda; the first steps and the one to s = 0 are of lower order.
-    Steps over twice as long as the one before extrapolate less (Past.within, Past.ahead). One network call a step.
+    makes that one of second order). Of that order in lambda; the first steps and the one to s = 0 are of lower order,
+    so runs that start amid the data (lambda from -1 on) have at most the second. Steps over twice as long as the one
+    before extrapolate less (Past.within, Past.ahead). One network call a step.
     """
 
     order: int = 2

@@ -21,7 +21,7 @@ class Resampled:
     way: the times it visits, which hold t and s; the stretch between is the jump length j. A multistep solver begins
     anew after the noise: what it remembers of x_t is of other noise. Where q would leave less than a hundredth of x_s,
     at the end of the forward process, the stretch is walked once: again would be from the start. Network calls: the
-    sampler's, times `repeats`.
+    sampler's over each stretch, times `repeats`; PNDM, which begins anew in each, makes four in each one's first steps.
     """
 
     sampler: Sampler

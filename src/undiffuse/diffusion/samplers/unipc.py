@@ -21,7 +21,7 @@ class UniPC:
     through those and the one at its end (algorithms 1 to 3, |B(h)| = 1 - e^-h, prediction of x0). With two guesses the
     predictor, and with one the corrector, goes half a step along a line, as in the paper's section 3.4. The call of the
     corrector is the predictor's next: one network call a step. Order `order` + 1, less at the ends and in long steps
-    as DPMpp.
+    as DPMpp, and at most 2 for runs that start amid the data.
     """
 
     order: int = 2
