@@ -37,6 +37,25 @@ SAME = ("ancestral", "euler", "dpmpp_1m")  # named by variance below; and those 
 NAMES = [*(name for name in SAMPLERS if name not in SAME), *WITH_NOISE[:2]]
 MORE_CALLS = ("heun", "edm", "pndm")  # than one a step
 REPLICATES = 200
+LABELS = {
+    "ancestral_small": "`ancestral`, small variance",
+    "ancestral_large": "`ancestral`, large variance",
+}
+STYLES = {  # a colour for each family
+    "ddim": ("C1", "-"),
+    "heun": ("C3", "-"),
+    "dpmpp_2m": ("C0", "-"),
+    "dpmpp_3m": ("C0", "--"),
+    "deis": ("C9", "-"),
+    "unipc": ("black", "-"),
+    "pndm": ("0.6", "-"),
+    "dpmpp_2m_sde": ("C2", "-"),
+    "edm": ("C2", "--"),
+    "ancestral_small": ("C4", "-"),
+    "ancestral_large": ("C4", "--"),
+}
+CLOSE = (0.42, 0.56)
+Rows = dict[tuple[str, str, int], dict[str, Any]]
 
 
 def at(pipe: Pipeline, name: str, spacing: str, steps: int) -> Pipeline:
@@ -98,9 +117,7 @@ def measured(pipe: Pipeline, real: measures.Real, n: int, batch: int) -> dict[st
     }
 
 
-def twin(
-    pipe: Pipeline, name: str, steps: int, calls: int, rows: dict[tuple[str, str, int], dict[str, Any]]
-) -> dict[str, Any] | None:
+def twin(pipe: Pipeline, name: str, steps: int, calls: int, rows: Rows) -> dict[str, Any] | None:
     """Numbers of the same sampler at the same times, under another spacing's name: uniform and trailing in T steps."""
     times = pipe.times()
     for spacing in SPACED[:-1]:
@@ -110,7 +127,7 @@ def twin(
     return None
 
 
-def rows_of(out: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
+def rows_of(out: Path) -> Rows:
     lines = out.read_text().splitlines() if out.exists() else []
     rows = [json.loads(line) for line in lines]
     return {(row["sampler"], row["spacing"], row["calls"]): row for row in rows}
@@ -142,32 +159,56 @@ def made(given: argparse.Namespace) -> None:
         print(f"{name} {spacing} {calls}: {row['frechet']}  ({row['seconds']} s)", flush=True)
 
 
+def best_of(rows: Rows, name: str, calls: int) -> dict[str, Any] | None:
+    """The row of the spacing that suits this sampler best in so many calls."""
+    known = [row for key, row in rows.items() if key[::2] == (name, calls) and row["frechet"] is not None]
+    return min(known, key=lambda row: row["frechet"], default=None)
+
+
+def complete(rows: Rows, names: list[str]) -> list[int]:
+    """The numbers of calls that all samplers have been measured in, at all spacings without those fitted."""
+    wanted = [(name, spacing) for name in names for spacing in SPACED[:-1]]
+    return [count for count in sorted({key[2] for key in rows}) if all((*pair, count) in rows for pair in wanted)]
+
+
 def table(given: argparse.Namespace) -> None:
-    """For each sampler its best spacing at every number of calls, and the spacings of one sampler."""
+    """For each sampler its best spacing at every number of calls, and the spacings of one number of calls."""
     rows = rows_of(given.out)
-    calls = sorted({key[2] for key in rows})
     names = [name for name in NAMES if any(key[0] == name for key in rows)]
-    floor = next(iter(rows.values()))["floor"]
-    print(f"floor {floor:.4f}, n = {next(iter(rows.values()))['n']}\n")
-    print("| sampler | " + " | ".join(map(str, calls)) + " |\n|" + "---|" * (len(calls) + 1))
+    calls = complete(rows, names) or sorted({key[2] for key in rows})
+    first = next(iter(rows.values()))
+    print(f"floor {first['floor']:.4f}, n = {first['n']}\n")
+    print("| calls | " + " | ".join(map(str, calls)) + " | enough |\n|" + "---|" * (len(calls) + 2))
     for name in names:
-        cells = []
-        for count in calls:
-            found = [
-                (row["frechet"], row["spacing"]) for key, row in rows.items() if key[0] == name and key[2] == count
-            ]
-            known = [(value, spacing) for value, spacing in found if value is not None]
-            cells.append("{:.3f} {}".format(*min(known)) if known else "")
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        found = [best_of(rows, name, count) for count in calls]
+        cells = [f"{row['frechet']:.3f} {row['spacing']}" if row else "" for row in found]
+        print(
+            f"| {LABELS.get(name, f'`{name}`')} | " + " | ".join([*cells, str(enough(rows, name, calls) or "")]) + " |"
+        )
     if given.at:
         at_one_budget(rows, names, given.at, tuple(given.against[:2]), int(given.against[2]))
     if given.plot:
-        plotted(rows, names, calls, floor, given.plot)
+        plotted(rows, names, calls, first, given.plot)
 
 
-def at_one_budget(
-    rows: dict[tuple[str, str, int], dict[str, Any]], names: list[str], calls: int, against: tuple[Any, ...], long: int
-) -> None:
+def apart(row: dict[str, Any], other: dict[str, Any]) -> tuple[float, float, float]:
+    """Difference of two distances, and its 95 % interval over the resamplings that they share."""
+    low, high = np.quantile(np.array(row["replicates"]) - np.array(other["replicates"]), (0.025, 0.975))
+    return row["frechet"] - other["frechet"], low, high
+
+
+def enough(rows: Rows, name: str, calls: list[int]) -> int | None:
+    """The fewest calls from which on this sampler's best cannot be told from, or beats, its best in the most calls."""
+    last, fewest = best_of(rows, name, calls[-1]), None
+    for count in reversed(calls):
+        row = best_of(rows, name, count)
+        if row is None or last is None or apart(row, last)[1] > 0:
+            break
+        fewest = count
+    return fewest
+
+
+def at_one_budget(rows: Rows, names: list[str], calls: int, against: tuple[Any, ...], long: int) -> None:
     """Every spacing at this many calls, and the best five beside a long run: difference and its 95 % interval."""
     print(f"\n| {calls} calls | " + " | ".join(SPACED) + " |\n|" + "---|" * (len(SPACED) + 1))
     for name in names:
@@ -180,43 +221,35 @@ def at_one_budget(
     print(f"\n{' '.join(against)} {long}: {reference['frechet']:.4f}")
     known = [row for key, row in rows.items() if key[2] == calls and row["frechet"] is not None]
     for row in sorted(known, key=lambda row: row["frechet"])[:5]:
-        apart = np.array(row["replicates"]) - np.array(reference["replicates"])
-        low, high = np.quantile(apart, (0.025, 0.975))
-        gap = row["frechet"] - reference["frechet"]
+        gap, low, high = apart(row, reference)
         print(
             f"{row['sampler']} {row['spacing']} {calls}: {row['frechet']:.4f}, {gap:+.4f} ({low:+.4f} to {high:+.4f})"
         )
 
 
-def plotted(
-    rows: dict[tuple[str, str, int], dict[str, Any]], names: list[str], calls: list[int], floor: float, out: Path
-) -> None:
+def plotted(rows: Rows, names: list[str], calls: list[int], first: dict[str, Any], out: Path) -> None:
+    """All of it on the left, on the right the end where lines meet."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for i, name in enumerate(names):
-        best = [
-            min(
-                (row["frechet"] for key, row in rows.items() if key[0] == name and key[2] == count and row["frechet"]),
-                default=np.nan,
-            )
-            for count in calls
-        ]
-        axes.loglog(calls, best, marker="o", ms=4, color=f"C{i % 10}", ls="-" if i < 10 else "--", label=name)
-    axes.axhline(floor, color="0.5", lw=1, ls=":", label="real train images")
-    axes.minorticks_off()
-    low, high = axes.get_ylim()
-    ticks = [
-        tick
-        for power in range(-3, 5)
-        for digit in (1, 1.5, 2, 3, 4, 5, 7)
-        if low <= (tick := digit * 10.0**power) <= high
-    ]
-    axes.set(xlabel="network calls", ylabel="Frechet distance, best spacing of each")
-    axes.set(xticks=calls, xticklabels=calls, yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks])
-    axes.legend(fontsize=8, ncols=2, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    for axes, (low, high, scale) in zip(figure.subplots(1, 2), ((None, None, "log"), (*CLOSE, "linear")), strict=True):
+        for name in names:
+            found = [best_of(rows, name, count) for count in calls]
+            style: dict[str, Any] = dict(zip(("color", "ls"), STYLES[name], strict=True))
+            values = [row["frechet"] if row else np.nan for row in found]
+            axes.plot(calls, values, marker="o", ms=3.5, label=LABELS.get(name, name).replace("`", ""), **style)
+        axes.axhline(first["floor"], color="0.5", lw=1, ls=":", label="real train images")
+        axes.set(xscale="log", yscale=scale, xlabel="network calls", ylim=(low, high))
+        axes.minorticks_off()
+        axes.set(xticks=calls, xticklabels=calls)
+        axes.spines[["top", "right"]].set_visible(False)
+    whole, close = figure.axes
+    low, high = whole.get_ylim()
+    ticks = [tick for tick in (0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 4, 6, 8, 10) if low <= tick <= high]
+    whole.set(yticks=ticks, yticklabels=[f"{tick:g}" for tick in ticks])
+    whole.set_ylabel(f"Frechet distance of {first['n']:,} samples, best spacing of each")
+    close.set_title("the same, nearer", fontsize=10)
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     figure.savefig(out, dpi=120)
 
 
