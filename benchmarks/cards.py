@@ -120,7 +120,8 @@ def of_steps(done: list[Found], steps: list[int]) -> Iterator[str]:
     mix = f", classes {protocol['class_mix']}" if "class_mix" in protocol else ""
     yield ""
     yield (
-        f"- Drawn by {protocol['sampler'].upper()}, eta {protocol['eta']:g}, guidance {protocol['guidance']:g}, seed 0"
+        f"- Drawn by {protocol['sampler'].upper()}, eta {protocol['eta']:g}, on the times of `auto` (docs/samplers.md, "
+        f"where other samplers stand beside it), guidance {protocol['guidance']:g}, seed 0"
         f"{mix}. Features: {protocol['features']}."
     )
     yield f"- Precision, recall, density, coverage: {protocol['precision']['images a side']:,} images a side."

@@ -1,12 +1,14 @@
 """Models that come with the package load by name, are small, carry a card, and are never written to."""
 
 import json
+import re
 import shutil
 
 import pytest
 import torch
 
 import tiny
+import undiffuse
 from undiffuse import bundled
 from undiffuse.cli import main
 from undiffuse.errors import UsageError
@@ -39,7 +41,11 @@ def test_a_bundled_model_draws_in_few_steps_from_a_place_of_its_own(name, tmp_pa
     assert all(p.dtype == torch.float32 for p in pipe.denoiser.backbone.parameters())
     assert main(["sample", name, "--out", "x.png", "-n", "2", "--steps", "2"]) == 0
     assert main(["fit", name]) == 2
-    assert "comes with undiffuse" in capsys.readouterr().err
+    told = re.search(
+        r"comes with undiffuse, and its times with it; in Python (.*) is a copy to fit", capsys.readouterr().err
+    )
+    copy = eval(told[1], {"undiffuse": undiffuse})  # the advice is good
+    assert main(["fit", str(copy), "-n", "2"]) == 0
     assert tiny.tree(bundled.MODELS) == before
 
 

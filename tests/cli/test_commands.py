@@ -12,6 +12,8 @@ import tiny
 from undiffuse import images
 from undiffuse.cli import main
 from undiffuse.data import written
+from undiffuse.diffusion.samplers import SAMPLERS
+from undiffuse.diffusion.samplers.spacing import SPACINGS
 
 pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
 
@@ -252,3 +254,10 @@ def test_help_names_every_command_that_this_version_has(command):
     assert (status, err) == (0, "")
     for name in ("demo", "train", "sample", "evaluate", "plot", "convert"):
         assert re.search(rf"\b{name}\b", out)
+
+
+@pytest.mark.parametrize("name", ["sample", "edit"])
+def test_help_names_every_sampler_and_spacing(command, name):
+    status, out, _ = command(name, "--help")
+    words = set(re.findall(r"[a-z_0-9-]+", out))
+    assert status == 0 and {*SAMPLERS, *SPACINGS, "log-snr", "karras", "fitted", "auto"} <= words

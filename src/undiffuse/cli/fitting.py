@@ -14,7 +14,8 @@ from undiffuse.runs import RunFolder, check_writable, write_text
 def fit(given: Fit) -> None:
     path = located(given.model)
     if is_bundled(path):
-        raise UsageError(f"{given.model} comes with undiffuse, and its times with it")
+        own = f"undiffuse.Pipeline.load({given.model!r}).save('runs/{given.model}')"
+        raise UsageError(f"{given.model} comes with undiffuse, and its times with it; in Python {own} is a copy to fit")
     if is_diffusers(path):
         raise UsageError(f"{given.model}: fitted times are kept in a run folder, and this is one of diffusers")
     pipe = Pipeline.load(given.model, device=given.device, times=False).configured(guidance=given.guidance)

@@ -21,9 +21,20 @@ Device = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (d
 Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw; a further average: ema-0.9999.")]
 Checkpoint = Annotated[str, Option("--checkpoint", metavar="STEP|last|best", help="Which checkpoint.")]
 Guidance = Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")]
-Sampler = Annotated[str | None, Option("--sampler", help="ddim, dpmpp_2m, unipc, heun ... (docs/samplers.md).")]
+Sampler = Annotated[
+    str | None,
+    Option(
+        "--sampler",
+        help="ancestral, ddim, euler, heun, dpmpp_1m, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, deis, pndm or edm.",
+    ),
+]
 SampleSteps = Annotated[
-    int | None, Option("--steps", metavar="K", help="Steps from noise to picture (default: the model's).")
+    int | None,
+    Option(
+        "--steps",
+        metavar="K",
+        help="Steps from noise to picture, of two network calls with heun and edm (default: the model's).",
+    ),
 ]
 Spacing = Annotated[
     str | None, Option("--spacing", help="auto, uniform, quadratic, trailing, log-snr, karras or fitted.")
@@ -70,7 +81,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Fit:
-    model: Model
+    model: Annotated[str, Argument(metavar="RUN", help="A run folder; what comes with undiffuse is fitted already.")]
     n: Annotated[int, Option("-n", help="Images to fit them on, each about a hundred network calls.")] = 64
     seed: Seed = 0
     guidance: Guidance = None
@@ -81,7 +92,12 @@ class Fit:
 class Sample:
     model: Model
     out: Annotated[
-        Path, Option("--out", metavar="X.png|X.gif|X.npz|DIR/", help="A folder, new or to go on with, or a file.")
+        Path,
+        Option(
+            "--out",
+            metavar="X.png|X.gif|X.npz|DIR/",
+            help="A folder, new or to go on with (--format), or a file, which is replaced if it is there.",
+        ),
     ]
     n: Annotated[int, Option("-n", help="How many images.")] = 64
     seed: Seed = 0
@@ -93,7 +109,7 @@ class Sample:
     eta: Eta = None
     spacing: Spacing = None
     noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
-    batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time.")] = None
+    batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time (default: 128).")] = None
     format: Annotated[
         str | None, Option("--format", metavar="png|npz|tar", help="Of a folder's files (default: png).")
     ] = None
