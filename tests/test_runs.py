@@ -137,6 +137,12 @@ def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path):
     assert [path.name for path in (tmp_path / "far").iterdir()] == ["y.json"]
 
 
+def test_a_link_to_itself_gives_way(tmp_path):
+    (tmp_path / "x.json").symlink_to("x.json")
+    write_text(tmp_path / "x.json", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x.json", "new")]
+
+
 def test_a_full_disk_names_the_file(tmp_path):
     """The system says no name when a write fails; another file's name is left as it is."""
     with pytest.raises(OSError, match="full") as error, whole(tmp_path / "x.png") as aside:

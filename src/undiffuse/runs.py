@@ -159,8 +159,8 @@ def check_name(path: Path) -> None:
 
 
 def linked(path: Path) -> Path:
-    """Where a link leads; a path that is none stays as it is."""
-    return path.resolve() if path.is_symlink() else path
+    """Where a link leads; a path that is none, or goes in circles, stays as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def kind_of(out: Path) -> str:
