@@ -185,8 +185,9 @@ def table(given: argparse.Namespace) -> None:
         print(
             f"| {LABELS.get(name, f'`{name}`')} | " + " | ".join([*cells, str(enough(rows, name, calls) or "")]) + " |"
         )
-    if given.at:
-        at_one_budget(rows, names, given.at, tuple(given.against[:2]), int(given.against[2]))
+    sampler, spacing, long = given.against
+    for count in given.at:
+        at_one_budget(rows, names, count, rows.get((sampler, spacing, int(long))))
     if given.plot:
         plotted(rows, names, calls, first, given.plot)
 
@@ -208,23 +209,30 @@ def enough(rows: Rows, name: str, calls: list[int]) -> int | None:
     return fewest
 
 
-def at_one_budget(rows: Rows, names: list[str], calls: int, against: tuple[Any, ...], long: int) -> None:
-    """Every spacing at this many calls, and the best five beside a long run: difference and its 95 % interval."""
+def at_one_budget(rows: Rows, names: list[str], calls: int, against: dict[str, Any] | None) -> None:
+    """Every spacing at this many calls, bold what cannot be told from the lowest; and all of them beside another run:
+    excess over the floor in units of its own, difference and its 95 % interval."""
+    known = [row for key, row in rows.items() if key[2] == calls and row["frechet"] is not None]
+    known.sort(key=lambda row: row["frechet"])
     print(f"\n| {calls} calls | " + " | ".join(SPACED) + " |\n|" + "---|" * (len(SPACED) + 1))
     for name in names:
-        found = [rows.get((name, spacing, calls)) for spacing in SPACED]
-        cells = ["" if row is None or row["frechet"] is None else f"{row['frechet']:.3f}" for row in found]
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    reference = rows.get((*against, long))
-    if reference is None:
+        found = {row["spacing"]: row for row in known if row["sampler"] == name}
+        cells = ["" if spacing not in found else said(found[spacing], known[0]) for spacing in SPACED]
+        print(f"| {LABELS.get(name, f'`{name}`')} | " + " | ".join(cells) + " |")
+    if against is None:
         return
-    print(f"\n{' '.join(against)} {long}: {reference['frechet']:.4f}")
-    known = [row for key, row in rows.items() if key[2] == calls and row["frechet"] is not None]
-    for row in sorted(known, key=lambda row: row["frechet"])[:5]:
-        gap, low, high = apart(row, reference)
-        print(
-            f"{row['sampler']} {row['spacing']} {calls}: {row['frechet']:.4f}, {gap:+.4f} ({low:+.4f} to {high:+.4f})"
-        )
+    print(f"\n{against['sampler']} {against['spacing']} {against['calls']}: {against['frechet']:.4f}")
+    for row in known:
+        gap, low, high = apart(row, against)
+        excess = (row["frechet"] - row["floor"]) / (against["frechet"] - row["floor"])
+        told = f", excess {excess:.2f}" if against["frechet"] > row["floor"] else ""
+        name = f"{row['sampler']} {row['spacing']} {calls}"
+        print(f"{name}: {row['frechet']:.4f}{told}, {gap:+.4f} ({low:+.4f} to {high:+.4f})")
+
+
+def said(row: dict[str, Any], lowest: dict[str, Any]) -> str:
+    value = f"{row['frechet']:.3f}"
+    return f"**{value}**" if apart(row, lowest)[1] <= 0 else value
 
 
 def plotted(rows: Rows, names: list[str], calls: list[int], first: dict[str, Any], out: Path) -> None:
@@ -266,7 +274,7 @@ def main() -> None:
     parser.add_argument("--part", default="0/1")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--at", type=int, metavar="CALLS")
+    parser.add_argument("--at", type=int, nargs="+", default=(), metavar="CALLS")
     parser.add_argument(
         "--against", nargs=3, default=("ddim", "uniform", "250"), metavar=("SAMPLER", "SPACING", "CALLS")
     )

@@ -115,9 +115,7 @@ def check_folder(out: Path) -> None:
     """Refuse a place where no job can begin or go on: before the model is loaded, not after."""
     if not out.exists():
         if out.is_symlink():
-            raise UsageError(
-                f"{out}: is a link to {out.readlink()}, which is not there; make that folder, or remove it"
-            )
+            raise UsageError(f"{out}: is a link to {out.readlink()}, which is not there; make it, or remove the link")
         check_writable(out.parent)
     elif not out.is_dir() or (not (out / images.JOB).exists() and any(not path.match(ASIDE) for path in out.iterdir())):
         raise UsageError(f"{out}: exists already, and no sampling job made it; choose another folder")

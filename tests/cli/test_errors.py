@@ -225,6 +225,7 @@ USAGE = [
     (edit("variation", "--rows", "450"), "there are 450 held-out pictures"),
     (edit("variation", "--rows", "0", "--image", "black.png"), "not both"),
     (edit("variation", "--label", "elephant"), "no class 'elephant'"),
+    (edit("variation", "--label", ""), "an empty list of labels"),
     (edit("interpolate", "--between", "1"), "--between takes two numbers"),
     (edit("interpolate", "--between", "0,1", "--rows", "0,1"), "not both"),
     (edit("interpolate", "--image", "black.png"), "give two, not 1"),

@@ -1,6 +1,9 @@
 """The commands. Each imports its work when it runs, so that help and usage errors answer at once, without torch."""
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
@@ -8,6 +11,7 @@ from undiffuse import __version__
 from undiffuse.cli import options
 from undiffuse.errors import UsageError
 
+Options = TypeVar("Options")
 NAMES = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=NAMES)
 plot_app = typer.Typer(no_args_is_help=True, context_settings=NAMES)
@@ -139,20 +143,44 @@ def plot_noise(given: options.PlotNoise) -> None:
     drawing.plot_noise(given)
 
 
-options.register(app, "demo", options.Demo, demo)
-options.register(app, "train", options.Train, train)
-options.register(app, "check", options.Check, check)
-options.register(app, "fit", options.Fit, fit)
-options.register(app, "sample", options.Sample, sample)
-options.register(app, "edit", options.Edit, edit)
-options.register(app, "evaluate", options.Evaluate, evaluate)
-options.register(app, "convert", options.Convert, convert)
-options.register(plot_app, "schedules", options.PlotSchedules, plot_schedules)
-options.register(plot_app, "forward", options.PlotForward, plot_forward)
-options.register(plot_app, "reverse", options.PlotReverse, plot_reverse)
-options.register(plot_app, "noise", options.PlotNoise, plot_noise)
-options.register(plot_app, "elbo", options.PlotElbo, plot_elbo)
-options.register(plot_app, "score", options.PlotScore, plot_score)
+def _register(parent: typer.Typer, name: str, kind: type[Options], run: Callable[[Options], None]) -> None:
+    """Make `run`, which takes an instance of `kind`, a command; its docstring is the help."""
+    hints = get_type_hints(kind, include_extras=True)
+
+    def command(**values: Any) -> None:
+        if values.get("device") == "":
+            raise UsageError("--device is empty: name one, as in cpu or cuda, or leave it out")
+        run(kind(**values))
+
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(kind)  # type: ignore[arg-type]
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = dict(hints)
+    command.__doc__ = run.__doc__
+    parent.command(name)(command)
+
+
+_register(app, "demo", options.Demo, demo)
+_register(app, "train", options.Train, train)
+_register(app, "check", options.Check, check)
+_register(app, "fit", options.Fit, fit)
+_register(app, "sample", options.Sample, sample)
+_register(app, "edit", options.Edit, edit)
+_register(app, "evaluate", options.Evaluate, evaluate)
+_register(app, "convert", options.Convert, convert)
+_register(plot_app, "schedules", options.PlotSchedules, plot_schedules)
+_register(plot_app, "forward", options.PlotForward, plot_forward)
+_register(plot_app, "reverse", options.PlotReverse, plot_reverse)
+_register(plot_app, "noise", options.PlotNoise, plot_noise)
+_register(plot_app, "elbo", options.PlotElbo, plot_elbo)
+_register(plot_app, "score", options.PlotScore, plot_score)
 
 
 def _later(parent: typer.Typer, name: str, does: str) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from undiffuse import build, editing, images
 from undiffuse.cli import show
-from undiffuse.cli.options import Edit
+from undiffuse.cli.options import Edit, listed
 from undiffuse.errors import UsageError, nearest
 from undiffuse.pipeline import Pipeline
 from undiffuse.runs import check_file, check_name, kind_of, whole
@@ -90,7 +90,7 @@ def _interpolate(given: Edit, pipe: Pipeline) -> Made:
         if len(ends) != 2:
             raise UsageError(f"--between takes two numbers of images, as in 0,1; got {given.between}")
         x_T = torch.cat([pipe.noise(1, given.seed, row) for row in ends])
-        label = pipe.labels(ends, _asked(given))
+        label = pipe.labels(ends, listed(given.label))
     made = editing.interpolate(pipe, x_T, _count(given, ON_THE_WAY), label, watch)
     return Made(made, torch.full((len(made),), -1), made, len(made))
 
@@ -185,13 +185,9 @@ def _numbers(text: str, flag: str) -> list[int]:
     return numbers
 
 
-def _asked(given: Edit) -> list[str] | None:
-    return None if given.label is None else [part.strip() for part in given.label.split(",")]
-
-
 def _label(given: Edit, pipe: Pipeline, x: Images) -> Tensor | None:
     """Of the pictures: as asked, one after the other; else none."""
-    return None if given.label is None else pipe.labels(range(len(x)), _asked(given))
+    return None if given.label is None else pipe.labels(range(len(x)), listed(given.label))
 
 
 def _count(given: Edit, otherwise: int) -> int:

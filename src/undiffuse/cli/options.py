@@ -1,14 +1,10 @@
 """What each command takes: one dataclass a command, a field an option. Read by typer; no torch here."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated
 
-from typer import Argument, BadParameter, Option, Typer
-
-from undiffuse.errors import UsageError
+from typer import Argument, BadParameter, Option
 
 Model = Annotated[
     str, Argument(metavar="MODEL", help="A run folder, a diffusers folder, or digits, fashion-mnist, emoji.")
@@ -277,33 +273,6 @@ class PlotScore:
     device: Device = None
     weights: Weights = "ema"
     checkpoint: Checkpoint = "last"
-
-
-Options = TypeVar("Options")
-
-
-def register(app: Typer, name: str, kind: type[Options], run: Callable[[Options], None]) -> None:
-    """Make `run`, which takes an instance of `kind`, a command; its docstring is the help."""
-    hints = get_type_hints(kind, include_extras=True)
-
-    def command(**values: Any) -> None:
-        if values.get("device") == "":
-            raise UsageError("--device is empty: name one, as in cpu or cuda, or leave it out")
-        run(kind(**values))
-
-    parameters = [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(kind)  # type: ignore[arg-type]
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = dict(hints)
-    command.__doc__ = run.__doc__
-    app.command(name)(command)
 
 
 def listed(text: str | None) -> list[str] | None:
