@@ -46,6 +46,32 @@ def test_a_picture_s_edit_does_not_depend_on_those_beside_it(tiny_pipe, edit, mo
     assert not torch.allclose(other, together, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("edit", "walks"),
+    [
+        (lambda pipe, watch: editing.inpaint(pipe, X, KNOWN, repeats=1, watch=watch), [20]),
+        (lambda pipe, watch: editing.inpaint(pipe, X, KNOWN, repeats=3, watch=watch), [10]),
+        (lambda pipe, watch: editing.variations(pipe, X, 0.5, watch=watch), [12]),
+        (lambda pipe, watch: editing.reconstruct(pipe, X, watch=watch), [20, 20]),
+        (lambda pipe, watch: editing.interpolate(pipe, X[:2], 6, watch=watch), [20]),
+    ],
+    ids=["inpaint", "inpaint again", "variations", "reconstruct", "interpolate"],
+)
+def test_who_watches_is_told_how_many_frames_will_come(tiny_pipe, edit, walks, monkeypatch):
+    told, seen = [], []
+
+    def watch(frames, total):
+        told.append(total)
+        seen.append(0)
+        for frame in frames:
+            seen[-1] += 1
+            yield frame
+
+    monkeypatch.setattr(editing, "BLOCK", 4)  # six pictures: two blocks
+    edit(tiny_pipe.configured(steps=10, sampler="ddim", eta=0.0), watch)
+    assert told == seen == walks
+
+
 @pytest.mark.parametrize(("steps", "stretch"), [(2, 1), (10, 2), (50, 10)])
 def test_few_steps_are_gone_back_over_too(tiny_pipe, steps, stretch):
     calls = []

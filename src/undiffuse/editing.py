@@ -1,10 +1,10 @@
 """Change pictures with a model: paint what is missing, vary, take to noise and back, go from one to another.
 
 All take images float32 [n, c, h, w] in [-1, 1] and label, int64 [n] (None: of no class), and give images alike. Image i
-draws its noise from (seed, i). `watch` sees every frame pass, for a progress bar.
+draws its noise from (seed, i). `watch` is given the frames and how many will come, and passes them on: a progress bar.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,11 @@ from undiffuse.pipeline import BLOCK, Pipeline
 from undiffuse.shapes import Images, Mask, Tensor
 
 JUMP = 10, 5  # RePaint's j, there of 250 steps: at most so many steps, and at most this part of all
-Watch = Callable[[Iterator[Frame]], Iterable[Frame]]
+Watch = Callable[[Iterator[Frame], int], Iterable[Frame]]
+
+
+def unwatched(frames: Iterator[Frame], total: int) -> Iterable[Frame]:
+    return frames
 
 
 def inpaint(
@@ -37,7 +41,7 @@ def inpaint(
     label: Tensor | None = None,
     seed: int = 0,
     repeats: int = 5,
-    watch: Watch = iter,
+    watch: Watch = unwatched,
 ) -> Images:
     """Pictures with what is not `known` painted anew, by any sampler; known pixels come back exactly as they were.
 
@@ -56,7 +60,7 @@ def inpaint(
         denoise = guidance.known(pipe.denoise(_of(label, rows)), x0, where)
         return pipe.walk(pipe.process.prior(tuple(x0.shape), draws), stops, draws, denoise, sampler)
 
-    return torch.where(kept, images, _made(len(images), seed, watch, walk))
+    return torch.where(kept, images, _made(len(images), seed, stops, watch, walk))
 
 
 def variations(
@@ -65,7 +69,7 @@ def variations(
     strength: float = 0.5,
     label: Tensor | None = None,
     seed: int = 0,
-    watch: Watch = iter,
+    watch: Watch = unwatched,
 ) -> Images:
     """The pictures put into the noise of t = strength T and brought back (SDEdit, Meng et al. 2022, algorithm 1).
 
@@ -81,11 +85,11 @@ def variations(
         x_t = pipe.process.corrupt(images[rows].to(pipe.device), t, draws).x_t
         return pipe.walk(x_t, times, draws, pipe.denoise(_of(label, rows)))
 
-    return _made(len(images), seed, watch, walk)
+    return _made(len(images), seed, times, watch, walk)
 
 
 def invert(
-    pipe: Pipeline, images: Images, label: Tensor | None = None, refinements: int = 0, watch: Watch = iter
+    pipe: Pipeline, images: Images, label: Tensor | None = None, refinements: int = 0, watch: Watch = unwatched
 ) -> Images:
     """x_T of these pictures: DDIM run upwards over the configured times, x0 not clipped (see diffusion.inversion)."""
     label, pipe = _label(pipe, images, label), _invertible(pipe)
@@ -95,23 +99,26 @@ def invert(
         x0 = images[rows].to(pipe.device)
         return inverted(pipe.process, pipe.denoise(_of(label, rows)), x0, rising, refinements)
 
-    return _made(len(images), 0, watch, walk)
+    return _made(len(images), 0, rising, watch, walk)
 
 
 def reconstruct(
-    pipe: Pipeline, images: Images, label: Tensor | None = None, refinements: int = 0, watch: Watch = iter
+    pipe: Pipeline, images: Images, label: Tensor | None = None, refinements: int = 0, watch: Watch = unwatched
 ) -> Images:
     """The pictures taken to noise by `invert` and back by DDIM(0) over the same times."""
     x_T = invert(pipe, images, label, refinements, watch)
     label, pipe = _label(pipe, images, label), _invertible(pipe)
+    times = pipe.times()
 
     def walk(rows: slice, draws: rng.Generator) -> Iterator[Frame]:
-        return pipe.walk(x_T[rows], pipe.times(), draws, pipe.denoise(_of(label, rows)))
+        return pipe.walk(x_T[rows], times, draws, pipe.denoise(_of(label, rows)))
 
-    return _made(len(images), 0, watch, walk)
+    return _made(len(images), 0, times, watch, walk)
 
 
-def interpolate(pipe: Pipeline, x_T: Images, n: int = 8, label: Tensor | None = None, watch: Watch = iter) -> Tensor:
+def interpolate(
+    pipe: Pipeline, x_T: Images, n: int = 8, label: Tensor | None = None, watch: Watch = unwatched
+) -> Tensor:
     """n pictures from the noise x_T[0] to x_T[1], both ends included, by the configured sampler without its noise.
 
     x_T: [2, c, h, w], of `Pipeline.noise` or of `invert`. On the way it is turned along the great circle; guesses for
@@ -120,7 +127,7 @@ def interpolate(pipe: Pipeline, x_T: Images, n: int = 8, label: Tensor | None = 
     if n < 2 or len(x_T) != 2:
         raise UsageError(f"a way has two ends and at least 2 pictures, got {len(x_T)} and {n}")
     label, pipe = _label(pipe, x_T, label), without_noise(pipe)
-    shares = np.linspace(0.0, 1.0, n)
+    times, shares = pipe.times(), np.linspace(0.0, 1.0, n)
     between = slerp(x_T[:1], x_T[1:], shares)
 
     def denoise(rows: slice) -> Denoise:
@@ -130,9 +137,9 @@ def interpolate(pipe: Pipeline, x_T: Images, n: int = 8, label: Tensor | None = 
         return guidance.mixed(pipe.denoise(one), pipe.denoise(other), shares[rows])
 
     def walk(rows: slice, draws: rng.Generator) -> Iterator[Frame]:
-        return pipe.walk(between[rows], pipe.times(), draws, denoise(rows))
+        return pipe.walk(between[rows], times, draws, denoise(rows))
 
-    return _made(n, 0, watch, walk)
+    return _made(n, 0, times, watch, walk)
 
 
 def opened(pipe: Pipeline, path: Path) -> Images:
@@ -234,18 +241,24 @@ def _of(label: Tensor | None, rows: slice) -> Tensor | None:
     return None if label is None else label[rows]
 
 
-def _made(n: int, seed: int, watch: Watch, walk: Callable[[slice, rng.Generator], Iterator[Frame]]) -> Images:
-    """The last x of every block's walk."""
-    done: list[Tensor] = []
+def _made(
+    n: int,
+    seed: int,
+    stops: Sequence[float],
+    watch: Watch,
+    walk: Callable[[slice, rng.Generator], Iterator[Frame]],
+) -> Images:
+    """The last x of every block's walk, which yields a frame after each step from one stop to the next."""
+    blocks, done = list(aligned(0, n, BLOCK)), list[Tensor]()
 
     def frames() -> Iterator[Frame]:
-        for rows in aligned(0, n, BLOCK):
+        for rows in blocks:
             last = None
             for last in walk(slice(rows.start, rows.stop), rng.per_row(seed, "sample", rows=rows)):
                 yield last
             assert last is not None
             done.append(last.x.float().cpu())
 
-    for _ in watch(frames()):
+    for _ in watch(frames(), len(blocks) * (len(stops) - 1)):
         pass
     return torch.cat(done)

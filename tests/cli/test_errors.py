@@ -203,6 +203,7 @@ USAGE = [
     (["studio", "run", "--some", "thing"], "is not in this version"),
     (edit("melt"), "unknown kind of edit 'melt'; known: inpaint"),
     (edit("impaint"), "did you mean 'inpaint'?"),
+    (["edit", "inpaint", "run", "--out", "x.png"], "the model comes first: undiffuse edit run inpaint"),
     (edit("inpaint"), "inpaint needs --mask: a picture, white where to paint, or one of left, right"),
     (edit("inpaint", "--mask", "left", "--strength", "0.5"), "--strength is for variation, not for inpaint"),
     (edit("reconstruct", "-n", "3"), "-n is for inpaint and variation and interpolate, not for reconstruct"),

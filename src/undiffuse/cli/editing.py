@@ -20,7 +20,7 @@ from undiffuse.shapes import Images, Tensor
 ROWS, RESULTS, ON_THE_WAY, REPEATS = (0, 1, 2, 3), 4, 8, 5
 MOST_RESULTS = 10_000  # of a picture, which are in memory together
 SIDES = ("left", "right", "top", "bottom", "center")
-watch = functools.partial(show.counted, "steps")
+watch = functools.partial(show.track, "step")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Made:
 
 def edit(given: Edit) -> None:
     if given.kind not in KINDS:
+        if given.model in KINDS:
+            raise UsageError(f"the model comes first: undiffuse edit {given.kind} {given.model}")
         raise UsageError(f"unknown kind of edit '{given.kind}'; {nearest(given.kind, list(KINDS))}")
     make, own = KINDS[given.kind]
     _refuse_others(given, own)
