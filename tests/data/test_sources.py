@@ -344,6 +344,13 @@ def test_classes_from_a_table_beside_the_pictures(tmp_path, name):
     assert whole(read(written(tmp_path, FLAT | {name: TABLES[name].encode()}))) == EXPECTED
 
 
+@pytest.mark.parametrize(("labels", "classes"), [((-1,), ()), ((-1, 1), ("-1", "1")), ((-1, "cat"), ("-1", "cat"))])
+def test_minus_one_for_all_is_no_class(tmp_path, labels, classes):
+    table = {f"{i}.png": labels[i % len(labels)] for i in range(12)}
+    data = read(written(tmp_path, FLAT | {"labels.json": json.dumps(table).encode()}))
+    assert {*data.class_names} == {*classes} and len(whole(data)) == 12
+
+
 @pytest.mark.parametrize("name", ["labels.csv", "labels.json"])
 def test_classes_from_a_table_elsewhere(tmp_path, name):
     written(tmp_path / "x", FLAT)

@@ -36,6 +36,7 @@ SUFFIXES = {
 TRAIN = {"train", "training"}
 HELD_OUT = {"test", "testing", "val", "valid", "validation", "heldout", "held_out", "held-out"}
 TABLES = ("labels.csv", "labels.json", "metadata.csv", "metadata.jsonl", "metadata.json")
+NO_CLASS = "-1"
 KEYS = ("label", "class", "category", "labels", "target", "class_name")
 
 
@@ -101,8 +102,13 @@ def table_beside(names: Sequence[str]) -> str | None:
 
 
 def by_table(names: Sequence[str], text: str, origin: str, key: str | None) -> Places:
-    """Classes from a table whose rows name the files: by whole path, by the end of the path, or by stem."""
-    pairs = _pairs(_rows(text, origin), names, origin, key)
+    """Classes from a table whose rows name the files: by whole path, by the end of the path, or by stem.
+
+    Where all are -1 there are none: so `undiffuse sample` says that a model has no classes.
+    """
+    pairs: list[tuple[str, str | None]] = [*_pairs(_rows(text, origin), names, origin, key)]
+    if {label for _, label in pairs} == {NO_CLASS}:
+        pairs = [(file, None) for file, _ in pairs]
     find = _finder(names)
     places: dict[str, Place] = {}
     for file, label in pairs:
