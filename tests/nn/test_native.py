@@ -160,6 +160,22 @@ def test_attention_withstands_scores_far_apart():
     assert max(errors) < 2e-4
 
 
+@pytest.mark.parametrize("gap, share", [(30.0, 1.0), (60.0, 0.0), (85.0, 0.0), (200.0, 0.0)])
+def test_attention_leaves_out_weights_too_small_to_count(gap, share):
+    """A weight of 1e-13 counts; those of 1e-26 and less are 0, so that no product is subnormal."""
+    x = torch.zeros(1, 40, 3, 1, 16)
+    x[:, :, 0] = 1.0
+    x[:, 1:, 1] = -gap / 4  # scores of the first key 0, of the others -gap
+    x[:, :, 2] = draw(1, 40, 1, 16)
+    x.requires_grad_()
+    g = draw(1, 40, 1, 16, at="g")
+    (dx,) = torch.autograd.grad(operations.attention(x), x, g)
+    others = torch.full((39, 16), 0.0) + share * torch.exp(torch.tensor(-gap)) * g[0, :, 0].sum(0)
+    torch.testing.assert_close(dx[0, 1:, 2, 0], others, rtol=1e-4, atol=0)
+    torch.testing.assert_close(dx[0, 0, 2, 0], g[0, :, 0].sum(0), rtol=1e-4, atol=1e-5)
+    assert not ((dx != 0) & (dx.abs() < torch.finfo().tiny)).any()
+
+
 def test_attention_passes_on_nan_and_gradients_in_any_layout():
     x = draw(2, 20, 3, 2, 8).requires_grad_()
     g = draw(2, 2, 20, 8).transpose(1, 2)
