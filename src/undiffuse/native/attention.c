@@ -38,7 +38,7 @@ static void block_turned(long rows, long d, const float *from, long ld, float *t
 }
 
 /* exp(x), and 0 where it is below 4e-18: too little to change a sum that holds the largest, 1, while products with the
-   least of them would be subnormal numbers, which are many times slower on Intel's CPUs. NaN stays NaN. */
+   least of them would be subnormal numbers, which some CPUs are many times slower with. NaN stays NaN. */
 INLINE vec weight_of(vec x) { return choose(x < splat(-40.f), splat(0.f), vexp(x)); }
 
 /* S to exp(S - max over keys); its sum to total[BLOCK], max + log total to lse[rows]. */
