@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from undiffuse import build, config, drawn, evaluation
-from undiffuse.compared import Real
-from undiffuse.jobs import Training
-from undiffuse.pipeline import Pipeline
+from undiffuse import config
+from undiffuse.evaluation import drawing
+from undiffuse.evaluation import run as evaluation
+from undiffuse.evaluation.real import Real
+from undiffuse.pipeline import Pipeline, build
+from undiffuse.report.format import quantity
 from undiffuse.train.ema import group
-from undiffuse.viz.values import quantity
+from undiffuse.train.job import Training
 
 METRICS = {
     "frechet": "Frechet distance",
@@ -67,7 +69,7 @@ def measured(run: Path, n: int, guidances: list[float]) -> Iterator[dict[str, An
         for guidance in guidances:
             pipe = Pipeline.load(run, weights=weights).configured(**DRAWN, guidance=guidance)
             protocol = evaluation.model_protocol(pipe, [0], weights, "last")
-            with drawn.of_model(pipe, n, [0], real.data.levels) as sets:
+            with drawing.of_model(pipe, n, [0], real.data.levels) as sets:
                 found = evaluation.measure(sets, real, METRICS, protocol)["metrics"]
             yield {"ema": decay, "guidance": guidance, "n": n, "metrics": found}
 

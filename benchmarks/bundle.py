@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from undiffuse.bundled import MODELS
+from undiffuse.files.checkpoint import digest
 from undiffuse.pipeline import Pipeline
-from undiffuse.train.checkpoint import digest
+from undiffuse.pipeline.bundled import MODELS
 
 
 def main() -> None:

@@ -15,12 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from undiffuse import drawn, evaluation
-from undiffuse.bundled import MODELS, names
-from undiffuse.compared import Real
 from undiffuse.errors import UndiffuseError
+from undiffuse.evaluation import drawing, run
+from undiffuse.evaluation.real import Real
 from undiffuse.pipeline import Pipeline
-from undiffuse.viz.values import quantity
+from undiffuse.pipeline.bundled import MODELS, names
+from undiffuse.report.format import quantity
 
 STEPS, MANY, GUIDED, FEW = (10, 20, 50), 5000, 2000, 500
 TERMS = 20  # of the T of the bound, drawn for each image, where more than a thousand images are held out
@@ -51,7 +51,7 @@ class Card:
 
     @cached_property
     def real(self) -> Real:
-        return Real.of(evaluation.real_images(self.pipe, None), self.pipe.config.evaluate.features)
+        return Real.of(run.real_images(self.pipe, None), self.pipe.config.evaluate.features)
 
     def work(self) -> dict[str, Callable[[], Found]]:
         """By name, in the order of the card."""
@@ -63,16 +63,16 @@ class Card:
 
     def samples(self, n: int, only: tuple[str, ...] = (), **changes: Any) -> Found:
         pipe, data = self.pipe.configured(**changes), self.real.data
-        able = evaluation.chosen(None, len(pipe.class_names), True, data, n)
+        able = run.chosen(None, len(pipe.class_names), True, data, n)
         wanted = [name for name in able if name in (only or TITLES)]
         shares = data.shares(pipe.config.evaluate.mix)
-        protocol = evaluation.model_protocol(pipe, [0], "ema", "last", shares)
-        with drawn.of_model(pipe, n, [0], data.levels, shares=shares) as sets:
-            return evaluation.measure(sets, self.real, wanted, protocol)
+        protocol = run.model_protocol(pipe, [0], "ema", "last", shares)
+        with drawing.of_model(pipe, n, [0], data.levels, shares=shares) as sets:
+            return run.measure(sets, self.real, wanted, protocol)
 
     def bits(self) -> Found:
         data = self.real.data
-        estimate, said = evaluation.likelihood(self.pipe, data, TERMS if len(data.held_out) > 1000 else None, 0)
+        estimate, said = run.likelihood(self.pipe, data, TERMS if len(data.held_out) > 1000 else None, 0)
         return {"metrics": {"bpd": estimate.as_dict()}, "protocol": {"bpd": said}}
 
     # -- on disk ------------------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from undiffuse import measures, rng
-from undiffuse.compared import Real, Samples
+from undiffuse import rng
 from undiffuse.data.prepare import load
+from undiffuse.evaluation import measures
+from undiffuse.evaluation.real import Real, Samples
 
 NUMBERS = (100, 250, 500, 1000, 2500, 5000, 10_000)
 NAMES = ("frechet", "kid", "inception_score", "precision", "recall", "density", "coverage")

@@ -17,9 +17,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from undiffuse import build, config, drawn, evaluation, images, measures
-from undiffuse.jobs import Training
-from undiffuse.pipeline import Pipeline
+from undiffuse import config, images
+from undiffuse.evaluation import drawing, measures
+from undiffuse.evaluation import run as evaluation
+from undiffuse.pipeline import Pipeline, build
+from undiffuse.train.job import Training
 
 FAMILIES = {
     "gaussian": ("diffusion.noise=gaussian",),
@@ -54,7 +56,7 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for steps, settings in WAYS.items():
         n = evaluation.default_count(data)
-        with drawn.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
+        with drawing.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
             result[str(steps)] = {
                 "frechet": measures.frechet(sets, real).as_dict(),
                 "accuracy": measures.train_on_generated(sets, real).as_dict(),

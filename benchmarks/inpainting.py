@@ -13,9 +13,10 @@ import argparse
 import numpy as np
 import torch
 
-from undiffuse import Pipeline, build, editing
+from undiffuse import Pipeline
 from undiffuse.metrics.classifier import shipped_for
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
+from undiffuse.pipeline import build, editing
 
 CASES = [("unipc", 10), ("ddim", 10), ("ddim", 50)]
 STRETCHES = (10, 5, 2, 1)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from undiffuse import build, config, rng
+from undiffuse import config, rng
 from undiffuse.data import cache, prepare
 from undiffuse.data.spec import DataSpec
 from undiffuse.metrics.features import About, extractor
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
+from undiffuse.pipeline import build
 from undiffuse.train.trainer import Trainer
 
 TURNS, STEPS = 5, 20

@@ -13,9 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from undiffuse import build, config, drawn, evaluation, measures
-from undiffuse.jobs import Training
-from undiffuse.pipeline import Pipeline
+from undiffuse import config
+from undiffuse.evaluation import drawing, measures
+from undiffuse.evaluation import run as evaluation
+from undiffuse.pipeline import Pipeline, build
+from undiffuse.train.job import Training
 
 COMMON = ["diffusion.prediction=eps", "train.sample_every=0", "train.checkpoint_every=0", "train.log_every=190"]
 OBJECTIVES = {
@@ -69,7 +71,7 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
         result["bpd"][variance] = {"value": estimate.value, "stderr": estimate.stderr, "parts": parts}
     for name, settings in (("ddim", FAST), ("ancestral", ANCESTRAL)):
         n = evaluation.default_count(data)
-        with drawn.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
+        with drawing.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
             result[name] = measures.frechet(sets, real).as_dict()
     return result
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
-from undiffuse import build, config, rng
+from undiffuse import config, rng
 from undiffuse.diffusion.denoiser import bind
 from undiffuse.diffusion.guidance import clipped
-from undiffuse.jobs import Training
+from undiffuse.pipeline import build
+from undiffuse.train.job import Training
 
 REPEATS = 30
 BATCH = 128

@@ -12,9 +12,9 @@ from unittest.mock import MagicMock
 import torch
 from torch import nn
 
-from undiffuse.interop import diffusers as names
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
+from undiffuse.pipeline.diffusers import names
 
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from undiffuse import build, images, measures, rng
+from undiffuse import images, rng
 from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, trajectory
 from undiffuse.diffusion.split import Split
 from undiffuse.errors import UndiffuseError
+from undiffuse.evaluation import measures
 from undiffuse.metrics.frechet import FeatureSums, Reference
-from undiffuse.pipeline import Pipeline
+from undiffuse.pipeline import Pipeline, build
 from undiffuse.shapes import Data, Times
 
 CALLS = (5, 8, 10, 15, 20, 50, 100, 250, 1000)

@@ -17,7 +17,7 @@ def fresh_statistics(tmp_path_factory):
     """Cached features of real images and samples are this session's: those of yesterday's code prove nothing about
     today's."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("metrics.reference", "drawn"):
+        for module in ("metrics.feature_cache", "evaluation.drawing"):
             folder = tmp_path_factory.mktemp(module)
             patch.setattr(f"undiffuse.{module}.cache_folder", lambda folder=folder: folder)
         yield

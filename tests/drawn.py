@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from undiffuse import sampling
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.pipeline import Pipeline
-from undiffuse.request import Request
+from undiffuse.sampling.job import Job, opened
+from undiffuse.sampling.request import Request
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Cheap(Pipeline):
         yield Frame(0.0, x, x)
 
 
-def draw(pipe, out, tell=lambda done: None, **asked) -> sampling.Job:
+def draw(pipe, out, tell=lambda done: None, **asked) -> Job:
     """The whole command, but for the words: seven images from the third on, in blocks of four, by default."""
     request = Request.of(pipe, **{"n": 7, "start": 2, "batch_size": 4, **asked})
-    with sampling.opened(pipe, request, out) as job:
+    with opened(pipe, request, out) as job:
         job.run(tell)
     return job
 

@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 
 import tiny
-from undiffuse.jobs import Training
-from undiffuse.train import checkpoint
+from undiffuse.files import checkpoint
+from undiffuse.train.job import Training
 
 INTERVAL = 4
 CHANGES = {

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 import tiny
-from undiffuse import build
 from undiffuse.diffusion.losses import LOSSES
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.pipeline import build
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,9 @@ import torch
 
 import tiny
 import undiffuse
-from undiffuse import bundled
 from undiffuse.cli import main
 from undiffuse.errors import UsageError
-from undiffuse.pipeline import Pipeline
+from undiffuse.pipeline import Pipeline, bundled
 
 NAMES = bundled.names()
 

@@ -10,8 +10,8 @@ from undiffuse.data.sources import SOURCES
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.diffusion.schedule import SCHEDULES
-from undiffuse.evaluation import LIKELIHOODS
-from undiffuse.measures import METRICS
+from undiffuse.evaluation.measures import METRICS
+from undiffuse.evaluation.run import LIKELIHOODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -98,7 +98,7 @@ def test_links_and_pictures_exist(page):
 def demo_like_run(tmp_path_factory):
     """A run folder called runs/demo, trained for two steps."""
     from undiffuse import config
-    from undiffuse.jobs import Training
+    from undiffuse.train.job import Training
 
     path = tmp_path_factory.mktemp("readme") / "runs" / "demo"
     for _ in Training.start(config.load("digits", ["train.steps=2", "model.channels=16"]), path, "demo"):

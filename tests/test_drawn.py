@@ -14,19 +14,21 @@ import pytest
 import torch
 
 from drawn import Cheap
-from undiffuse import drawn, evaluation, images, labels
-from undiffuse.compared import OfLevels, Samples
+from undiffuse import images
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
-from undiffuse.labels import in_shares
-from undiffuse.measures import METRICS, Real
-from undiffuse.pipeline import Pipeline
-from undiffuse.quality import Judge
-from undiffuse.sampling import Job
+from undiffuse.evaluation import drawing
+from undiffuse.evaluation import run as evaluation
+from undiffuse.evaluation.measures import METRICS, Real
+from undiffuse.evaluation.real import OfLevels, Samples
+from undiffuse.pipeline import Pipeline, labels
+from undiffuse.pipeline.labels import in_shares
+from undiffuse.sampling.job import Job
+from undiffuse.train.quality import Judge
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawn, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(drawing, "cache_folder", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -35,7 +37,7 @@ def test_an_index_that_is_another_class_s_name_does_not_draw_that_one(tiny_pipe,
     names = ("1", "2", "3")
     monkeypatch.setattr(Pipeline, "class_names", names)
     assert labels.of_rows(names, range(3), ["1", "2", "3"]).tolist() == [0, 1, 2]
-    with drawn.of_model(tiny_pipe, 6, [0], shares=[3, 2, 1]) as (samples,):
+    with drawing.of_model(tiny_pipe, 6, [0], shares=[3, 2, 1]) as (samples,):
         assert samples.labels.tolist() == [0, 1, 0, 2, 1, 0]
         x = tiny_pipe.sample(6, label=[names[i] for i in samples.labels])
         assert torch.equal(samples.images[:], images.from_levels(images.to_levels(x)))
@@ -43,7 +45,7 @@ def test_an_index_that_is_another_class_s_name_does_not_draw_that_one(tiny_pipe,
 
 @pytest.mark.parametrize("levels", [17, 256])
 def test_a_models_samples_are_its_samples_rounded_once(tiny_pipe, cache, levels):
-    with drawn.of_model(tiny_pipe, 6, range(3, 5), levels) as sets:
+    with drawing.of_model(tiny_pipe, 6, range(3, 5), levels) as sets:
         for seed, samples in zip((3, 4), sets, strict=True):
             expected = images.from_levels(images.to_levels(tiny_pipe.sample(n=6, seed=seed), levels), levels)
             assert torch.equal(samples.images[:], expected)
@@ -51,18 +53,18 @@ def test_a_models_samples_are_its_samples_rounded_once(tiny_pipe, cache, levels)
 
 
 def test_of_some_classes_labels_count_within_them(tiny_pipe, cache):
-    with drawn.of_model(tiny_pipe, 5, [0], classes=["7", "2"]) as (samples,):
+    with drawing.of_model(tiny_pipe, 5, [0], classes=["7", "2"]) as (samples,):
         expected = tiny_pipe.sample(n=5, label=["7", "2"])
         assert torch.equal(samples.images[:], images.from_levels(images.to_levels(expected)))
         assert samples.labels.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_shares_say_how_often_each_class_is_drawn(tiny_pipe, cache):
-    with drawn.of_model(tiny_pipe, 5, [0], classes=["7", "2"], shares=[3, 1]) as (samples,):
+    with drawing.of_model(tiny_pipe, 5, [0], classes=["7", "2"], shares=[3, 1]) as (samples,):
         expected = tiny_pipe.sample(n=5, label=["7", "7", "2", "7", "7"])
         assert torch.equal(samples.images[:], images.from_levels(images.to_levels(expected)))
         assert samples.labels.tolist() == [0, 0, 1, 0, 0]
-    with drawn.of_model(tiny_pipe, 3, [0], shares=[0] * 8 + [1, 2]) as (samples,):
+    with drawing.of_model(tiny_pipe, 3, [0], shares=[0] * 8 + [1, 2]) as (samples,):
         assert samples.labels.tolist() == [9, 8, 9]
 
 
@@ -90,7 +92,7 @@ def test_classes_are_drawn_as_often_as_in_training_where_that_is_unlike(tiny_pip
 
 def test_any_rows_over_several_blocks(cheap, cache):
     """300 images lie in blocks of 128: slices, masks, and indices in any order, with repeats."""
-    with drawn.of_model(cheap, 300, [0]) as (samples,):
+    with drawing.of_model(cheap, 300, [0]) as (samples,):
         whole = samples.images[:]
         assert torch.equal(whole, images.from_levels(images.to_levels(cheap.sample(n=300))))
         for rows in (slice(100, 270), np.array([299, 0, 128, 127, 0]), torch.arange(300) % 7 == 0, [5], []):
@@ -100,7 +102,7 @@ def test_any_rows_over_several_blocks(cheap, cache):
 def test_measures_of_what_is_read_are_those_of_what_is_in_memory(tiny_pipe, cache):
     """Every measure, and per class; 300 samples are more than a block."""
     data = evaluation.real_images(tiny_pipe, None)
-    with drawn.of_model(tiny_pipe, 300, [0], data.levels) as sets:
+    with drawing.of_model(tiny_pipe, 300, [0], data.levels) as sets:
         held = [Samples(tiny_pipe.sample(n=300), torch.arange(300) % 10)]
         found = [evaluation.measure(one, Real.of(data, "pca"), METRICS, {}) for one in (sets, held)]
         assert found[0] == found[1]
@@ -111,9 +113,9 @@ def test_measures_of_what_is_read_are_those_of_what_is_in_memory(tiny_pipe, cach
 def test_parts_of_a_few_images_give_the_same_numbers(tiny_pipe, cache, monkeypatch):
     data = evaluation.real_images(tiny_pipe, None)
     names = ["frechet", "inception_score", "label_accuracy"]
-    with drawn.of_model(tiny_pipe, 80, [0], data.levels) as sets:
+    with drawing.of_model(tiny_pipe, 80, [0], data.levels) as sets:
         whole = evaluation.measure(sets, Real.of(data, "pixels"), names, {})["metrics"]
-        monkeypatch.setattr("undiffuse.compared.CHUNK", 7)
+        monkeypatch.setattr("undiffuse.evaluation.real.CHUNK", 7)
         parts = evaluation.measure(sets, Real.of(data, "pixels"), names, {})["metrics"]
     for name in names:
         assert parts[name]["value"] == pytest.approx(whole[name]["value"], rel=1e-6)
@@ -124,7 +126,7 @@ def test_parts_of_a_few_images_give_the_same_numbers(tiny_pipe, cache, monkeypat
 
 
 def test_nothing_is_left_once_they_are_measured(cheap, cache):
-    with drawn.of_model(cheap, 300, range(2)):
+    with drawing.of_model(cheap, 300, range(2)):
         assert len(list(cache.iterdir())) == 2
     assert not list(cache.iterdir())
 
@@ -142,12 +144,12 @@ def test_what_was_drawn_before_a_stop_is_not_drawn_again(cheap, cache):
         job.run(tell)
 
     said = "of 300 images in .*; go on with the same command"
-    with pytest.raises(Interrupted, match=said), drawn.of_model(cheap, 300, range(2), run=stopping):
+    with pytest.raises(Interrupted, match=said), drawing.of_model(cheap, 300, range(2), run=stopping):
         pass
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
     assert len(kept) == 4
     again: list[int] = []
-    with drawn.of_model(cheap, 300, range(2), run=lambda job: job.run(again.append)) as sets:
+    with drawing.of_model(cheap, 300, range(2), run=lambda job: job.run(again.append)) as sets:
         assert kept.items() <= {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}.items()
         for seed, samples in enumerate(sets):
             assert torch.equal(samples.images[:], images.from_levels(images.to_levels(cheap.sample(n=300, seed=seed))))
@@ -156,18 +158,18 @@ def test_what_was_drawn_before_a_stop_is_not_drawn_again(cheap, cache):
 
 
 def test_measuring_that_fails_keeps_them(cheap, cache):
-    with pytest.raises(UndiffuseError, match="later"), drawn.of_model(cheap, 10, [0]):
+    with pytest.raises(UndiffuseError, match="later"), drawing.of_model(cheap, 10, [0]):
         raise UndiffuseError("later")
-    with drawn.of_model(cheap, 10, [0], run=lambda job: pytest.fail() if not job.finished else None):
+    with drawing.of_model(cheap, 10, [0], run=lambda job: pytest.fail() if not job.finished else None):
         pass
 
 
 @pytest.mark.parametrize("changes", [{"n": 11}, {"seeds": [1]}, {"levels": 17}, {"classes": ["3"]}])
 def test_other_samples_have_another_folder(cheap, cache, changes):
     first = {"n": 10, "seeds": [0]}
-    with pytest.raises(UndiffuseError, match="later"), drawn.of_model(cheap, **first):
+    with pytest.raises(UndiffuseError, match="later"), drawing.of_model(cheap, **first):
         raise UndiffuseError("later")
-    with drawn.of_model(cheap, **first | changes):
+    with drawing.of_model(cheap, **first | changes):
         assert len(list(cache.iterdir())) == 2
 
 
@@ -176,22 +178,22 @@ def test_what_nobody_went_on_with_is_forgotten_after_a_month(cheap, cache):
     for folder, days in ((old, 31), (recent, 29)):
         folder.mkdir(parents=True)
         os.utime(folder, (time.time() - days * 86400,) * 2)
-    with drawn.of_model(cheap, 10, [0]):
+    with drawing.of_model(cheap, 10, [0]):
         assert old.exists()
     assert list(cache.iterdir()) == [recent]
 
 
 def test_two_commands_at_once_do_not_mix(cheap, cache):
-    first, second = (drawn.of_model(cheap, 10, [0]) for _ in range(2))
+    first, second = (drawing.of_model(cheap, 10, [0]) for _ in range(2))
     with first, pytest.raises(UsageError, match="another command is writing into it"), second:
         pass
 
 
 def test_a_cache_that_cannot_be_is_one_line(cheap, cache, monkeypatch):
     cache.parent.joinpath("file").write_text("")
-    monkeypatch.setattr(drawn, "cache_folder", lambda: cache.parent / "file" / "samples")
+    monkeypatch.setattr(drawing, "cache_folder", lambda: cache.parent / "file" / "samples")
     said = "set XDG_CACHE_HOME to a folder that can be written"
-    with pytest.raises(UndiffuseError, match=said), drawn.of_model(cheap, 10, [0]):
+    with pytest.raises(UndiffuseError, match=said), drawing.of_model(cheap, 10, [0]):
         pass
 
 

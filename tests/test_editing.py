@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from undiffuse import editing, images, rng
+from undiffuse import images, rng
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.pipeline import editing
 
 X = torch.linspace(-1, 1, 6 * 64).reshape(6, 1, 8, 8).round(decimals=1)
 KNOWN = torch.zeros(8, 8, dtype=torch.bool)

@@ -10,12 +10,15 @@ import torch
 from safetensors.numpy import save_file
 
 import made
-from undiffuse import build, compared, evaluation, images, measures
+from undiffuse import images
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.measures import Real, Samples
-from undiffuse.metrics import reference
+from undiffuse.evaluation import measures, run
+from undiffuse.evaluation import real as compared
+from undiffuse.evaluation.measures import Real, Samples
+from undiffuse.metrics import feature_cache
 from undiffuse.metrics.kernel import kernel_distance
+from undiffuse.pipeline import build
 from undiffuse.rng import fold
 
 pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
@@ -40,21 +43,21 @@ def noise(n=200, seed=0) -> Samples:
 
 
 def test_real_train_images_score_the_floor(data, judged):
-    found = evaluation.measure([real(data)], judged, ["frechet", "train_on_generated"], {})["metrics"]
+    found = run.measure([real(data)], judged, ["frechet", "train_on_generated"], {})["metrics"]
     for metric in found.values():
         assert metric["value"] == pytest.approx(metric["floor"])
     assert found["train_on_generated"]["value"] == pytest.approx(0.991, abs=0.001)
 
 
 def test_noise_scores_badly(judged):
-    found = evaluation.measure([noise()], judged, ["frechet", "train_on_generated"], {})["metrics"]
+    found = run.measure([noise()], judged, ["frechet", "train_on_generated"], {})["metrics"]
     assert found["frechet"]["value"] > 20 * found["frechet"]["floor"]
     assert found["train_on_generated"]["value"] < 0.3
 
 
 def test_the_result_has_the_contracts_shape_and_is_strict_json(judged):
     """Also with so few images that there is no error bar."""
-    result = evaluation.measure([noise(12)], judged, ["frechet"], {"seeds": [0]})
+    result = run.measure([noise(12)], judged, ["frechet"], {"seeds": [0]})
     text = json.dumps(result, allow_nan=False)
     assert set(result) == {"metrics", "protocol"}
     assert set(json.loads(text)["metrics"]["frechet"]) == {"value", "stderr", "floor", "unit", "n"}
@@ -75,21 +78,21 @@ def test_several_sets_give_their_mean_and_its_error(judged):
 def test_measures_are_chosen_by_name_or_by_what_the_samples_allow(data):
     neighbours = ["precision", "recall", "density", "coverage"]
     usual = ["frechet", "train_on_generated", "label_accuracy", "kid", *neighbours, "memorisation"]
-    assert evaluation.chosen(None, 10, True, data) == usual
-    assert evaluation.chosen(None, 1, True, data) == ["frechet", "label_accuracy", "kid", *neighbours, "memorisation"]
-    assert evaluation.chosen(None, 0, True, data) == ["frechet", "kid", *neighbours, "memorisation"]
-    assert evaluation.chosen(None, 0, True, data, 5) == ["frechet", "kid", "memorisation"]
-    assert evaluation.chosen(" frechet ,", 10, True, data) == ["frechet"]
-    assert evaluation.chosen("recall", 10, True, data, 5) == ["recall"]  # named, so refused where it is measured
-    assert set(evaluation.chosen("all", 10, True, data)) == set(measures.METRICS)
-    assert evaluation.chosen("bpd,all", 10, True, data)[:2] == ["bpd", "frechet"]
+    assert run.chosen(None, 10, True, data) == usual
+    assert run.chosen(None, 1, True, data) == ["frechet", "label_accuracy", "kid", *neighbours, "memorisation"]
+    assert run.chosen(None, 0, True, data) == ["frechet", "kid", *neighbours, "memorisation"]
+    assert run.chosen(None, 0, True, data, 5) == ["frechet", "kid", "memorisation"]
+    assert run.chosen(" frechet ,", 10, True, data) == ["frechet"]
+    assert run.chosen("recall", 10, True, data, 5) == ["recall"]  # named, so refused where it is measured
+    assert set(run.chosen("all", 10, True, data)) == set(measures.METRICS)
+    assert run.chosen("bpd,all", 10, True, data)[:2] == ["bpd", "frechet"]
     other = replace(data, class_names=tuple("abcdefghij"))
-    assert evaluation.chosen(None, 10, True, other) == usual
-    assert evaluation.chosen(None, 1, True, other) == ["frechet", "kid", *neighbours, "memorisation"]
-    assert "inception_score" not in evaluation.chosen("all", 10, True, other)
+    assert run.chosen(None, 10, True, other) == usual
+    assert run.chosen(None, 1, True, other) == ["frechet", "kid", *neighbours, "memorisation"]
+    assert "inception_score" not in run.chosen("all", 10, True, other)
     for names, words in (("frechett", "did you mean 'frechet'"), ("", "an empty list"), (" , ", "an empty list")):
         with pytest.raises(UsageError, match=words):
-            evaluation.chosen(names, 10, True, data)
+            run.chosen(names, 10, True, data)
 
 
 def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):
@@ -175,14 +178,14 @@ def test_the_floor_of_few_samples_is_of_as_few_train_images_of_all_classes(data,
 
 
 def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
     first = Real.of(data, "classifier").held_out()
     assert len(list(tmp_path.iterdir())) == 1
     again = Real.of(data, "classifier")
     monkeypatch.setattr(Real, "_extracted", None)
     np.testing.assert_array_equal(again.held_out().features, first.features)
     monkeypatch.undo()
-    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
     fewer = replace(data, train=data.train.chosen(torch.arange(0, 1347, 2)))
     Real.of(data, "pca").held_out()
     for other in (
@@ -220,7 +223,7 @@ def of_nothing_known(path):
     ids=["junk", "empty", "cut", "a byte", "no key", "no features", "a folder"],
 )
 def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
     first = Real.of(data, "classifier").held_out()
     (path,) = tmp_path.iterdir()
     damage(path)
@@ -231,7 +234,7 @@ def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
 
 
 def test_statistics_of_other_images_are_not_taken_even_under_the_right_name(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(reference, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
     first = Real.of(data, "classifier").held_out()
     (right,) = tmp_path.iterdir()
     right.unlink()
@@ -247,12 +250,12 @@ def test_features_are_extracted_once_for_all_measures(data, monkeypatch):
     extract = judged.features.extract
     seen = replace(judged.features, extract=lambda x: counted.append(len(x)) or extract(x))
     judged = replace(judged, features=seen)
-    evaluation.measure([noise(100), noise(100, 1)], judged, ["frechet", "kid", "precision", "coverage"], {})
+    run.measure([noise(100), noise(100, 1)], judged, ["frechet", "kid", "precision", "coverage"], {})
     assert sorted(counted) == [100, 100, 100, 450]  # two sets, as many train images, the held-out ones
 
 
 def test_the_protocol_tells_what_a_measure_was_of(judged):
-    said = evaluation.measure([noise(100)], judged, ["inception_score", "recall", "memorisation"], {})["protocol"]
+    said = run.measure([noise(100)], judged, ["inception_score", "recall", "memorisation"], {})["protocol"]
     assert said["inception_score"] == {"probabilities": "of the classifier 'digits' of undiffuse, 10 classes"}
     assert said["recall"] == {"k": 3, "images a side": 100, "features": "pixels"}
     closest = said["memorisation"]["closest"]
@@ -262,8 +265,8 @@ def test_the_protocol_tells_what_a_measure_was_of(judged):
 def test_a_model_protocol_hides_nothing_of_the_features(data, tiny_pipe):
     """Both have weights, under two names."""
     judged = Real.of(data, "classifier")
-    of_model = evaluation.model_protocol(tiny_pipe, [0], "ema", "last")
-    said = evaluation.measure([noise(20)], judged, ["kid"], of_model)["protocol"]
+    of_model = run.model_protocol(tiny_pipe, [0], "ema", "last")
+    said = run.measure([noise(20)], judged, ["kid"], of_model)["protocol"]
     for one in (judged.features.says, of_model):
         assert {name: said[name] for name in one} == one
 
@@ -306,21 +309,21 @@ def test_measures_by_neighbours_count_the_images_that_they_look_at(judged):
 def test_more_samples_than_there_are_real_images_is_said(data, judged):
     few = replace(judged.data, train=data.train.chosen(torch.arange(150)))
     with pytest.warns(measures.MeasureWarning, match=r"200 samples beside 150 real images.*take -n 150"):
-        result = evaluation.measure([noise(200)], Real.of(few, "pixels"), ["frechet", "kid"], {})
+        result = run.measure([noise(200)], Real.of(few, "pixels"), ["frechet", "kid"], {})
     assert result["protocol"]["real_in_their_place"] == 150
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="the Frechet distance of")
         for n in (150, 160):  # as many, and rounded up to equal numbers of each class
-            evaluation.measure([noise(n)], Real.of(few, "pixels"), ["frechet"], {})
+            run.measure([noise(n)], Real.of(few, "pixels"), ["frechet"], {})
 
 
 def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
     sets = [noise(50), noise(50, 1)]
     sets[1].images[17] = data.train.images()[700]
     sets[0].images[40] = data.held_out.images()[9]
-    result = evaluation.measure(sets, judged, ["memorisation"], {})
-    found = evaluation.neighbours(sets, judged, result)
+    result = run.measure(sets, judged, ["memorisation"], {})
+    found = run.neighbours(sets, judged, result)
     np.testing.assert_array_equal(found.generated[0], found.train[0])
     np.testing.assert_array_equal(found.train[0], images.to_hwc(data.train.images()[700:701])[0])
     (copy,) = np.flatnonzero(np.array(found.to_held_out) == 0)
@@ -328,17 +331,17 @@ def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
     levels = [(x / 255 * 16).round() for x in (found.generated, found.train, found.held_out)]
     for real, told in zip(levels[1:], (found.to_train, found.to_held_out), strict=True):
         np.testing.assert_allclose(np.sqrt(np.square(levels[0] - real).mean((1, 2, 3))), told)
-    assert evaluation.neighbours(sets, judged, evaluation.measure(sets, judged, ["kid"], {})) is None
+    assert run.neighbours(sets, judged, run.measure(sets, judged, ["kid"], {})) is None
 
 
 def by_class(samples, judged, names=("label_accuracy", "kid")):
-    return evaluation.measure([samples], judged, names, {}).get("per_class", {})
+    return run.measure([samples], judged, names, {}).get("per_class", {})
 
 
 @pytest.mark.parametrize(("name", "said"), [("FID", "frechet with --features inception"), ("is", "inception_score")])
 def test_names_that_others_use_are_told_ours(data, name, said):
     with pytest.raises(UsageError, match=said):
-        evaluation.chosen(name, 10, True, data)
+        run.chosen(name, 10, True, data)
 
 
 def test_the_label_accuracies_of_the_classes_make_up_that_of_all(data, judged):
@@ -359,7 +362,7 @@ def test_a_measure_of_one_class_is_that_of_its_own_images(data, features):
     """As if the rest of the data were not there, though features are made once."""
     sets = [noise(300), noise(300, 1)]
     judged, alone = Real.of(data, features), Real.of(data.restricted(["4"]), features)
-    found = evaluation.measure(sets, judged, ["kid"], {})["per_class"]["kid"]["4"]
+    found = run.measure(sets, judged, ["kid"], {})["per_class"]["kid"]["4"]
     own = [Samples(s.images[4::10], torch.zeros(30).long()) for s in sets]
     wanted = measures.kid(own, alone)
     assert (found["value"], found["stderr"]) == pytest.approx((wanted.value, wanted.stderr))
@@ -439,8 +442,8 @@ def test_nothing_held_out_is_nothing_to_compare_with(data):
 
 
 def test_as_many_as_there_are_to_train_on_shared_by_the_classes(data):
-    assert evaluation.default_count(data) == 1350
-    assert evaluation.default_count(data.restricted(["1", "2"])) % 2 == 0
+    assert run.default_count(data) == 1350
+    assert run.default_count(data.restricted(["1", "2"])) % 2 == 0
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -455,13 +458,13 @@ PICTURES = (np.arange(20 * 64).reshape(20, 8, 8, 1) % 256).astype(np.uint8)
 
 
 def test_written_pictures_come_back(tmp_path, data):
-    samples = evaluation.of_files(written(tmp_path / "a.npz", PICTURES, np.arange(20) % 10), data)
+    samples = run.of_files(written(tmp_path / "a.npz", PICTURES, np.arange(20) % 10), data)
     np.testing.assert_array_equal(images.to_hwc(samples.images[:]), PICTURES)
     assert samples.labels.tolist() == [i % 10 for i in range(20)]
 
 
 def test_pictures_without_labels_have_none(tmp_path, data):
-    assert evaluation.of_files(written(tmp_path / "a.npz", PICTURES, np.full(20, -1)), data).labels is None
+    assert run.of_files(written(tmp_path / "a.npz", PICTURES, np.full(20, -1)), data).labels is None
 
 
 @pytest.mark.parametrize("bad", [10, -2, 2**40])
@@ -469,19 +472,19 @@ def test_a_label_that_is_no_class(tmp_path, data, bad):
     labels = np.zeros(20, np.int64)
     labels[3] = bad
     with pytest.raises(UndiffuseError, match="a label lies outside the 10 classes of digits"):
-        evaluation.of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
+        run.of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
 
 
 @pytest.mark.parametrize("shape", [(20, 8, 7, 1), (20, 8, 8, 3), (20, 16, 16, 1)])
 def test_pictures_of_another_shape(tmp_path, data, shape):
     shown = (np.arange(np.prod(shape)) % 251).astype(np.uint8).reshape(shape)
     with pytest.raises(UndiffuseError, match=r"pictures are .* but digits is 1x8x8; save them with its size"):
-        evaluation.of_files(written(tmp_path / "a.npz", shown, np.zeros(20, int)), data)
+        run.of_files(written(tmp_path / "a.npz", shown, np.zeros(20, int)), data)
 
 
 def test_gray_pictures_saved_as_colour_are_measured_as_gray(tmp_path, data):
     gray, colour = (written(tmp_path / f"{c}.npz", PICTURES.repeat(c, 3), np.zeros(20, int)) for c in (1, 3))
-    one, other = (evaluation.of_files(path, data) for path in (gray, colour))
+    one, other = (run.of_files(path, data) for path in (gray, colour))
     assert torch.equal(one.images[:], other.images[:])
 
 
@@ -489,17 +492,17 @@ def test_labels_of_some_pictures_only(tmp_path, data):
     labels = np.arange(20) % 10
     labels[7] = -1
     with pytest.raises(UndiffuseError, match=r"1 of 20 pictures have no label \(-1\); give it to all, or to none"):
-        evaluation.of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
+        run.of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
 
 
 def test_other_pictures_than_the_model_was_trained_on_are_said(tiny_pipe):
     changed = replace(tiny_pipe, config=tiny_pipe.config.replaced({"data.content": "0" * 32}))
     with pytest.warns(measures.MeasureWarning, match="are not those that this model was trained on"):
-        evaluation.real_images(changed, None)
+        run.real_images(changed, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluation.real_images(tiny_pipe, None)
-        evaluation.real_images(changed, "digits")  # asked for
+        run.real_images(tiny_pipe, None)
+        run.real_images(changed, "digits")  # asked for
 
 
 def test_a_models_own_data_in_another_place_are_read_by_its_own_choice(tiny_pipe, tmp_path):
@@ -512,16 +515,16 @@ def test_a_models_own_data_in_another_place_are_read_by_its_own_choice(tiny_pipe
     own = {"data.source": str(tmp_path / "a" / "pics"), "data.select": "8/*", "data.levels": None, "data.shape": None}
     config = tiny_pipe.config.replaced(own | {"data.content": None, "data.classes": None})
     pipe = replace(tiny_pipe, config=build.resolved(config, build.dataset(config)))
-    assert len(evaluation.real_images(pipe, None).train) == 10
+    assert len(run.real_images(pipe, None).train) == 10
     (tmp_path / "a").rename(tmp_path / "b")
     with pytest.raises(UsageError, match=r"no such file or folder.* or say where its pictures are with --data"):
-        evaluation.real_images(pipe, None)
-    assert len(evaluation.real_images(pipe, str(tmp_path / "b" / "pics")).train) == 10
+        run.real_images(pipe, None)
+    assert len(run.real_images(pipe, str(tmp_path / "b" / "pics")).train) == 10
     (tmp_path / "b" / "pics").rename(tmp_path / "b" / "others")
     with pytest.raises(UsageError, match="its classes are 8, 16"):
-        evaluation.real_images(pipe, str(tmp_path / "b" / "others"))
+        run.real_images(pipe, str(tmp_path / "b" / "others"))
 
 
 def test_class_names_in_a_message_are_few_or_none():
-    said = [evaluation._first(names) for names in ((), ("cat", "dog"), tuple("abcdef"))]
+    said = [run._first(names) for names in ((), ("cat", "dog"), tuple("abcdef"))]
     assert said == ["none", "cat, dog", "a, b, c, d ... (6)"]

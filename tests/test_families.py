@@ -77,7 +77,7 @@ def test_another_family_on_the_command_line_is_refused(runs, capsys, tmp_path):
     refused(capsys, ["sample", str(runs["gamma"]), *command[2:], "--noise", "laplace"], "trained with gamma noise")
 
 
-@pytest.mark.filterwarnings("ignore::undiffuse.build.NoiseWarning")
+@pytest.mark.filterwarnings("ignore::undiffuse.pipeline.build.NoiseWarning")
 @pytest.mark.parametrize(
     ("name", "change"), [("laplace", "noise: gaussian"), ("gaussian", "noise: uniform"), ("gamma", "theta: 0.5")]
 )
@@ -100,7 +100,7 @@ def test_a_checkpoint_that_does_not_say_is_read(tmp_path):
     assert Pipeline.load(run).process.noise.name == "gaussian"
 
 
-@pytest.mark.filterwarnings("ignore::undiffuse.build.NoiseWarning")
+@pytest.mark.filterwarnings("ignore::undiffuse.pipeline.build.NoiseWarning")
 def test_theta_is_for_gamma(tmp_path, capsys):
     refused(capsys, train(tmp_path, "laplace", "diffusion.theta=0.1"), "diffusion.theta is for gamma")
     for theta in ("0", "2", "x"):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from undiffuse import images
-from undiffuse.data import written
+from undiffuse.data import generated
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.rng import fold
 
@@ -88,7 +88,7 @@ def test_a_folder_of_png_gives_back_its_pictures_in_order(tmp_path, c):
     shown = pictures(12, c=c)
     for i, picture in enumerate(shown):
         images.write_png(tmp_path / f"{i:05d}.png", picture)
-    read, labels = written.read_images(tmp_path)
+    read, labels = generated.read_images(tmp_path)
     np.testing.assert_array_equal(read, shown)
     assert labels.tolist() == [-1] * 12
 
@@ -102,14 +102,14 @@ def test_a_png_may_have_an_alpha_channel(tmp_path):
 @pytest.mark.parametrize("c", [1, 2, 3, 5])
 def test_an_npz_gives_back_pictures_and_labels(tmp_path, c):
     images.write_npz(tmp_path / "a.npz", pictures(c=c), np.array([2, -1, 0]))
-    read, labels = written.read_images(tmp_path / "a.npz")
+    read, labels = generated.read_images(tmp_path / "a.npz")
     np.testing.assert_array_equal(read, pictures(c=c))
     assert (labels.tolist(), labels.dtype) == ([2, -1, 0], np.int64)
 
 
 def test_an_npz_without_labels_has_none(tmp_path):
     np.savez(tmp_path / "a.npz", images=pictures())
-    assert written.read_images(tmp_path / "a.npz")[1].tolist() == [-1, -1, -1]
+    assert generated.read_images(tmp_path / "a.npz")[1].tolist() == [-1, -1, -1]
 
 
 def test_a_gif_shows_every_frame_and_holds_the_last(tmp_path):
@@ -164,7 +164,7 @@ def _corrupt(path):
 def test_a_spoiled_npz_is_refused_in_one_line(tmp_path, spoil, said):
     spoil(tmp_path / "a.npz")
     with pytest.raises(UndiffuseError, match=re.escape(said)) as refused:
-        written.read_images(tmp_path / "a.npz")
+        generated.read_images(tmp_path / "a.npz")
     assert "\n" not in str(refused.value)
     assert str(tmp_path / "a.npz") in str(refused.value)
 
@@ -185,11 +185,11 @@ def _differ(folder):
 def test_a_spoiled_folder_is_refused_in_one_line(tmp_path, spoil, said):
     spoil(tmp_path)
     with pytest.raises(UndiffuseError, match=re.escape(said)) as refused:
-        written.read_images(tmp_path)
+        generated.read_images(tmp_path)
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ["missing", "picture.jpg", "picture.png"])
 def test_what_holds_no_pictures_is_refused(tmp_path, name):
     with pytest.raises(UsageError, match=re.escape("give an .npz file or a folder of PNG files")):
-        written.read_images(tmp_path / name)
+        generated.read_images(tmp_path / name)

@@ -14,11 +14,11 @@ import torch
 import tiny
 from undiffuse.config import read
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
-from undiffuse.jobs import Training
+from undiffuse.files import checkpoint
 from undiffuse.pipeline import Pipeline
-from undiffuse.quality import Quality, judged
-from undiffuse.starting import CheckpointWarning
-from undiffuse.train import checkpoint
+from undiffuse.train.job import Training
+from undiffuse.train.quality import Quality, judged
+from undiffuse.train.start import CheckpointWarning
 
 
 def finish(out) -> Training:
@@ -274,10 +274,10 @@ def test_measuring_on_the_way_changes_nothing_and_resumes(tiny_run, tmp_path):
 
 def test_training_stops_of_itself_when_nothing_gets_better(tmp_path, monkeypatch):
     values = iter([3.0, 2.0, 2.01, 2.02, 1.0])
-    monkeypatch.setattr("undiffuse.quality.Judge._distance", lambda judge, pipe: (next(values), 0.1))
-    monkeypatch.setattr("undiffuse.quality.Judge.floor", 0.5)
+    monkeypatch.setattr("undiffuse.train.quality.Judge._distance", lambda judge, pipe: (next(values), 0.1))
+    monkeypatch.setattr("undiffuse.train.quality.Judge.floor", 0.5)
     monkeypatch.setattr(
-        "undiffuse.quality.Judge.measure",
+        "undiffuse.train.quality.Judge.measure",
         lambda self, step, averaged, raw, before: _quality(self, step, before),
     )
 

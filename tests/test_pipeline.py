@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from undiffuse import Pipeline, build, images
+from undiffuse import Pipeline, images
 from undiffuse.data.dataset import Part
 from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.jobs import Training
+from undiffuse.pipeline import build
+from undiffuse.train.job import Training
 from undiffuse.train.trainer import Trainer
 
 

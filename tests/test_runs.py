@@ -6,7 +6,7 @@ import json
 import pytest
 
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.runs import RunFolder, check_writable, kind_of, whole, write_text
+from undiffuse.files.run import RunFolder, check_writable, kind_of, whole, write_text
 
 
 def line(step: int) -> str:

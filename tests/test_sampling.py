@@ -14,13 +14,15 @@ import torch
 
 import tiny
 from drawn import draw, finished, stamps
-from undiffuse import images, processes, sampling
-from undiffuse.data import written
+from undiffuse import images
+from undiffuse.data import generated
 from undiffuse.data.prepare import load
 from undiffuse.errors import Interrupted, UndiffuseError
+from undiffuse.files.blocks import FORMATS
 from undiffuse.pipeline import Pipeline
-from undiffuse.request import Request
-from undiffuse.shards import FORMATS
+from undiffuse.processes import ranks
+from undiffuse.sampling import job as sampling
+from undiffuse.sampling.request import Request
 
 KINDS = list(FORMATS)
 
@@ -48,7 +50,7 @@ def test_files_are_named_by_index_and_hold_the_images_of_sample(tiny_pipe, tmp_p
     assert data.class_names == ("2", "7")
     assert sorted(data.class_names[y] for y in labels) == ["2"] * 3 + ["7"] * 4
     if kind != "tar":
-        pictures, labels = written.read_images(out)
+        pictures, labels = generated.read_images(out)
         np.testing.assert_array_equal(pictures, wanted)
         assert labels.tolist() == [7, 2, 7, 2, 7, 2, 7]
 
@@ -73,7 +75,7 @@ def test_a_model_without_classes_gives_no_labels(tmp_path_factory, tmp_path, kin
         with tarfile.open(tmp_path / "out" / "000002-000003.tar") as archive:
             assert archive.getnames() == ["000002.png", "000003.png"]
     else:
-        assert written.read_images(tmp_path / "out")[1].tolist() == [-1] * 7
+        assert generated.read_images(tmp_path / "out")[1].tolist() == [-1] * 7
 
 
 @pytest.mark.parametrize("label", [None, "7", ["7", "1", "1"]])
@@ -82,7 +84,7 @@ def test_classes_whose_names_are_other_classes_numbers(tmp_path, label):
     pipe = Pipeline.load(tiny.trained(tmp_path / "run", data__classes=["1", "7"]))
     asked = {"n": 7, "start": 2, "batch_size": 4, "label": label}
     draw(pipe, tmp_path / "out", **asked)
-    pictures, labels = written.read_images(tmp_path / "out")
+    pictures, labels = generated.read_images(tmp_path / "out")
     np.testing.assert_array_equal(pictures, images.to_hwc(pipe.sample(**asked)))
     assert labels.tolist() == pipe.labels(range(2, 9), label).tolist()
     other = images.to_hwc(pipe.sample(**asked | {"label": "1"}))
@@ -137,7 +139,7 @@ def test_a_kill_at_any_instant_loses_nothing_and_leaves_nothing_half(cheap, tmp_
             if not name.startswith(".") and name != "job.json":
                 assert content == whole[name], f"{name} after a kill at touch {at}"
         if "job.json" in left and not finished(out):
-            for read in (written.read_images, lambda folder: load(str(folder))):
+            for read in (generated.read_images, lambda folder: load(str(folder))):
                 with pytest.raises(UndiffuseError, match=r"not all of its images are there; run the command"):
                     read(out)
         elif left.keys() - {".job.writing.json"}:
@@ -285,7 +287,7 @@ def test_the_first_signal_stops_at_once(tiny_pipe, tmp_path, number, at):
 
 
 def test_a_signal_that_something_swallows_still_stops(cheap, tmp_path):
-    with processes.stopping_at_once() as check:
+    with ranks.stopping_at_once() as check:
         check()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -309,11 +311,11 @@ def test_the_shares_of_several_processes_are_the_whole(cheap, tmp_path, monkeypa
     draw(cheap, tmp_path / "whole", n=30, start=0)
     with sampling.opened(cheap, request, out) as job:
         todo = job.mine
-    monkeypatch.setattr(processes, "count", lambda: count)
-    monkeypatch.setattr(processes, "meet", lambda meanwhile: None)
+    monkeypatch.setattr(ranks, "count", lambda: count)
+    monkeypatch.setattr(ranks, "meet", lambda meanwhile: None)
     for rank in reversed(range(count)):
-        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(processes, "agreed", lambda make: (todo, False))
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(ranks, "agreed", lambda make: (todo, False))
         monkeypatch.setattr(sampling, "_begun", None)
         with sampling.opened(cheap, request, out) as job:
             assert len(job.mine) == len(todo[rank::count])

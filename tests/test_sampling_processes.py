@@ -11,7 +11,7 @@ import pytest
 
 import tiny
 from drawn import finished
-from undiffuse.shards import FORMATS
+from undiffuse.files.blocks import FORMATS
 
 pytestmark = pytest.mark.slow
 KINDS = list(FORMATS)

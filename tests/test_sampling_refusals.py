@@ -6,12 +6,12 @@ import pytest
 
 import tiny
 from drawn import draw, finished
-from undiffuse import sampling
-from undiffuse.data import written
+from undiffuse.data import generated
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.files.blocks import FORMATS
 from undiffuse.pipeline import Pipeline
-from undiffuse.request import Request
-from undiffuse.shards import FORMATS
+from undiffuse.sampling.job import opened
+from undiffuse.sampling.request import Request
 
 KINDS = list(FORMATS)
 
@@ -141,7 +141,7 @@ def test_a_folder_that_no_job_made_is_refused(cheap, tmp_path, content):
 
 def test_two_commands_do_not_draw_into_one_folder(cheap, tmp_path):
     refused = pytest.raises(UsageError, match="another command is writing into it; wait for it, or stop it")
-    with sampling.opened(cheap, Request.of(cheap, n=4), tmp_path / "out"), refused:
+    with opened(cheap, Request.of(cheap, n=4), tmp_path / "out"), refused:
         draw(cheap, tmp_path / "out", n=4)
     assert not draw(cheap, tmp_path / "out", n=4, start=0).mine
 
@@ -158,10 +158,10 @@ def test_formats_and_channels_that_do_not_go_together(cheap, tmp_path):
 @pytest.mark.parametrize("format", ["png", "npz"])
 def test_a_finished_folder_that_has_lost_a_file_is_not_taken_for_all(cheap, tmp_path, format):
     draw(cheap, tmp_path / "out", format=format)
-    assert len(written.read_images(tmp_path / "out")[0]) == 7
+    assert len(generated.read_images(tmp_path / "out")[0]) == 7
     next((tmp_path / "out").glob(f"*.{format}")).unlink()
     with pytest.raises(UndiffuseError, match="not all of its images are there"):
-        written.read_images(tmp_path / "out")
+        generated.read_images(tmp_path / "out")
 
 
 def test_unfinished_is_what_we_say_not_what_others_name_so(cheap, tmp_path):
@@ -169,4 +169,4 @@ def test_unfinished_is_what_we_say_not_what_others_name_so(cheap, tmp_path):
     draw(cheap, tmp_path / "out")
     for text in ("[]", "nonsense", '{"finished": 0}', '{"request": 1}'):
         (tmp_path / "out" / "job.json").write_text(text)
-        assert len(written.read_images(tmp_path / "out")[0]) == 7
+        assert len(generated.read_images(tmp_path / "out")[0]) == 7

@@ -10,16 +10,17 @@ import sys
 import pytest
 
 import tiny
-from undiffuse import processes
 from undiffuse.cli import main
 from undiffuse.config import read
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
-from undiffuse.jobs import Training
+from undiffuse.files import checkpoint
+from undiffuse.files.run import RunFolder
 from undiffuse.pipeline import Pipeline
-from undiffuse.quality import Judge, Quality, judged
-from undiffuse.runs import RunFolder
-from undiffuse.starting import CheckpointWarning
-from undiffuse.train import checkpoint, tracking
+from undiffuse.processes import ranks
+from undiffuse.train import tracking
+from undiffuse.train.job import Training
+from undiffuse.train.quality import Judge, Quality, judged
+from undiffuse.train.start import CheckpointWarning
 
 MEASURED = {"train__quality_every": 2, "train__quality_n": 20, "train__quality_steps": 2}
 
@@ -141,7 +142,7 @@ def test_told_to_leave_where_a_measure_is_due_it_leaves_and_measures_later(tmp_p
 
 
 def test_where_features_are_too_many_for_an_error_quality_is_of_principal_components(tmp_path, monkeypatch):
-    monkeypatch.setattr("undiffuse.quality.LARGE", 63)
+    monkeypatch.setattr("undiffuse.train.quality.LARGE", 63)
     for n, name in ((127, "pca"), (128, "pixels")):
         run = tiny.trained(tmp_path / name, **{**MEASURED, "train__quality_every": 6, "train__quality_n": n})
         (record,) = (json.loads(line) for line in (run / "quality.jsonl").read_text().splitlines())
@@ -196,11 +197,11 @@ def test_a_tracker_that_fails_is_told_no_more_and_training_goes_on(tiny_run, tmp
 
 def test_one_wish_may_come_twice_and_a_later_one_stops_at_once(monkeypatch):
     """torchrun passes on a SIGTERM that its processes were sent too."""
-    with processes.stop_signals() as asked:
+    with ranks.stop_signals() as asked:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
         assert asked.is_set()
-        monkeypatch.setattr(processes, "SECONDS_OF_ONE_WISH", 0.0)
+        monkeypatch.setattr(ranks, "SECONDS_OF_ONE_WISH", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

@@ -12,7 +12,7 @@ import pytest
 
 import tiny
 from undiffuse.config import read
-from undiffuse.train import checkpoint
+from undiffuse.files import checkpoint
 
 STEPS = {"train__steps": 20, "train__log_every": 1, "train__checkpoint_every": 10}
 LONG = {"train__steps": 4000, "train__log_every": 20, "train__checkpoint_every": 20}

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import tiny
-from undiffuse import runs
 from undiffuse.cli import main
 from undiffuse.config import load, read
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.jobs import Training
+from undiffuse.files.checkpoint import save
+from undiffuse.files.run import RunFolder
 from undiffuse.pipeline import Pipeline
-from undiffuse.train.checkpoint import save
+from undiffuse.train.job import Training
 from undiffuse.train.trainer import NotFinite
 
 
@@ -76,7 +76,7 @@ def test_a_file_that_says_no_or_two_things_is_no_configuration(tmp_path, text, w
     ],
 )
 def test_junk_among_the_measures_is_no_measure(tmp_path, record):
-    run = runs.RunFolder(tmp_path)
+    run = RunFolder(tmp_path)
     run.quality.write_text(json.dumps(record) + "\n")
     assert run.measured() == []
 
@@ -189,7 +189,7 @@ def test_an_interrupt_while_pictures_are_drawn_says_that_training_is_saved(tmp_p
     def drawn(run, pipe):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("undiffuse.cli.work.write_views", drawn)
+    monkeypatch.setattr("undiffuse.cli.train.write_views", drawn)
     assert main(["train", "tiny.yaml", "--out", "my run"]) == 130
     last = capsys.readouterr().err.splitlines()[-1]
     assert "trained and saved" in last and "undiffuse train --resume --out 'my run'" in last

@@ -33,7 +33,7 @@ def config(**changes) -> Config:
 
 def trained(out: Path, **changes) -> Path:
     """Train to the end into a new folder."""
-    from undiffuse.jobs import Training
+    from undiffuse.train.job import Training
 
     for _ in Training.start(config(**changes), out, "tiny"):
         pass

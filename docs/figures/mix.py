@@ -4,10 +4,10 @@ Run, beside the .tgz of the data: python docs/figures/mix.py
 """
 
 import numpy as np
-
-from undiffuse import evaluation, rng
 from undiffuse.compared import Real, Samples
 from undiffuse.measures import frechet
+
+from undiffuse import evaluation, rng
 from undiffuse.pipeline import Pipeline
 
 EACH = 500  # of a class, with replacement

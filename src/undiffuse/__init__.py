@@ -13,7 +13,7 @@ _HOMES = {
     "Frame": "undiffuse.diffusion.samplers",
     "Gaussian": "undiffuse.diffusion.noise",
     "NoiseSchedule": "undiffuse.diffusion.schedule",
-    "Pipeline": "undiffuse.pipeline",
+    "Pipeline": "undiffuse.pipeline.pipeline",
     "Process": "undiffuse.diffusion.process",
     "Simple": "undiffuse.diffusion.losses",
     "Split": "undiffuse.diffusion.split",
@@ -26,7 +26,7 @@ _HOMES = {
     "spacing": "undiffuse.diffusion.samplers.spacing:times",
     "trajectory": "undiffuse.diffusion.samplers",
 }
-_MODULES = {"editing": "undiffuse.editing", "rng": "undiffuse.rng", "samplers": "undiffuse.diffusion.samplers"}
+_MODULES = {"editing": "undiffuse.pipeline.editing", "rng": "undiffuse.rng", "samplers": "undiffuse.diffusion.samplers"}
 
 __all__ = ["__version__"]
 __all__ += [*_HOMES, *_MODULES]

@@ -11,7 +11,7 @@ from PIL import Image
 import tiny
 from undiffuse import images
 from undiffuse.cli import main
-from undiffuse.data import written
+from undiffuse.data import generated
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.diffusion.samplers.spacing import SPACINGS
 
@@ -111,7 +111,7 @@ def test_a_folder_holds_a_file_an_image_named_by_its_index(command, tiny_run, ti
     assert command("sample", tiny_run, "-n", "5", "--start", "8", "--out", folder, "--batch-size", "2")[0] == 0
     names = [f"{i:06d}.png" for i in range(8, 13)] + ["job.json", "labels.json"]
     assert sorted(p.name for p in folder.iterdir()) == names
-    pictures, labels = written.read_images(folder)
+    pictures, labels = generated.read_images(folder)
     assert labels.tolist() == [8, 9, 0, 1, 2]
     np.testing.assert_array_equal(pictures, images.to_hwc(tiny_pipe.sample(n=5, start=8, batch_size=2)))
 
@@ -139,7 +139,7 @@ def test_shards_hold_what_a_folder_of_pictures_does(command, tiny_run, tmp_path)
         assert re.search(r"^pictures +30 in ", counted, re.M)
         assert "10: 0 3, 1 3, 2 3, 3 3, 4 3, 5 3, 6 3, 7 3, 8 3, 9 3" in counted
     assert len(list((tmp_path / "npz").glob("*.npz"))) == len(list((tmp_path / "tar").glob("*.tar"))) == 4
-    pictures = [written.read_images(tmp_path / kind) for kind in ("png", "npz")]
+    pictures = [generated.read_images(tmp_path / kind) for kind in ("png", "npz")]
     for one, other in zip(*pictures, strict=True):
         np.testing.assert_array_equal(one, other)
 

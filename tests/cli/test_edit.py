@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import tiny
-from undiffuse import editing, images
+from undiffuse import images
 from undiffuse.cli import main
-from undiffuse.data import written
+from undiffuse.data import generated
 from undiffuse.data.prepare import digits
+from undiffuse.pipeline import editing
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_inpainting_keeps_the_pixels_of_the_file(edit):
     mask[:, 5:] = 255
     Image.fromarray(mask).save("m.png")
     assert edit("inpaint", "--image", "x.png", "--mask", "m.png", "-n", 3, "--out", "y.npz") == "y.npz\n"
-    made, labels = written.read_images(Path("y.npz"))
+    made, labels = generated.read_images(Path("y.npz"))
     assert made.shape == (3, 8, 8, 1) and labels.tolist() == [-1] * 3
     assert (made[:, :, :5, 0] == picture[:, :5]).all()
     assert len(np.unique(made[:, :, 5:].reshape(3, -1), axis=0)) == 3
@@ -52,7 +53,7 @@ PAINTED = {
 @pytest.mark.parametrize("side", PAINTED)
 def test_sides_have_names(edit, side):
     edit("inpaint", "--rows", "0", "--mask", side, "-n", 1, "--out", "x.npz", "--label", "3")
-    made, labels = written.read_images(Path("x.npz"))
+    made, labels = generated.read_images(Path("x.npz"))
     assert labels.tolist() == [3]
     changed = made[0, ..., 0] != images.to_hwc(digits().held_out.images()[:1])[0, ..., 0]
     painted = np.zeros((8, 8), bool)
@@ -64,7 +65,7 @@ def test_sheets_and_folders(edit):
     edit("variation", "--out", "x.png", "-n", 2)
     assert Image.open("x.png").size == (17 * 28, 17 * 37)  # four pictures and two of each, enlarged
     edit("variation", "--out", "new", "-n", 2, "--label", "1,2")
-    made, labels = written.read_images(Path("new"))
+    made, labels = generated.read_images(Path("new"))
     assert made.shape == (8, 8, 8, 1) and labels.tolist() == [1, 1, 2, 2, 1, 1, 2, 2]
 
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from undiffuse.cli import main
-from undiffuse.compared import Real
 from undiffuse.data.prepare import digits
-from undiffuse.metrics import reference
-from undiffuse.train.checkpoint import digest
+from undiffuse.evaluation.real import Real
+from undiffuse.files.checkpoint import digest
+from undiffuse.metrics import feature_cache
 
 TINY = "tiny.yaml"
 
@@ -430,12 +430,12 @@ def test_an_interrupt_is_said(monkeypatch, capsys):
     def interrupted(given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("undiffuse.cli.work.demo", interrupted)
+    monkeypatch.setattr("undiffuse.cli.train.demo", interrupted)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "undiffuse: interrupted\n"
 
 
-@pytest.mark.filterwarnings("always::undiffuse.measures.MeasureWarning")
+@pytest.mark.filterwarnings("always::undiffuse.evaluation.measures.MeasureWarning")
 def test_fewer_images_than_features_are_measured_with_a_warning(place, capsys):
     assert main(["evaluate", "good.npz", "--data", "digits", "--metrics", "frechet"]) == 0
     out, err = capsys.readouterr()
@@ -446,7 +446,7 @@ def test_fewer_images_than_features_are_measured_with_a_warning(place, capsys):
 
 def test_statistics_of_other_images_or_cut_ones_change_no_number(place, capsys, monkeypatch):
     """Those of the digits 0 and 1 under the name of those of all digits, then half of the right ones."""
-    monkeypatch.setattr(reference, "cache_folder", lambda: place / "cache")
+    monkeypatch.setattr(feature_cache, "cache_folder", lambda: place / "cache")
     given = ["evaluate", "good.npz", "--data", "digits", "--metrics", "kid"]
     assert main(given) == 0
     first = capsys.readouterr()
@@ -498,7 +498,7 @@ def test_several_processes_do_not_share_a_file(tiny_run, tmp_path, refused, caps
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.filterwarnings("always::undiffuse.processes.ProcessWarning")
+@pytest.mark.filterwarnings("always::undiffuse.processes.ranks.ProcessWarning")
 def test_accelerate_that_starts_one_process_is_told_of(tiny_run, tmp_path, capsys, monkeypatch):
     """As it does on CPUs whatever --num_processes says."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
@@ -547,7 +547,7 @@ def test_pictures_that_are_none(tmp_path, refused):
 def test_a_run_folder_deleted_while_training_ends_in_one_line(tmp_path, monkeypatch, refused):
     import shutil
 
-    from undiffuse.runs import RunFolder
+    from undiffuse.files.run import RunFolder
 
     (tmp_path / TINY).write_text(tiny.config().as_yaml())
     real = RunFolder.log

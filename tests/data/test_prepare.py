@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from made import NAMES, files, idx_folder, pictures, png, written
-from undiffuse import build, config
+from undiffuse import config
 from undiffuse.data import cache as files_kept
 from undiffuse.data.check import checked
 from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import dataset
 from undiffuse.data.spec import DataSpec, DataWarning
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.pipeline import build
 
 
 @pytest.fixture

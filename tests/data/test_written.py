@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from undiffuse import images
-from undiffuse.data.written import in_channels, read_images
+from undiffuse.data.generated import in_channels, read_images
 from undiffuse.errors import UndiffuseError
 
 GRAY = (np.arange(3 * 64).reshape(3, 8, 8, 1) * 5 % 256).astype(np.uint8)

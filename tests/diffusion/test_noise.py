@@ -9,7 +9,7 @@ from laws import refused, schedule
 from scipy import stats
 
 import undiffuse as ud
-from undiffuse import build, config
+from undiffuse import config
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.finite import Finite
 from undiffuse.diffusion.likelihood import check_gaussian
@@ -17,6 +17,7 @@ from undiffuse.diffusion.losses import ScoreMatching
 from undiffuse.diffusion.noise import NOISES, Gamma, Gaussian, Laplace, Mixture, Noise, Uniform
 from undiffuse.diffusion.process import Process
 from undiffuse.errors import UsageError
+from undiffuse.pipeline import build
 from undiffuse.rng import fold, per_row
 
 MANY = 200_000

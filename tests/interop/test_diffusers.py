@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from undiffuse import foreign
 from undiffuse.cli import main
 from undiffuse.config import Config
 from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline import Pipeline
+from undiffuse.pipeline.diffusers import convert
 from undiffuse.rng import fold
 
 with warnings.catch_warnings():
@@ -111,7 +111,7 @@ def test_the_published_cifar10_network_is_theirs_at_full_size(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_load_convert_load_is_exact(tmp_path, kind):
     first = Pipeline.load(saved(tmp_path / "a", theirs(KINDS[kind])))
-    foreign.save_diffusers(first.config, first.denoiser, tmp_path / "b")
+    convert.save_diffusers(first.config, first.denoiser, tmp_path / "b")
     second = Pipeline.load(tmp_path / "b")
     assert second.config == first.config
     for a, b in zip(first.denoiser.backbone.parameters(), second.denoiser.backbone.parameters(), strict=True):
@@ -120,7 +120,7 @@ def test_load_convert_load_is_exact(tmp_path, kind):
 
 def test_a_model_trained_here_answers_alike_after_conversion(tiny_run, tmp_path):
     native = Pipeline.load(tiny_run)
-    foreign.save_diffusers(native.config, native.denoiser, tmp_path / "out")
+    convert.save_diffusers(native.config, native.denoiser, tmp_path / "out")
     model = diffusers.UNet2DModel.from_pretrained(tmp_path / "out" / "unet").eval()
     back = Pipeline.load(tmp_path / "out")
     x = fold(1, "x").normal((4, *native.shape))
@@ -148,7 +148,7 @@ def test_a_learned_variance_is_read_and_written(tmp_path, monkeypatch):
         log_var = scheduler._get_variance(t - 1, predicted_variance=output[:, 1:])
         torch.testing.assert_close(ours.mean, mean, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours.log_var, log_var, rtol=1e-4, atol=1e-4)
-    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "b")
+    convert.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "b")
     assert json.loads((tmp_path / "b/scheduler/scheduler_config.json").read_text())["variance_type"] == "learned_range"
     back = Pipeline.load(tmp_path / "b").denoiser.backbone
     for a, b in zip(pipe.denoiser.backbone.parameters(), back.parameters(), strict=True):
@@ -168,7 +168,7 @@ def test_their_zero_terminal_snr_is_ours(tmp_path):
     pipe = Pipeline.load(saved(tmp_path / "m", theirs(HABIT), **settings, rescale_betas_zero_snr=True))
     np.testing.assert_allclose(pipe.process.schedule.beta[1:-1], scheduler.betas[:-1].numpy(), rtol=2e-3)
     assert pipe.process.schedule.beta[-1] == 1 == scheduler.betas[-1]
-    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "b")
+    convert.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "b")
     (tmp_path / "b/config.yaml").unlink()
     back = Pipeline.load(tmp_path / "b").process.schedule
     np.testing.assert_allclose(back.alpha_bar, pipe.process.schedule.alpha_bar, rtol=1e-12)
@@ -202,7 +202,7 @@ def test_their_ancestral_pipeline_draws_our_images(tmp_path, monkeypatch, predic
     noises = drawn(pipe, 2, 101)
     feed(monkeypatch, "pipelines.ddpm.pipeline_ddpm", noises[:1])
     feed(monkeypatch, "schedulers.scheduling_ddpm", noises[1:])
-    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "out")
+    convert.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "out")
     their = diffusers.DDPMPipeline.from_pretrained(tmp_path / "out")
     their.set_progress_bar_config(disable=True)
     found = pictures(their(batch_size=2, num_inference_steps=100, output_type="np"))
@@ -212,7 +212,7 @@ def test_their_ancestral_pipeline_draws_our_images(tmp_path, monkeypatch, predic
 def test_their_ddim_pipeline_draws_our_images(tmp_path, monkeypatch):
     pipe = Pipeline.load(saved(tmp_path / "m", theirs(HABIT)))
     ours = pipe.configured(spacing="trailing").sample(2, sampler="ddim", steps=50)
-    foreign.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "out")
+    convert.save_diffusers(pipe.config, pipe.denoiser, tmp_path / "out")
     feed(monkeypatch, "pipelines.ddim.pipeline_ddim", drawn(pipe, 2, 1))
     their = diffusers.DDIMPipeline.from_pretrained(tmp_path / "out")
     their.set_progress_bar_config(disable=True)
@@ -304,4 +304,4 @@ def test_convert_on_the_command_line(tiny_run, tmp_path, capsys):
 def test_what_diffusers_cannot_express_is_refused(tiny_pipe, tmp_path, key, value):
     config = Config.replaced(tiny_pipe.config, {"model.multipliers": [1, 2], "model.attention": [1, 2], key: value})
     with pytest.raises(UndiffuseError, match=key):
-        foreign.save_diffusers(config, tiny_pipe.denoiser, tmp_path / "out")
+        convert.save_diffusers(config, tiny_pipe.denoiser, tmp_path / "out")

@@ -12,10 +12,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from undiffuse import measures
-from undiffuse.compared import Real, Samples
 from undiffuse.data.dataset import Part
 from undiffuse.data.prepare import digits
+from undiffuse.evaluation import measures
+from undiffuse.evaluation.real import Real, Samples
 from undiffuse.images import from_levels, to_levels
 from undiffuse.rng import fold
 

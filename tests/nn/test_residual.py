@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from undiffuse.native import library
-from undiffuse.nn import operations, residual
+from undiffuse.nn import fused, operations
 from undiffuse.nn.blocks import ResBlock
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
@@ -88,11 +88,11 @@ def test_it_has_the_bits_of_its_parts(scale_shift, monkeypatch):
     for place, parameter in enumerate(net.parameters()):
         parameter.data += 0.05 * fold(0, place).normal(tuple(parameter.shape))
     x, t = fold(0, "x").normal((128, 3, 10, 14)).contiguous(memory_format=LAST), torch.linspace(1, 1000, 128)
-    used, pays = [], residual.pays
-    monkeypatch.setattr(residual, "pays", lambda *given: used.append(pays(*given)) or used[-1])
+    used, pays = [], fused.pays
+    monkeypatch.setattr(fused, "pays", lambda *given: used.append(pays(*given)) or used[-1])
     at_once = net(x, t)
     assert used == [True] * 8
-    monkeypatch.setattr(residual, "pays", lambda *given: False)
+    monkeypatch.setattr(fused, "pays", lambda *given: False)
     assert torch.equal(at_once, net(x, t))
 
 
@@ -102,8 +102,8 @@ def test_two_maps_go_in_side_by_side(left):
     made, (x, e) = block(96, 32), inputs(37, 96, 7, 9)
     a, b = (z.contiguous(memory_format=LAST) for z in x.split([left, 96 - left], dim=1))
     assert torch.equal(made._at_once(a, b, *split(made, e)), made._at_once(x, None, *split(made, e)))
-    assert residual.pays(a, b, 32)
-    assert not residual.pays(a, b[:, :3], 32)
+    assert fused.pays(a, b, 32)
+    assert not fused.pays(a, b[:, :3], 32)
     with library.switched(False):
         assert torch.equal(made(a, e, b), made(x, e))
 
@@ -159,30 +159,30 @@ def test_narrower_vectors_give_the_same(march, monkeypatch):
     built = library.declared(ctypes.CDLL(str(library.compiled(((march,),)))))
     made, (x, e) = block(24, 40), inputs(20, 24, 7, 9)
     at_once = split(made, e)
-    monkeypatch.setattr(residual, "kernels", lambda: built)
+    monkeypatch.setattr(fused, "kernels", lambda: built)
     assert error(made._at_once(x, None, *at_once), exact(made, x, e)) < 3e-6
 
 
 def test_where_it_is_used(monkeypatch):
     x = inputs(64, 64, 8, 8)[0]
-    assert not residual.pays(x, None, 64)  # gradients are kept
+    assert not fused.pays(x, None, 64)  # gradients are kept
     with torch.no_grad():
-        assert residual.pays(x, None, 64)
-        assert not residual.pays(x.contiguous(), None, 64)
-        assert not residual.pays(x, None, 63)
-        assert not residual.pays(x, None, operations.MOST_CHANNELS + 64)  # more than group norm's arrays hold
+        assert fused.pays(x, None, 64)
+        assert not fused.pays(x.contiguous(), None, 64)
+        assert not fused.pays(x, None, 63)
+        assert not fused.pays(x, None, operations.MOST_CHANNELS + 64)  # more than group norm's arrays hold
         half = inputs(1, operations.MOST_CHANNELS // 2 + 32, 8, 8)[0].expand(40, -1, -1, -1)
         half = half.contiguous(memory_format=LAST)
-        assert residual.pays(half, None, 64)
-        assert not residual.pays(half, half, 64)  # together more
-        assert not residual.pays(x[:1], None, 64)  # too small for the convolutions
-        assert not residual.pays(inputs(2, 512, 8, 8)[0], None, 512)  # few tiles, large filters
+        assert fused.pays(half, None, 64)
+        assert not fused.pays(half, half, 64)  # together more
+        assert not fused.pays(x[:1], None, 64)  # too small for the convolutions
+        assert not fused.pays(inputs(2, 512, 8, 8)[0], None, 512)  # few tiles, large filters
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         wide = inputs(3, 32, 40, 40)[0]
-        assert not residual.pays(wide, None, 32)  # two for one thread, one for the other
-        assert residual.pays(wide[:2], None, 32)
+        assert not fused.pays(wide, None, 32)  # two for one thread, one for the other
+        assert fused.pays(wide[:2], None, 32)
         with library.switched(False):
-            assert not residual.pays(x, None, 64)
+            assert not fused.pays(x, None, 64)
 
 
 def test_dropout_and_resizing_go_the_long_way(monkeypatch):

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.files import checkpoint
+from undiffuse.files.checkpoint import Snapshot
 from undiffuse.rng import fold
-from undiffuse.train import checkpoint
-from undiffuse.train.checkpoint import Snapshot
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64]
 

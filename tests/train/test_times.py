@@ -7,12 +7,13 @@ import pytest
 import torch
 
 import tiny
-from undiffuse import build, rng
+from undiffuse import rng
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.train import checkpoint
+from undiffuse.files import checkpoint
+from undiffuse.pipeline import build
 from undiffuse.train.team import Team
-from undiffuse.train.times import FLOOR, HISTORY, TIME_SAMPLINGS, SecondMoment
+from undiffuse.train.time_sampling import FLOOR, HISTORY, TIME_SAMPLINGS, SecondMoment
 from undiffuse.train.trainer import Trainer
 
 T, BATCH = 40, 8

@@ -6,7 +6,7 @@ import accelerate.tracking
 import pytest
 
 import tiny
-from undiffuse.jobs import Training
+from undiffuse.train.job import Training
 from undiffuse.train.tracking import TrackerWarning, flat
 
 

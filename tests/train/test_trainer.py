@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import tiny
-from undiffuse import build
 from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
+from undiffuse.files import checkpoint
+from undiffuse.pipeline import build
 from undiffuse.rng import per_row
-from undiffuse.train import checkpoint
 from undiffuse.train.ema import group as name_of
 from undiffuse.train.memory import out_of_memory
 from undiffuse.train.plan import Plan
@@ -127,7 +127,7 @@ def test_another_seed_gives_another_network():
 @pytest.mark.parametrize("at", [1, 3, 5])
 @pytest.mark.parametrize("changes", [{}, {"model.dropout": 0.5}, {"train.lr_decay": "cosine", "train.warmup": 4}])
 def test_a_restored_trainer_goes_on_bit_by_bit(tmp_path, at, changes):
-    from undiffuse.train import checkpoint
+    from undiffuse.files import checkpoint
 
     whole, first, second = (trainer(changes) for _ in range(3))
     steps(whole, 6)
@@ -409,7 +409,7 @@ def test_a_scale_that_falls_without_end_stops_with_a_clear_message():
 
 
 def test_the_scale_doubles_after_two_thousand_good_updates_and_is_saved(tmp_path):
-    from undiffuse.train import checkpoint
+    from undiffuse.files import checkpoint
 
     made = trainer({"train.precision": "fp16"})
     made.scale.good = 1998

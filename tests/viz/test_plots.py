@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import undiffuse as ud
 from undiffuse.errors import UndiffuseError
-from undiffuse.viz.plots import half_time, plot_schedules, plot_training, smooth, to_columns, training_panels
+from undiffuse.viz.curves import half_time, plot_schedules, plot_training, smooth, to_columns, training_panels
 
 
 def panel(figure: Figure, title: str) -> Axes:

@@ -14,10 +14,10 @@ import yaml
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.images import write_gif, write_png
-from undiffuse.viz.embed import inline_svg
-from undiffuse.viz.plots import training_panels
-from undiffuse.viz.report import write_report
-from undiffuse.viz.values import duration, plain, quantity
+from undiffuse.report.format import duration, plain, quantity
+from undiffuse.report.page import write_report
+from undiffuse.report.svg import inline_svg
+from undiffuse.viz.curves import training_panels
 
 CONFIG = {
     "seed": 7,

@@ -34,7 +34,7 @@ def _root(
 
 def demo(given: options.Demo) -> None:
     """Train the digits recipe, draw samples, measure them, write the report: minutes on two cores."""
-    from undiffuse.cli import work
+    from undiffuse.cli import train as work
 
     work.demo(given)
 
@@ -52,42 +52,42 @@ def train(given: options.Train) -> None:
         from undiffuse import config
 
         config.load(given.recipe, given.sets or ())  # a wrong key should not wait for torch
-    from undiffuse.cli import work
+    from undiffuse.cli import train as work
 
     work.train(given)
 
 
 def check(given: options.Check) -> None:
     """Read a data set as training would: counts, sizes, classes, bad files, copies. Exit status 1 on trouble."""
-    from undiffuse.cli import data
+    from undiffuse.cli import check as data
 
     data.check(given)
 
 
 def fit(given: options.Fit) -> None:
     """Choose the times of sampling in few steps for this model, and keep them with it."""
-    from undiffuse.cli import fitting
+    from undiffuse.cli import fit as fitting
 
     fitting.fit(given)
 
 
 def sample(given: options.Sample) -> None:
     """Draw images from a model: a picture, an animation, an array or a folder of PNG files."""
-    from undiffuse.cli import drawing
+    from undiffuse.cli import sample as drawing
 
     drawing.sample(given)
 
 
 def edit(given: options.Edit) -> None:
     """Change pictures: paint what is missing, vary, go from one to another, take to noise and back."""
-    from undiffuse.cli import editing
+    from undiffuse.cli import edit as editing
 
     editing.edit(given)
 
 
 def evaluate(given: options.Evaluate) -> None:
     """Measure a model, or pictures that someone drew, against real held-out images."""
-    from undiffuse.cli import work
+    from undiffuse.cli import train as work
 
     work.evaluate(given)
 
@@ -96,49 +96,49 @@ def convert(given: options.Convert) -> None:
     """Write a model for another library."""
     if given.to != "diffusers":
         raise UsageError(f"--to {given.to}: this version writes for diffusers only")
-    from undiffuse.cli import work
+    from undiffuse.cli import train as work
 
     work.convert(given)
 
 
 def plot_schedules(given: options.PlotSchedules) -> None:
     """beta_t, alpha_bar_t and the signal-to-noise ratio of every schedule."""
-    from undiffuse.cli import drawing
+    from undiffuse.cli import sample as drawing
 
     drawing.plot_schedules(given)
 
 
 def plot_forward(given: options.PlotForward) -> None:
     """A picture turning into noise, one row for each schedule."""
-    from undiffuse.cli import drawing
+    from undiffuse.cli import sample as drawing
 
     drawing.plot_forward(given)
 
 
 def plot_reverse(given: options.PlotReverse) -> None:
     """Noise turning into pictures: the state x_t and the guess of x_0 at times along the way."""
-    from undiffuse.cli import drawing
+    from undiffuse.cli import sample as drawing
 
     drawing.plot_reverse(given)
 
 
 def plot_elbo(given: options.PlotElbo) -> None:
     """The variational bound of a model: terms by t, rate against distortion, progressive decoding."""
-    from undiffuse.cli import drawing
+    from undiffuse.cli import sample as drawing
 
     drawing.plot_elbo(given)
 
 
 def plot_score(given: options.PlotScore) -> None:
     """A model's score beside the exact scores of its training and held-out images: what it knows by heart."""
-    from undiffuse.cli import drawing
+    from undiffuse.cli import sample as drawing
 
     drawing.plot_score(given)
 
 
 def plot_noise(given: options.PlotNoise) -> None:
     """Noise families: densities and draws of x_t, and a picture in each family's noise."""
-    from undiffuse.cli import drawing
+    from undiffuse.cli import sample as drawing
 
     drawing.plot_noise(given)
 

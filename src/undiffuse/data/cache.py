@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from undiffuse import places
 from undiffuse.data.decode import decoded
 from undiffuse.data.fit import shaped
 from undiffuse.data.sources.base import Item, Source, natural
@@ -31,6 +30,7 @@ from undiffuse.data.sources.spool import read_once
 from undiffuse.data.spec import BadPicture, DataSpec, DataWarning
 from undiffuse.data.survey import Finding, Size, Survey, Watch, shape_of, surveyed
 from undiffuse.errors import UndiffuseError
+from undiffuse.files import cache
 from undiffuse.shapes import Tensor
 
 VERSION = 2
@@ -55,7 +55,7 @@ class Prepared:
 
 
 def cache_folder() -> Path:
-    return places.user_cache() / "data"
+    return cache.user_cache() / "data"
 
 
 def opened(source: Source, spec: DataSpec, watch: Watch = iter) -> tuple[Tensor, Prepared]:

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from undiffuse import places
 from undiffuse.errors import UndiffuseError
+from undiffuse.files import cache as places
 
 FOLDER = Path(__file__).parent
 SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")

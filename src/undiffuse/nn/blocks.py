@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn import residual
+from undiffuse.nn import fused
 from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, Linear, zeroed
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
@@ -49,7 +49,7 @@ class ResBlock(nn.Module):
     def _in_one(self, x: Tensor, beside: Tensor | None) -> bool:
         if self.direction is not None or (self.training and self.dropout.p):
             return False
-        return residual.pays(x, beside, self.conv1.out_channels) and self._is_plain()
+        return fused.pays(x, beside, self.conv1.out_channels) and self._is_plain()
 
     def _is_plain(self) -> bool:
         """Nobody put other parts in the place of these, or waits at them for what goes through (hooks)."""
@@ -67,7 +67,7 @@ class ResBlock(nn.Module):
             *(*two.affine(*affine), self.conv2.weight, self.conv2.bias),
             *((skip.weight, skip.bias) if isinstance(skip, Conv1x1) else (None, None)),
         )
-        return residual.residual(x, beside, weights, (one.groups, one.eps, two.groups, two.eps))
+        return fused.residual(x, beside, weights, (one.groups, one.eps, two.groups, two.eps))
 
 
 class ConvNeXtBlock(nn.Module):

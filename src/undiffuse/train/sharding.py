@@ -27,13 +27,13 @@ def _has_weights(module: nn.Module) -> bool:
     return next(module.parameters(), None) is not None
 
 
-def whole(tensor: Tensor, wanted: bool = True) -> Tensor:
+def full(tensor: Tensor, wanted: bool = True) -> Tensor:
     """The full tensor; all processes must ask together. Of a cut one, on the CPU: a GPU may not hold all of them; and
     empty where it is not wanted."""
     if not is_cut(tensor):
         return tensor
-    full = tensor.full_tensor()  # type: ignore[attr-defined]
-    return full.cpu() if wanted else torch.empty(0)
+    whole = tensor.full_tensor()  # type: ignore[attr-defined]
+    return whole.cpu() if wanted else torch.empty(0)
 
 
 def laid_like(value: Tensor, tensor: Tensor) -> Tensor:

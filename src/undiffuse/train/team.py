@@ -15,8 +15,8 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.processes import FOR_EVER, check_launcher
-from undiffuse.runs import resuming
+from undiffuse.files.run import resuming
+from undiffuse.processes.ranks import FOR_EVER, check_launcher
 from undiffuse.train.sharding import is_cut
 
 

@@ -15,16 +15,17 @@ from undiffuse.data.loader import Batches
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.losses import Loss
 from undiffuse.errors import UndiffuseError
+from undiffuse.files import checkpoint
 from undiffuse.shapes import Tensor
-from undiffuse.train import checkpoint, scale
+from undiffuse.train import loss_scale
 from undiffuse.train.ema import EMA, group
 from undiffuse.train.memory import fitting
 from undiffuse.train.optimizers import OPTIMIZERS
 from undiffuse.train.plan import Plan
-from undiffuse.train.report import Report, Window
-from undiffuse.train.sharding import sharded, whole
+from undiffuse.train.sharding import full, sharded
 from undiffuse.train.team import Team
-from undiffuse.train.times import TimeSampling, Uniform
+from undiffuse.train.time_sampling import TimeSampling, Uniform
+from undiffuse.train.window import Report, Window
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -60,7 +61,7 @@ class Trainer:
         self.averages = [EMA(kept, self.network, decay) for kept, decay in zip(copies, plan.ema, strict=True)]
         self.parameters = list(self.network.parameters())
         self.optimizer = OPTIMIZERS[plan.optimizer](self.network, plan.lr)
-        self.scale = scale.for_precision(plan.precision)
+        self.scale = loss_scale.for_precision(plan.precision)
         self.step = self.skipped = self.streak = self._restored = 0
         self._window = Window(self.denoiser.process.T)
 
@@ -154,7 +155,7 @@ class Trainer:
         if self.scale.value != 1:
             torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1 / self.scale.value)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.plan.grad_clip or float("inf"))
-        return float(whole(norm))
+        return float(full(norm))
 
     def _skip(self) -> None:
         """A loss or gradient that is not finite changes nothing; too many in a row end the run."""
@@ -189,7 +190,7 @@ class Trainer:
         tensors = {name: module.state_dict() for name, module in modules.items()}
         tensors["optimizer"] = checkpoint.optimizer_tensors(self.optimizer)
         keep = self.team.writes
-        tensors = {name: {key: whole(value, keep) for key, value in part.items()} for name, part in tensors.items()}
+        tensors = {name: {key: full(value, keep) for key, value in part.items()} for name, part in tensors.items()}
         if memory := self.times.tensors():
             tensors["times"] = memory
         state: dict[str, Any] = {"step": self.step, "skipped": self.skipped, "streak": self.streak}
@@ -212,7 +213,7 @@ class Trainer:
             self.times.fill(checkpoint.load_tensors(path, "times"), path)
         self.step, self.skipped, self.streak = (state[name] for name in ("step", "skipped", "streak"))
         self._restored = self.step
-        self.scale = scale.for_precision(self.plan.precision, state.get("scale"))
+        self.scale = loss_scale.for_precision(self.plan.precision, state.get("scale"))
         sizes = state.get("micro_batches", [])
         as_many = len(sizes) == self.team.count
         self.micro = min(self.micro, sizes[self.team.index] if as_many else state.get("micro_batch", self.micro))

@@ -17,8 +17,8 @@ from undiffuse.data.sources.hub import Hub
 from undiffuse.data.sources.idx import Idx
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
+from undiffuse.files.cache import home
 from undiffuse.images import check_finished
-from undiffuse.places import home
 
 __all__ = ["SOURCES", "Item", "Source", "anywhere", "found"]
 

@@ -1,0 +1,24 @@
+"""check: what a data set holds."""
+
+import functools
+
+from undiffuse import config
+from undiffuse.cli import progress
+from undiffuse.cli.options import Check
+from undiffuse.data.check import checked
+from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.pipeline import build
+
+
+def check(given: Check) -> None:
+    sets = given.sets or []
+    if wrong := next((text for text in sets if not text.startswith("data.")), None):
+        raise UsageError(f"--set {wrong}: check knows the keys data.* only")
+    wanted = config.changed(config.Config(), [*sets, f"data.source={given.source!r}"])
+    found = checked(build.data_spec(wanted), functools.partial(progress.counted, "pictures read"))
+    width = max(len(name) for name, _ in found.rows)
+    for name, said in found.rows:
+        print(f"{name.ljust(width)}  {said}")
+    if found.trouble:
+        raise UndiffuseError("; ".join(found.trouble))
+    print("no trouble found")

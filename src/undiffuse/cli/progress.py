@@ -1,0 +1,127 @@
+"""Progress: a bar with rate and time left on a terminal, plain lines otherwise. On stderr; results go to stdout."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from undiffuse.cli import say
+from undiffuse.processes import ranks
+from undiffuse.report.format import quantity
+from undiffuse.sampling.job import Job
+
+Item = TypeVar("Item")
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Progress:
+    """How far along something is: call it with what is done and what to say about it."""
+
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
+        self.what, self.total, self.first, self.done = what, total, done, done
+        self.began, self.spoke = time.monotonic(), 0.0
+
+    def __call__(self, done: int, said: str = "") -> None:
+        ended, self.done = self.done >= self.total, done
+        now = time.monotonic()
+        if ended or (done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES):
+            return
+        self.spoke = now
+        say("  ".join(filter(None, (f"{self.what} {done}/{self.total}", said, self.left()))))
+
+    def note(self, said: str) -> None:
+        """A line of its own."""
+        say(said)
+
+    def rate(self, done: int, what: str) -> str:
+        """How many a second so far; nothing before the first."""
+        steps = done - self.first
+        return f"{steps / (time.monotonic() - self.began):.3g} {what}/s" if steps > 0 else ""
+
+    def left(self) -> str:
+        """Time left at the mean rate so far, or time taken once done."""
+        seconds, steps = time.monotonic() - self.began, self.done - self.first
+        if self.done >= self.total:
+            return f"{duration(seconds)} in all"
+        return f"{duration(seconds / steps * (self.total - self.done))} left" if steps else ""
+
+
+class Bar(Progress):
+    """The same as one line that changes in place."""
+
+    def __init__(self, bar: Any, what: str, total: int, done: int = 0) -> None:
+        super().__init__(what, total, done)
+        self.bar, self.task = bar, bar.add_task(what, total=total, completed=done, said="", left="")
+
+    def __call__(self, done: int, said: str = "") -> None:
+        self.done = done
+        self.bar.update(self.task, completed=done, said=said, left=self.left())
+
+    def note(self, said: str) -> None:
+        self.bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """A Progress that fits where stderr goes."""
+    if not sys.stderr.isatty():
+        yield Progress(what, total, done)
+        return
+    from rich import progress as rich
+    from rich.console import Console
+
+    columns = ("{task.description}", rich.BarColumn(), "{task.completed}/{task.total}", "{task.fields[said]}")
+    with rich.Progress(*columns, "{task.fields[left]}", console=Console(stderr=True)) as bar:
+        yield Bar(bar, what, total, done)
+
+
+def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+    """Pass items on, showing how many have come."""
+    with progress(what, total) as tell:
+        for done, item in enumerate(items, 1):
+            tell(done)
+            yield item
+
+
+def drawing(job: Job, what: str = "image") -> None:
+    """Have a job drawn, showing how many images there are; process 0 speaks for all."""
+    if ranks.rank() or job.finished:
+        job.run()
+        return
+    with progress(what, job.request.n, job.done) as tell:
+        job.run(lambda done: tell(done, tell.rate(done, "images")))
+
+
+def counted(what: str, items: Iterable[Item]) -> Iterator[Item]:
+    """Pass items on, whose number nobody knows; speaks only of what takes a while."""
+    began = spoke = None
+    for done, item in enumerate(items):  # the first says when reading begins
+        now = time.monotonic()
+        began, spoke = (now, now) if began is None or spoke is None else (began, spoke)
+        if now - spoke > SECONDS_BETWEEN_LINES:
+            spoke = now
+            say(f"{what}: {done:,}  {float(f'{done / (now - began):.3g}'):,g} a second")
+        yield item
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, 2:03 or 4 s."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+def table(metrics: dict[str, dict[str, Any]]) -> str:
+    """Measures as aligned text: value ± stderr, what real images score, unit, n."""
+    rows = [("measure", "value", "real images", "unit", "n")]
+    for name, m in metrics.items():
+        value = " ± ".join(part for part in quantity(m["value"], m["stderr"]) if part)
+        floor = "" if m["floor"] is None else quantity(m["floor"], None, m["stderr"])[0]
+        rows.append((name, value, floor, m["unit"], str(m["n"])))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,299 @@
+"""The configuration: one schema, checked once. Recipes and run folders hold it as YAML; reading it needs no torch."""
+
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from undiffuse.config import messages, yaml
+from undiffuse.errors import UsageError, nearest
+from undiffuse.nn.presets import PRESETS
+
+FORMAT_VERSION = 1
+
+Mix = Literal["auto", "even", "train"]
+MIXES: tuple[Mix, ...] = get_args(Mix)
+MOST = 1_000_000  # of anything that is held in memory at once: far above any use, far below what stops a machine
+
+Positive = Annotated[int, Field(ge=1)]
+Held = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _as_name(value: Any) -> Any:
+    """Digits' class names look like numbers in YAML."""
+    return str(value) if isinstance(value, int) else value
+
+
+def _as_square(value: Any) -> Any:
+    return [value, value] if type(value) is int else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Data(_Section):
+    """source: a data set's name, a path or hub:NAME. classes: only these (names). flip: mirror half of the pictures.
+
+    levels, shape and content are filled in from the data. The rest says how pictures become arrays of one shape: see
+    undiffuse.data.spec.DataSpec; size is h = w, or [h, w].
+    """
+
+    source: str = "digits"
+    classes: list[Annotated[str, BeforeValidator(_as_name)]] | None = None
+    levels: Annotated[int, Field(ge=2, le=256)] | None = None
+    shape: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
+    content: str | None = None
+    size: Annotated[list[Side], Field(min_length=2, max_length=2), BeforeValidator(_as_square)] | None = None
+    fit: str = "crop"
+    channels: Literal[1, 3, 4] | None = None
+    background: str | None = None
+    bad: Literal["refuse", "skip"] = "refuse"
+    duplicates: Literal["keep", "drop"] = "keep"
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    limit: Positive | None = None
+    select: str | None = None
+    labels: str | None = None
+    label_key: str | None = None
+    flip: bool = False
+
+
+class Model(_Section):
+    """The U-Net: see undiffuse.nn.spec.UNetSpec. conditional: learn the class labels too.
+
+    Written with the key `preset`, a published network's name, the section starts from that network's settings.
+    """
+
+    channels: Positive = 64
+    multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 2]
+    blocks: Positive = 2
+    block: Literal["residual", "convnext"] = "residual"
+    resample: Literal["conv", "residual"] = "conv"
+    attention: list[Positive] = [4]
+    heads: Positive = 1
+    head_channels: Count = 0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    norm_groups: Positive = 32
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
+    scale_shift: bool = False
+    downsample_padding: Literal[0, 1] = 0
+    flip_sin_to_cos: bool = False
+    freq_shift: Literal[0, 1] = 1
+    time_offset: Count = 0
+    patch: Positive = 1
+    conditional: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, raw: Any) -> Any:
+        """A preset's settings in place of its name, so that a run's configuration says all by itself."""
+        if not isinstance(raw, dict) or "preset" not in raw:
+            return raw
+        name, own = str(raw["preset"]), {key: value for key, value in raw.items() if key != "preset"}
+        if name not in PRESETS:
+            hint = nearest(name, [*PRESETS])
+            raise PydanticCustomError(
+                "preset", "model.preset: unknown name '{name}'; {hint}", {"name": name, "hint": hint}
+            )
+        settings = PRESETS[name].settings
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()} | own
+
+
+class Diffusion(_Section):
+    """schedule: a name, or "betas" for the numbers in `betas`, beta_1..beta_T.
+
+    zero_terminal_snr: rescale it to end in pure noise; the network must then predict v or x0. theta: of gamma noise.
+    """
+
+    schedule: str = "cosine"
+    T: Held = 1000
+    betas: list[float] | None = None
+    zero_terminal_snr: bool = False
+    prediction: str = "eps"
+    noise: str = "gaussian"
+    theta: Annotated[float, Field(gt=0, le=1)] | None = None
+    variance: str = "small"
+    loss: str = "l2"
+    weighting: str = "none"
+
+
+class Train(_Section):
+    """steps updates of batch_size images. *_every count steps; 0 means only at the end.
+
+    minutes: instead of steps; their number is measured at the start. micro_batch: images that a process handles at once
+    (0: all of its share): memory and time, and which draws dropout makes. ema: one decay, or several averages side by
+    side. time_sampling: how t is drawn, see undiffuse.train.times. keep: checkpoints, besides the best (0: all).
+    quality_every: draw quality_n samples in quality_steps steps and compare them with real ones; patience: stop after
+    so many without a better one. gradient_checkpointing: less memory, more time, the same weights. compile:
+    torch.compile the network (GPUs). shard: weights and optimiser cut over the processes. docs/training.md tells all.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=10**12)] = 10_000
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    batch_size: Held = 128
+    micro_batch: Count = 0
+    lr: Annotated[float, Field(gt=0, le=1e30)] = 2e-4
+    optimizer: Literal["adam", "muon"] = "adam"
+    warmup: Count = 500
+    lr_decay: Literal["none", "linear", "cosine", "cooldown", "inverse_sqrt"] = "none"
+    ema: Decay | Annotated[list[Decay], Field(min_length=1)] = 0.9999
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0
+    label_dropout: Fraction = 0.1
+    time_sampling: str = "uniform"
+    max_skips: Positive = 10
+    log_every: Positive = 50
+    checkpoint_every: Count = 1000
+    sample_every: Count = 1000
+    keep: Count = 0
+    quality_every: Count = 0
+    quality_n: Annotated[int, Field(ge=20, le=MOST)] = 500
+    quality_steps: Positive = 10
+    patience: Count = 0
+    trackers: list[str] = []
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    shard: bool = False
+
+
+class Sample(_Section):
+    """guidance acts where guidance_from <= t / T <= guidance_to; diffusion.guidance says what the rest does."""
+
+    sampler: str = "ddim"
+    steps: Positive = 50
+    spacing: str = "auto"
+    guidance: float = 1.0
+    guidance_from: Fraction = 0.0
+    guidance_to: Annotated[float, Field(ge=0, le=1)] = 1.0
+    guidance_rescale: Annotated[float, Field(ge=0, le=1)] = 0.0
+    eta: Fraction = 0.0
+    clip: bool = True
+    threshold: Annotated[float, Field(gt=0.5, le=1)] = 1.0
+
+
+class Evaluate(_Section):
+    """What `undiffuse evaluate` does by default: features of the Frechet distance, n images a seed (None: as many as
+    there are train images, at most 5,000), sampling seeds to average over; mix: how often to draw each class, see
+    undiffuse.data.dataset.Dataset.shares."""
+
+    features: str = "pixels"
+    mix: Mix = "auto"
+    n: Annotated[int, Field(ge=2)] | None = None
+    repeats: Positive = 3
+
+
+class Config(_Section):
+    """A run, whole. Unknown keys are refused with the nearest name; so are files of a newer format."""
+
+    format_version: Positive = FORMAT_VERSION
+    seed: Count = 0
+    data: Data = Data()
+    model: Model = Model()
+    diffusion: Diffusion = Diffusion()
+    train: Train = Train()
+    sample: Sample = Sample()
+    evaluate: Evaluate = Evaluate()
+
+    def replaced(self, changes: dict[str, Any]) -> "Config":
+        """With other values for some dotted keys, checked as a file would be. model.preset starts that section anew."""
+        raw = self.model_dump()
+        if "model.preset" in changes:
+            raw["model"] = {"conditional": self.model.conditional}
+        for key, value in changes.items():
+            _put(raw, key, value)
+        return _checked(raw, "configuration")
+
+    def as_yaml(self) -> str:
+        return yaml.written(self.model_dump())
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with undiffuse."""
+    return sorted(
+        path.name.removesuffix(".yaml") for path in files("undiffuse.recipes").iterdir() if path.name.endswith(".yaml")
+    )
+
+
+def load(recipe: str, sets: Iterable[str] = ()) -> Config:
+    """A recipe's name or a YAML file, with `a.b=c` changes on top."""
+    if Path(recipe).suffix in (".yaml", ".yml"):
+        config = read(Path(recipe))
+    elif recipe in recipes():
+        config = _parsed(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text(), recipe)
+    else:
+        raise UsageError(f"unknown recipe '{recipe}'; {nearest(recipe, recipes())}, or give a .yaml file")
+    return changed(config, sets)
+
+
+def changed(config: Config, sets: Iterable[str]) -> Config:
+    """With `a.b=c` changes on top."""
+    return config.replaced(dict(_assignment(text) for text in sets))
+
+
+def read(path: Path) -> Config:
+    """A configuration file."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path}: cannot be read as a configuration ({getattr(error, 'strerror', None) or error})"
+        ) from error
+    return _parsed(text, str(path))
+
+
+def of_run(path: Path) -> Config:
+    """A run's own configuration, which says everything: a file that was cut short is refused."""
+    config = read(path)
+    if lacking := [name for name in type(config).model_fields if name not in config.model_fields_set]:
+        raise UsageError(f"{path}: lacks {', '.join(lacking)}: it was cut short; put it back as the run wrote it")
+    return config
+
+
+def _parsed(text: str, origin: str) -> Config:
+    try:
+        raw = yaml.parsed(text)
+    except ValueError as error:
+        raise UsageError(f"{origin}: not YAML: {error}") from error
+    raw = {} if raw is None else raw  # an empty file: the defaults
+    if not isinstance(raw, dict):
+        raise UsageError(f"{origin}: a configuration is a mapping of sections, this is {type(raw).__name__}")
+    return _checked(raw, origin)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """`a.b=c` -> (a.b, c), c read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set takes key=value, got '{text}'")
+    if value.startswith("*"):
+        return key.strip(), value  # a pattern of files; YAML's aliases have no use here
+    try:
+        return key.strip(), yaml.parsed(value)
+    except ValueError as error:
+        raise UsageError(f"--set {key}: cannot read the value '{value[:80]}'") from error
+
+
+def _put(raw: dict[str, Any], key: str, value: Any) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise UsageError(f"unknown key '{key}': '{section}' is a value, not a section")
+    raw[last] = value
+
+
+def _checked(raw: dict[Any, Any], origin: str) -> Config:
+    version = raw.get("format_version", FORMAT_VERSION)
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise UsageError(f"{origin}: format_version {version} is newer than {FORMAT_VERSION}; please upgrade undiffuse")
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise UsageError(f"{origin}: {messages.first_of(error, Config, ['model.preset'])}") from error

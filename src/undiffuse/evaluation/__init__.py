@@ -1,0 +1,1 @@
+"""How good is a model? Samples beside real images, in numbers with an error."""

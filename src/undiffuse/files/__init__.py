@@ -1,0 +1,1 @@
+"""What lies on disk and who wrote it: write-aside, the run folder, checkpoints, blocks of images, the cache."""

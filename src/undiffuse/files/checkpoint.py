@@ -1,0 +1,266 @@
+"""Checkpoints, whole or absent, never a pickle: `00001000/{backbone,ema,optimizer}.safetensors` and `state.json`."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from undiffuse.errors import UndiffuseError
+from undiffuse.files.run import sync
+from undiffuse.train.optimizers import ADAM
+from undiffuse.train.sharding import laid_like
+
+Tensors = dict[str, torch.Tensor]
+FORMAT_VERSION = 1
+
+
+class Damaged(UndiffuseError):
+    """Not as it was written."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All of training at a step: named groups of tensors (one file each) and a small JSON-able state with `step`."""
+
+    tensors: dict[str, Tensors]
+    state: dict[str, Any]
+
+
+def save(folder: Path, snapshot: Snapshot) -> Path:
+    """Write `folder/<step>/` aside, sync, rename: a kill leaves the old or the new, never half."""
+    final = folder / f"{snapshot.state['step']:08d}"
+    aside = folder / f".{final.name}.writing"
+    _put_back(folder)
+    for left in folder.glob(".*") if folder.is_dir() else ():
+        shutil.rmtree(left, ignore_errors=True)  # of a save or a deletion that was killed
+    try:
+        _write(aside, snapshot)
+    except (OSError, SafetensorError):
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk has no room for half a checkpoint
+        raise
+    replaced = aside.with_suffix(".replaced")
+    if final.exists():
+        final.rename(replaced)  # never half a checkpoint under a valid name, as deleting it in place would leave
+    aside.rename(final)
+    sync(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+    return final
+
+
+def _put_back(folder: Path) -> None:
+    """What a kill between the two renames of `save` left aside: it is the only one of its step."""
+    for replaced in folder.glob(".*.replaced"):
+        if not (final := folder / replaced.stem.removeprefix(".")).exists():
+            replaced.rename(final)
+
+
+def _write(aside: Path, snapshot: Snapshot) -> None:
+    aside.mkdir(parents=True)
+    mode = aside.stat().st_mode & 0o666
+    for name, tensors in snapshot.tensors.items():
+        plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
+        save_file(plain, aside / f"{name}.safetensors")
+        (aside / f"{name}.safetensors").chmod(mode)  # safetensors writes for the owner alone
+    digests = {path.name: digest(path) for path in sorted(aside.iterdir())}
+    state = {"format_version": FORMAT_VERSION, **snapshot.state, "digests": digests}
+    (aside / "state.json").write_text(json.dumps(state, indent=1))
+    for path in [*aside.iterdir(), aside]:
+        sync(path)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps that have a checkpoint, rising."""
+    if not folder.is_dir():
+        return []
+    whole = (path.name for path in folder.iterdir() if (path / "state.json").exists())
+    return sorted(int(name) for name in whole if _is_number(name) and name == f"{int(name):08d}")
+
+
+def headless(folder: Path, after: int) -> list[Path]:
+    """Checkpoints of later steps that have lost their state.json: no save leaves such."""
+    found = (path for path in folder.glob("*") if _is_number(path.name) and not (path / "state.json").exists())
+    return sorted(path for path in found if int(path.name) > after)
+
+
+def find(folder: Path, which: str = "last") -> Path:
+    """The checkpoint of a step, or the last."""
+    known = steps(folder)
+    if not known:
+        raise UndiffuseError(f"{folder.parent}: no checkpoint here yet")
+    if which == "last":
+        return folder / f"{known[-1]:08d}"
+    if not _is_number(which) or int(which) not in known:
+        raise UndiffuseError(f"{folder.parent}: no checkpoint '{which}'; there are {', '.join(map(str, known))}")
+    return folder / f"{int(which):08d}"
+
+
+def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
+    """Delete all but the last `keep` and those of these steps; keep = 0 keeps all."""
+    for step in {*steps(folder)[:-keep]} - {*also} if keep else ():
+        doomed = folder / f".{step:08d}.deleted"
+        (folder / f"{step:08d}").rename(doomed)  # never half a checkpoint under a valid name
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def newest_whole(folder: Path) -> tuple[int | None, list[Damaged]]:
+    """Its step, and what was wrong with those after it, which are then set aside as `<step>.damaged`: they would
+    stand for the last, and be counted among those to keep. Raises Damaged, nothing changed, if none is whole."""
+    _put_back(folder)
+    wrong: dict[Path, Damaged] = {}
+    step = None
+    for step in reversed(steps(folder)):
+        path = find(folder, str(step))
+        try:
+            check_whole(path)
+            break
+        except Damaged as error:
+            wrong[path] = error
+    else:
+        if wrong:
+            raise list(wrong.values())[-1]
+    for path in wrong:
+        shutil.rmtree(aside := path.with_name(f"{path.name}.damaged"), ignore_errors=True)
+        with suppress(FileNotFoundError):  # deleted meanwhile, by who trains this run
+            path.rename(aside)
+    return step, list(wrong.values())
+
+
+def digest(path: Path) -> str:
+    """BLAKE2b of a file."""
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Raises Damaged if a file is not as it was written. Older checkpoints have no digests: only its length."""
+    said = load_state(checkpoint).get("digests", {})
+    for path in sorted({*checkpoint.glob("*.safetensors"), *(checkpoint / name for name in said)}):
+        try:
+            with safe_open(path, "pt"):
+                pass
+            check_unchanged(path, said)
+        except (OSError, SafetensorError) as error:
+            raise Damaged(f"{path}: missing or truncated ({_line(error)})") from error
+
+
+def check_unchanged(path: Path, digests: dict[str, str]) -> None:
+    """Raises Damaged if a file is not what its digest is of, if there is one."""
+    if path.name in digests and digest(path) != digests[path.name]:
+        raise Damaged(f"{path}: not as it was written; copy it again, or take another checkpoint")
+
+
+def load_state(checkpoint: Path) -> dict[str, Any]:
+    """The small state: `step`, `skipped` and `streak` are whole numbers, 0 if they are not there."""
+    path = checkpoint / "state.json"
+    try:
+        state = json.loads(path.read_text())
+        version = _count(state["format_version"])
+        counts = {name: _count(state.get(name, 0)) for name in ("step", "skipped", "streak")}
+        _check_details(state)
+        if counts["skipped"] > counts["step"]:
+            raise ValueError(f"{counts['skipped']} of {counts['step']} steps skipped")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"{path}: not a checkpoint's state ({_line(error)})") from error
+    if version > FORMAT_VERSION:
+        raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
+    if counts["step"] != int(checkpoint.name):
+        raise Damaged(f"{path}: is of step {counts['step']}, its folder is not; copy the checkpoint again")
+    return {**state, **counts}
+
+
+def _check_details(state: dict[str, Any]) -> None:
+    """Raises one of what load_state catches if something that need not be there is there and wrong."""
+    if not all(_count(size) for size in [state.get("micro_batch", 1), *state.get("micro_batches", [])]):
+        raise ValueError("0 images at once")
+    for name, said in state.get("digests", {}).items():
+        if not isinstance(said, str):
+            raise ValueError(f"the digest of {name}: {said!r:.40}")
+    if "scale" in state:
+        scale = state["scale"]
+        if not (isinstance(scale["value"], int | float) and scale["value"] > 0):
+            raise ValueError(f"{scale['value']!r:.40} as the loss scale")
+        if {name: _count(scale[name]) for name in scale if name != "value"}.keys() != {"good", "overflows"}:
+            raise ValueError(f"a loss scale of {', '.join(scale)}")
+
+
+def check_noise(state: dict[str, Any], noise: object, origin: Path) -> None:
+    """Raise UndiffuseError unless these weights were trained with this noise family; older checkpoints do not say."""
+    trained = state.get("noise", str(noise))
+    if trained != str(noise):
+        raise UndiffuseError(
+            f"{origin}: these weights were trained with the noise '{trained}', config.yaml says '{noise}'; the family "
+            "belongs to the model: put it back, or train another model"
+        )
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r:.40} in place of a whole number")
+    return value
+
+
+def load_tensors(checkpoint: Path, name: str) -> Tensors:
+    """One group of tensors, on the CPU."""
+    path = checkpoint / f"{name}.safetensors"
+    if not path.exists():
+        there = ", ".join(sorted(other.stem for other in checkpoint.glob("*.safetensors"))) or "no weights"
+        raise UndiffuseError(f"{checkpoint}: has no {path.name}, but {there}; take those, or copy the folder again")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UndiffuseError(f"{path}: truncated or not a safetensors file ({_line(error)})") from error
+
+
+def fill(backbone: nn.Module, tensors: Tensors, origin: Path) -> None:
+    """Copy weights in, after checking that they are this network's: every name, every shape."""
+    own = backbone.state_dict()
+    for name in own:
+        if name not in tensors:
+            raise UndiffuseError(f"{origin}: weights of another network: '{name}' is missing")
+        if own[name].shape != tensors[name].shape:
+            shapes = f"{list(tensors[name].shape)} in place of {list(own[name].shape)}"
+            raise UndiffuseError(f"{origin}: weights of another network: '{name}' is {shapes}")
+    if extra := [name for name in tensors if name not in own]:
+        raise UndiffuseError(f"{origin}: weights of another network: '{extra[0]}' is not in this one")
+    backbone.load_state_dict({name: laid_like(value, own[name]) for name, value in tensors.items()})
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """The optimiser's moments and counters as a flat dictionary, 'parameter.name' -> tensor."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": torch.as_tensor(value) for index, kept in state.items() for name, value in kept.items()}
+
+
+def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, origin: Path) -> None:
+    """The inverse of `optimizer_tensors`; learning rates are not state, they follow from the step."""
+    moments = [(p, group.get("moments", ADAM)) for group in optimizer.param_groups for p in group["params"]]
+    parameters = [parameter for parameter, _ in moments]
+    wanted = {
+        f"{index}.{name}": torch.Size() if name == "step" else parameter.shape
+        for index, (parameter, names) in enumerate(moments)
+        for name in names
+    }
+    if tensors and {key: value.shape for key, value in tensors.items()} != wanted:
+        raise UndiffuseError(f"{origin}: optimizer.safetensors belongs to another network, or another optimiser")
+    state: dict[int, Tensors] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = laid_like(value, parameters[int(index)]) if value.ndim else value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

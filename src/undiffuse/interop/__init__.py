@@ -1,1 +1,0 @@
-"""Foreign formats as pure maps: no foreign library is imported."""

@@ -1,0 +1,48 @@
+"""Features of real images, made once and kept in the user's cache under a key of all that defines them."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from undiffuse.files import cache
+from undiffuse.metrics.base import Rows
+
+
+def cache_folder() -> Path:
+    return cache.user_cache() / "statistics"
+
+
+def kept(key: str, make: Callable[[], Rows]) -> Rows:
+    """From the cache, else made and, where that is possible, kept. key: everything that the features depend on.
+
+    The file holds its key and a digest of the features: one of other images that got this name, or that was cut or
+    changed, is not taken but made anew.
+    """
+    path = cache_folder() / f"{blake2b(key.encode(), digest_size=16).hexdigest()}.safetensors"
+    try:
+        with safe_open(path, "np") as file:
+            features = file.get_tensor("features")
+            if file.metadata() == _about(key, features):
+                return features
+    except (OSError, SafetensorError, TypeError, ValueError):  # the last two: not numbers that numpy knows
+        pass
+    features = np.ascontiguousarray(make())
+    aside = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": features}, aside, _about(key, features))
+        aside.replace(path)
+    except (OSError, SafetensorError):
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)  # the next call makes them again, no more is lost
+    return features
+
+
+def _about(key: str, features: np.ndarray) -> dict[str, str]:
+    return {"key": key, "digest": blake2b(features.tobytes(), digest_size=16).hexdigest()}

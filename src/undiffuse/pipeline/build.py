@@ -1,0 +1,263 @@
+"""Configuration -> objects: the only place where names become classes."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from undiffuse import rng
+from undiffuse.config import Config
+from undiffuse.data import prepare
+from undiffuse.data.dataset import Dataset
+from undiffuse.data.loader import Batches
+from undiffuse.data.sources import anywhere
+from undiffuse.data.spec import DataSpec
+from undiffuse.data.survey import Watch
+from undiffuse.diffusion.denoiser import Denoiser
+from undiffuse.diffusion.likelihood import check_gaussian
+from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss, check_score
+from undiffuse.diffusion.noise import NOISES, Gamma, Noise
+from undiffuse.diffusion.process import VARIANCES, Process
+from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, Sampler
+from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarning
+from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.files.checkpoint import fill
+from undiffuse.nn.spec import UNetSpec
+from undiffuse.nn.unet import UNet, spatial
+from undiffuse.train.plan import Plan
+from undiffuse.train.time_sampling import TIME_SAMPLINGS, TimeSampling
+
+
+class NoiseWarning(UserWarning):
+    """A noise family used beyond what is known to work."""
+
+
+Row = TypeVar("Row")
+GAMMA_SOUND = 0.005  # up to here every sampler brings the data back within chance (benchmarks/reverse_noise.py)
+LABEL_ROWS = "conditioning.label.weight"
+BOUNDS = ("vlb", "hybrid")  # the losses that hold the variational bound
+
+
+def dataset(config: Config, watch: Watch = iter) -> Dataset:
+    """The data, restricted to data.classes; refused if it is not what the configuration says it is."""
+    data = prepare.dataset(data_spec(config), watch)
+    wanted = config.data.classes
+    if wanted is not None and (wanted or config.data.shape is None):  # [] in a run's own configuration: it has none
+        data = data.restricted(wanted)
+    for key, said, found in (
+        ("levels", config.data.levels, data.levels),
+        ("shape", config.data.shape, list(data.shape)),
+    ):
+        if said is not None and said != found:
+            raise UsageError(f"data.{key}: the source '{config.data.source}' has {found}, not {said}")
+    return data
+
+
+def data_spec(config: Config) -> DataSpec:
+    """What is asked of the data set."""
+    said = config.data
+    settings = said.model_dump(exclude={"classes", "levels", "shape", "content", "flip", "size"})
+    height, width = said.size or (0, 0)
+    return DataSpec(size=(height, width) if said.size else None, **settings)
+
+
+def resolved(config: Config, data: Dataset) -> Config:
+    """With everything about the data that a model needs later: levels, shape, class names; paths hold from anywhere."""
+    facts: dict[str, Any] = {
+        "data.levels": data.levels,
+        "data.shape": list(data.shape),
+        "data.classes": list(data.class_names),
+        "data.content": data.content,
+        "data.source": anywhere(config.data.source),
+    }
+    if config.data.labels is not None and Path(config.data.labels).exists():
+        facts["data.labels"] = str(Path(config.data.labels).resolve())
+    return config.replaced(facts)
+
+
+def is_same_data(config: Config, data: Dataset) -> bool:
+    """Whether these pictures are those that a run was made with, as far as its configuration says."""
+    return config.data.content in (None, data.content)
+
+
+def same_data(config: Config, data: Dataset) -> None:
+    """Refuse to go on with other pictures, or other names of their classes, than those that a run began with."""
+    if config.data.classes is not None and config.data.classes != [*data.class_names]:
+        raise UndiffuseError(
+            f"data.classes: {config.data.source} has the classes {', '.join(data.class_names) or 'none'}, in this "
+            "order, and config.yaml says otherwise; put them back: labels are numbers, names say which"
+        )
+    if not is_same_data(config, data):
+        raise UndiffuseError(
+            f"the pictures of {config.data.source} have changed since this run began, so it cannot go on exactly; put "
+            "them back, or start a new run from its weights with: undiffuse train --from MODEL"
+        )
+
+
+def process(config: Config) -> Process:
+    diffusion = config.diffusion
+    schedule = _rescaled(config) if diffusion.zero_terminal_snr else _schedule(config)
+    noise = _noise(config)
+    variance = _row({name: name for name in VARIANCES}, diffusion.variance, "diffusion.variance")
+    return Process(schedule, noise, variance)  # type: ignore[arg-type]
+
+
+def _noise(config: Config) -> Noise:
+    name, theta = config.diffusion.noise, config.diffusion.theta
+    family = _row(NOISES, name, "diffusion.noise")
+    if theta is not None and family is not Gamma:
+        raise UsageError(f"diffusion.theta is for gamma noise; leave it out for '{name}'")
+    if theta is not None and theta > GAMMA_SOUND:
+        warnings.warn(
+            f"gamma noise with theta = {theta:g}: samplers are wrong above {GAMMA_SOUND:g}, see docs/noise.md",
+            NoiseWarning,
+            stacklevel=2,
+        )
+    return family() if theta is None else Gamma(theta)
+
+
+def _schedule(config: Config) -> NoiseSchedule:
+    diffusion = config.diffusion
+    if diffusion.schedule != "betas":
+        return _row(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
+    if diffusion.betas is None or len(diffusion.betas) != diffusion.T:
+        raise UsageError(f"diffusion.betas: the schedule 'betas' needs T = {diffusion.T} numbers here")
+    return NoiseSchedule.from_betas(diffusion.betas)
+
+
+def _rescaled(config: Config) -> NoiseSchedule:
+    """What is left of the data at T before is nothing to warn of: this takes it away."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ScheduleWarning)
+        return _schedule(config).zero_terminal_snr()
+
+
+def num_classes(config: Config) -> int:
+    """Classes that the network knows; 0 if it is unconditional."""
+    return len(config.data.classes or ()) if config.model.conditional else 0
+
+
+def backbone(config: Config) -> nn.Module:
+    """The network, initialised from the seed. Needs a resolved configuration."""
+    if config.data.shape is None:
+        raise UndiffuseError("data.shape is missing: this configuration was not written by a training run")
+    channels = config.data.shape[0]
+    settings = config.model.model_dump(exclude={"conditional"})
+    shared: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    out = channels * (2 if config.diffusion.variance == "learned" else 1)
+    rng.seed_torch(config.seed, "init")
+    network = UNet(UNetSpec(channels, out, num_classes(config), **shared))
+    network.checkpointed = config.train.gradient_checkpointing
+    return spatial(network)
+
+
+def denoiser(config: Config) -> Denoiser:
+    return Denoiser(backbone(config), process(config), config.diffusion.prediction)
+
+
+def meaning(config: Config) -> dict[str, Any]:
+    """The settings of the process and the prediction that weights have their meaning by."""
+    keys = ("schedule", "T", "betas", "zero_terminal_snr", "prediction", "noise", "theta")
+    return {key: getattr(config.diffusion, key) for key in keys}
+
+
+def carry_over(said: Config, trained: Denoiser, config: Config, denoiser: Denoiser) -> None:
+    """Weights of a trained model into a new one of the same network; class rows go by their names.
+
+    A class that the trained model does not know starts as its "no label". Raises UsageError where the process or the
+    prediction differs, for then the weights mean something else, and UndiffuseError where the network does.
+    """
+    trained_for = meaning(said)
+    for key, new in meaning(config).items():
+        if trained_for[key] != new:
+            raise UsageError(
+                f"diffusion.{key}: the model to start from has {trained_for[key]}, not {new}; its weights would not fit"
+            )
+    assert isinstance(trained.backbone, nn.Module) and isinstance(denoiser.backbone, nn.Module)
+    weights = dict(trained.backbone.state_dict())
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise UndiffuseError("the model to start from has weights that are not finite; take another checkpoint of it")
+    known, names = said.data.classes or [], config.data.classes or []
+    if num_classes(said) and num_classes(config):
+        rows = [known.index(name) if name in known else len(known) for name in [*names, None]]
+        weights[LABEL_ROWS] = weights[LABEL_ROWS][rows]
+    fill(denoiser.backbone, weights, Path("--from"))
+
+
+def loss(config: Config) -> Loss:
+    """What is minimised. A learned variance and a loss that does not teach it, or the reverse, are refused."""
+    said = config.diffusion
+    chosen = _row(LOSSES, said.loss, "diffusion.loss")
+    learned = said.variance == "learned"
+    if learned and said.loss not in BOUNDS:
+        raise UsageError(f"diffusion.loss: '{said.loss}' does not teach a learned variance; take 'hybrid' or 'vlb'")
+    if said.loss == "hybrid" and not learned:
+        raise UsageError("diffusion.loss: 'hybrid' is for diffusion.variance=learned; with a fixed one take 'l2'")
+    if said.weighting != "none" and said.loss in ("vlb", "score_matching"):
+        raise UsageError(f"diffusion.weighting: '{said.loss}' has its own weights; leave it at 'none'")
+    if said.loss in BOUNDS:
+        check_gaussian(process(config))
+    if said.loss == "score_matching":
+        check_score(process(config))
+    if said.prediction == "score":
+        check_score(process(config), "prediction 'score'")
+    _row(WEIGHTS, said.weighting, "diffusion.weighting")
+    return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
+
+
+def sampler(config: Config) -> Sampler:
+    return _row(SAMPLERS, config.sample.sampler, "sample.sampler")(config.sample.eta)
+
+
+def guesses(config: Config) -> int | None:
+    """How many guesses a step combines; None for samplers with noise, and for PNDM, which wants equal steps."""
+    return None if config.sample.eta else GUESSES.get(config.sample.sampler)
+
+
+def plan(config: Config) -> Plan:
+    train = config.train
+    return Plan(
+        steps=train.steps,
+        lr=train.lr,
+        optimizer=train.optimizer,
+        warmup=train.warmup,
+        lr_decay=train.lr_decay,
+        ema=decays(config),
+        grad_clip=train.grad_clip,
+        num_classes=num_classes(config),
+        label_dropout=train.label_dropout,
+        max_skips=train.max_skips,
+        micro_batch=train.micro_batch,
+        precision=train.precision,
+        shard=train.shard,
+    )
+
+
+def decays(config: Config) -> tuple[float, ...]:
+    """Of the averages side by side, the one to sample from first."""
+    said = config.train.ema
+    found = (said,) if isinstance(said, float) else tuple(said)
+    if len(set(found)) < len(found):
+        raise UsageError(f"train.ema: a decay stands twice in {list(found)}; once is enough")
+    return found
+
+
+def times(config: Config) -> TimeSampling:
+    """How training draws t."""
+    chosen = _row(TIME_SAMPLINGS, config.train.time_sampling, "train.time_sampling")
+    return chosen(config.diffusion.T, config.train.batch_size)
+
+
+def batches(config: Config, data: Dataset) -> Batches:
+    return Batches(data.train, config.train.batch_size, config.seed, config.data.flip)
+
+
+def _row(table: Mapping[str, Row], name: str, key: str) -> Row:
+    if name not in table:
+        raise UsageError(f"{key}: unknown name '{name}'; {nearest(name, list(table))}")
+    return table[name]

@@ -1,0 +1,1 @@
+"""diffusers' folders: their names and fields as ours, and the other way round."""

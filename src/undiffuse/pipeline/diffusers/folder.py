@@ -1,0 +1,68 @@
+"""Reading and writing a diffusers folder: model_index.json, unet/, scheduler/. JSON and safetensors only."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from undiffuse.errors import UndiffuseError
+from undiffuse.pipeline.diffusers.names import Tensors
+
+Json = dict[str, Any]
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PICKLE = "diffusion_pytorch_model.bin"
+
+
+def is_diffusers(path: Path) -> bool:
+    """A pipeline's folder (unet/config.json) or a model's own (config.json)."""
+    return (path / "unet" / "config.json").is_file() or (path / "config.json").is_file()
+
+
+def read_unet(path: Path) -> tuple[Json, Tensors]:
+    """The network's fields and tensors."""
+    home = path / "unet" if (path / "unet").is_dir() else path
+    fields = read_json(home / "config.json")
+    if not (home / WEIGHTS).is_file():
+        pickled = (
+            " (a pickle can run any code when read; convert it to safetensors)" if (home / PICKLE).is_file() else ""
+        )
+        raise UndiffuseError(f"{home}: has no {WEIGHTS}{pickled}")
+    try:
+        return fields, load_file(home / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise UndiffuseError(f"{home / WEIGHTS}: truncated or not a safetensors file ({error})") from error
+
+
+def read_scheduler(path: Path) -> Json:
+    """The scheduler's fields, beside the network or in a folder of its own."""
+    for place in (path / "scheduler", path):
+        if (place / "scheduler_config.json").is_file():
+            return read_json(place / "scheduler_config.json")
+    raise UndiffuseError(f"{path}: has no scheduler_config.json, so its noise schedule is unknown")
+
+
+def read_json(path: Path) -> Json:
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UndiffuseError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise UndiffuseError(f"{path}: holds no fields")
+    return fields
+
+
+def write(path: Path, unet: Json, scheduler: Json, tensors: Tensors) -> None:
+    """A folder that diffusers' DDPMPipeline and DDIMPipeline load; with classes, call its UNet with class_labels."""
+    for part in ("unet", "scheduler"):
+        (path / part).mkdir(parents=True)
+    save_file(tensors, path / "unet" / WEIGHTS, metadata={"format": "pt"})
+    _write_json(path / "unet" / "config.json", unet)
+    _write_json(path / "scheduler" / "scheduler_config.json", scheduler)
+    parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
+    _write_json(path / "model_index.json", {"_class_name": "DDPMPipeline", **parts})
+
+
+def _write_json(path: Path, fields: Json) -> None:
+    path.write_text(json.dumps(fields, indent=1) + "\n")

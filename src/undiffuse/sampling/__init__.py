@@ -1,0 +1,1 @@
+"""Many images as a job on a folder, which may be stopped and goes on."""

@@ -1,0 +1,150 @@
+"""The pictures of a run: what the model draws, how it gets there, and how data became noise on the way in."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from undiffuse import images, rng
+from undiffuse.config import Config
+from undiffuse.data.dataset import Dataset
+from undiffuse.diffusion.bound import Bits
+from undiffuse.diffusion.finite import Finite, compared
+from undiffuse.diffusion.noise import NOISES, Gamma
+from undiffuse.diffusion.process import Process
+from undiffuse.diffusion.samplers import Frame
+from undiffuse.diffusion.schedule import SCHEDULES
+from undiffuse.errors import UndiffuseError
+from undiffuse.evaluation.run import Neighbours
+from undiffuse.files.run import RunFolder, whole
+from undiffuse.pipeline import Pipeline, build
+from undiffuse.report.page import write_report
+from undiffuse.shapes import Tensor
+from undiffuse.viz.animation import denoising_gif
+from undiffuse.viz.bound import plot_bound
+from undiffuse.viz.noise import REACH, Cell, plot_noise
+from undiffuse.viz.score import Scores, plot_score
+from undiffuse.viz.strips import forward_strips, neighbour_strips, reverse_strips, sample_grid
+
+SHOWN, ANIMATED, STATES = 100, 40, 9
+PARTS, DRAWN = (0.05, 0.2, 0.4, 0.7, 1.0), 100_000
+SEED = 1  # not the seed that `sample` starts from, so that the pictures show other images
+
+
+def write_views(run: RunFolder, pipe: Pipeline) -> Path:
+    """Draw samples, classes, denoising (GIF), reverse and forward pictures, then the report; return its path."""
+    folder = run.samples
+    drawn = images.to_hwc(pipe.sample(n=SHOWN))
+    images.write_png(folder / "samples.png", images.grid(drawn, columns=10))
+    if 1 < len(pipe.class_names) <= 20:
+        save(class_rows(pipe), folder / "classes.png")
+    x_T, frames = pipe.noise(n=ANIMATED, seed=SEED), list(pipe.frames(n=ANIMATED, seed=SEED))
+    denoising_gif(folder / "denoising.gif", states(pipe, x_T, frames), columns=10)
+    save(reverse(pipe, x_T, frames, count=3), folder / "reverse.png")
+    save(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
+    return write_report(run.path)
+
+
+def write_neighbours(run: RunFolder, found: Neighbours | None) -> None:
+    """Draw the samples nearest to training pictures; that of an earlier evaluation stays where this had none, as its
+    numbers do."""
+    if found is None:
+        return
+    path = run.samples / "neighbours.png"
+    rows = {
+        "in training": (found.train, found.to_train),
+        "held out": (found.held_out, found.to_held_out),
+    }
+    run.samples.mkdir(exist_ok=True)
+    with whole(path) as aside:
+        save(neighbour_strips(found.generated, rows), aside)
+
+
+def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
+    """The bound's terms, and the first held-out images decoded from x_t at ten times."""
+    x0 = data.held_out.images()[:shown]
+    label = data.held_out.labels[:shown] if pipe.class_names else None
+    times = np.unique(np.linspace(1, pipe.process.T, 10).round().astype(int))[::-1]
+    decoded = [(int(t), images.to_hwc(pipe.guess(x0, int(t), label).x0)) for t in times]
+    return plot_bound(bits, decoded)
+
+
+def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Callable[[Any], Any] = iter) -> Figure:
+    """The model's score beside exact ones, on n noisy train images and n held-out ones at forty times."""
+    pipe = pipe.configured(guidance=1.0, clip=False)  # the model's own score, not the one that sampling bends
+    times = np.unique(np.geomspace(1, pipe.process.T, 40).round())
+    known = {"train": data.train, "held_out": data.held_out}
+    labelled = bool(pipe.class_names)
+    found = {}
+    for noisy, exact in watch([("train", "train"), ("held_out", "train"), ("held_out", "held_out")]):
+        y = known[noisy].labels[:n].to(pipe.device) if labelled else None
+        classes = known[exact].labels.to(pipe.device) if labelled else None
+        finite = Finite(pipe.process, known[exact].images().to(pipe.device), classes)
+        x0 = known[noisy].images()[:n].to(pipe.device)
+        found[f"{noisy}_{exact}"] = compared(pipe.process, pipe.denoise(y), finite.of(y), x0, times, seed)
+    return plot_score(Scores(**found), n)
+
+
+def class_rows(pipe: Pipeline, each: int = 10) -> Figure:
+    """`each` samples of every class, a row per class."""
+    names = pipe.class_names
+    drawn = images.to_hwc(pipe.sample(n=each * len(names), seed=SEED))
+    return sample_grid(drawn, [names[i % len(names)] for i in range(len(drawn))])
+
+
+def states(pipe: Pipeline, x_T: Tensor, frames: Iterable[Frame]) -> Iterator[tuple[float, np.ndarray]]:
+    """(t, uint8 [n, h, w, c]) from t = T to the last frame: what `denoising_gif` takes."""
+    yield float(pipe.process.T), images.to_hwc(x_T)
+    for frame in frames:
+        yield frame.t, images.to_hwc(frame.x)
+
+
+def reverse(pipe: Pipeline, x_T: Tensor, frames: Sequence[Frame], count: int = 3) -> Figure:
+    """States x_t of the first images at times spread over the way, from T to 0, and the guess of x0 made at each."""
+    moving = [(t, x[:count]) for t, x in states(pipe, x_T, frames)]
+    guesses = [images.to_hwc(frame.x0[:count]) for frame in frames] + [moving[-1][1]]
+    chosen = np.unique(np.linspace(0, len(frames), STATES).round().astype(int))
+    x, x0 = (np.stack([pictures[i] for i in chosen], axis=1) for pictures in ([x for _, x in moving], guesses))
+    return reverse_strips(x, x0, [moving[i][0] for i in chosen])
+
+
+def forward(config: Config, data: Dataset, row: int = 0) -> Figure:
+    """One datum at times from 0 to T under every schedule, with the same noise."""
+    T = config.diffusion.T
+    times = np.linspace(0, T, STATES).round()
+    x0 = data.train.images(np.array([row])).expand(len(times), -1, -1, -1)
+    rows = {}
+    for name, schedule in SCHEDULES.items():
+        try:
+            process = Process(schedule(T))
+        except UndiffuseError:
+            continue  # this T is too small for that formula
+        noisy = [process.corrupt(x[None], t, rng.fold(SEED)).x_t for x, t in zip(x0, times, strict=True)]
+        rows[name] = np.concatenate([images.to_hwc(x) for x in noisy])
+    return forward_strips(rows, times.tolist())
+
+
+def noises(config: Config, data: Dataset, row: int = 0) -> Figure:
+    """White pixels and one datum in every family's noise, under the configuration's schedule."""
+    families = [*(kind() for kind in NOISES.values()), Gamma(0.3)]
+    schedule = build.process(config).schedule
+    rows = {str(noise): [_noisy(Process(schedule, noise), data, row, part) for part in PARTS] for noise in families}
+    return plot_noise(rows)
+
+
+def _noisy(process: Process, data: Dataset, row: int, part: float) -> Cell:
+    t = float(max(round(part * process.T), 1))
+    signal, sigma = (float(scale) for scale in process.scales(t))
+    white = process.corrupt(torch.ones(DRAWN, 1), t, rng.fold(SEED)).x_t.numpy().ravel()
+    x = np.linspace(-REACH, REACH, 2001)
+    density = process.noise.density((x - signal) / sigma, float(process.schedule.snr(t))) / sigma
+    picture = images.to_hwc(process.corrupt(data.train.images(np.array([row])), t, rng.fold(SEED)).x_t)[0]
+    return Cell(t, white, x, density, picture)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG, sharp on a screen of any kind."""
+    figure.savefig(path, format="png", dpi=figure.dpi)
