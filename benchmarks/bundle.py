@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from undiffuse.files.checkpoint import digest
+from undiffuse.files.checkpoint import digest_of
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.bundled import MODELS
 
@@ -32,7 +32,9 @@ def main() -> None:
     save_file(halves, weights)
     weights.chmod(0o644)
     state = weights.with_name("state.json")
-    state.write_text(json.dumps(json.loads(state.read_text()) | {"digests": {weights.name: digest(weights)}}, indent=1))
+    state.write_text(
+        json.dumps(json.loads(state.read_text()) | {"digests": {weights.name: digest_of(weights)}}, indent=1)
+    )
     shutil.rmtree(aside / "samples")
     final = MODELS / given.name
     card = final / "README.md"

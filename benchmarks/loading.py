@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from undiffuse import config, rng
-from undiffuse.data import cache, prepare
+from undiffuse.data import prepare
 from undiffuse.data.spec import DataSpec
+from undiffuse.files import cache
 from undiffuse.metrics.features import About, extractor
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
 from undiffuse.pipeline import build
@@ -33,9 +34,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 def prepared(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        kept, cache.cache_folder = cache.cache_folder, lambda: Path(folder)
+        kept, cache.folder = cache.folder, lambda kind="": Path(folder) / kind
         first, again = (seconds(lambda: prepare.dataset(DataSpec(name))) for _ in range(2))
-        cache.cache_folder = kept
+        cache.folder = kept
     print(f"{name}: prepared in {first:.2f} s, opened again in {again:.3f} s")
 
 

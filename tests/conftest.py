@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 import tiny
+from undiffuse.files import cache
 
 settings.register_profile("undiffuse", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("undiffuse")
@@ -16,10 +17,13 @@ settings.load_profile("undiffuse")
 def fresh_statistics(tmp_path_factory):
     """Cached features of real images and samples are this session's: those of yesterday's code prove nothing about
     today's."""
+    own, real = tmp_path_factory.mktemp("cache"), cache.folder
+
+    def folder(kind: str = "") -> Path:
+        return own / kind if kind in ("samples", "statistics") else real(kind)
+
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("metrics.feature_cache", "evaluation.drawing"):
-            folder = tmp_path_factory.mktemp(module)
-            patch.setattr(f"undiffuse.{module}.cache_folder", lambda folder=folder: folder)
+        patch.setattr(cache, "folder", folder)
         yield
 
 

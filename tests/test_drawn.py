@@ -28,7 +28,7 @@ from undiffuse.train.quality import Judge
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(drawing, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -191,7 +191,7 @@ def test_two_commands_at_once_do_not_mix(cheap, cache):
 
 def test_a_cache_that_cannot_be_is_one_line(cheap, cache, monkeypatch):
     cache.parent.joinpath("file").write_text("")
-    monkeypatch.setattr(drawing, "cache_folder", lambda: cache.parent / "file" / "samples")
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": cache.parent / "file" / "samples")
     said = "set XDG_CACHE_HOME to a folder that can be written"
     with pytest.raises(UndiffuseError, match=said), drawing.of_model(cheap, 10, [0]):
         pass

@@ -10,6 +10,7 @@ from PIL import Image
 from undiffuse import images, rng
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.files.drawn import write_folder
 from undiffuse.pipeline import editing
 
 X = torch.linspace(-1, 1, 6 * 64).reshape(6, 1, 8, 8).round(decimals=1)
@@ -160,7 +161,7 @@ def test_any_picture_is_brought_to_the_model_s_shape(tiny_pipe, tmp_path):
 def test_pictures_of_the_right_size_are_taken_to_the_pixel(tiny_pipe, tmp_path):
     levels = np.arange(128, dtype=np.uint8).reshape(2, 8, 8, 1)
     images.write_npz(tmp_path / "x.npz", levels, np.zeros(2, np.int64))
-    images.write_folder(tmp_path / "x", levels, np.zeros(2, np.int64))
+    write_folder(tmp_path / "x", levels, np.zeros(2, np.int64))
     for path in ("x.npz", "x"):
         assert np.array_equal(images.to_hwc(editing.opened(tiny_pipe, tmp_path / path)), levels)
 

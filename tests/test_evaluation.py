@@ -16,7 +16,6 @@ from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.evaluation import measures, run
 from undiffuse.evaluation import real as compared
 from undiffuse.evaluation.measures import Real, Samples
-from undiffuse.metrics import feature_cache
 from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.pipeline import build
 from undiffuse.rng import fold
@@ -178,14 +177,14 @@ def test_the_floor_of_few_samples_is_of_as_few_train_images_of_all_classes(data,
 
 
 def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
     first = Real.of(data, "classifier").held_out()
     assert len(list(tmp_path.iterdir())) == 1
     again = Real.of(data, "classifier")
     monkeypatch.setattr(Real, "_extracted", None)
     np.testing.assert_array_equal(again.held_out().features, first.features)
     monkeypatch.undo()
-    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
     fewer = replace(data, train=data.train.chosen(torch.arange(0, 1347, 2)))
     Real.of(data, "pca").held_out()
     for other in (
@@ -223,7 +222,7 @@ def of_nothing_known(path):
     ids=["junk", "empty", "cut", "a byte", "no key", "no features", "a folder"],
 )
 def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
     first = Real.of(data, "classifier").held_out()
     (path,) = tmp_path.iterdir()
     damage(path)
@@ -234,7 +233,7 @@ def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
 
 
 def test_statistics_of_other_images_are_not_taken_even_under_the_right_name(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
     first = Real.of(data, "classifier").held_out()
     (right,) = tmp_path.iterdir()
     right.unlink()

@@ -25,16 +25,16 @@ def homeless(monkeypatch):
 def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache.user_cache() == tmp_path / ".cache" / "undiffuse"
+    assert cache.folder() == tmp_path / ".cache" / "undiffuse"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
-    assert cache.user_cache() == tmp_path / "mine" / "undiffuse"
+    assert cache.folder() == tmp_path / "mine" / "undiffuse"
 
 
 def test_a_user_without_a_home_is_told_what_to_set(homeless, monkeypatch, tmp_path):
     with pytest.raises(UndiffuseError, match="no home folder to keep things in: set XDG_CACHE_HOME to a folder's path"):
-        cache.user_cache()
+        cache.folder()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.user_cache() == tmp_path / "undiffuse"
+    assert cache.folder() == tmp_path / "undiffuse"
 
 
 def test_without_a_home_data_are_looked_for_elsewhere(homeless):

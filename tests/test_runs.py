@@ -6,7 +6,8 @@ import json
 import pytest
 
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.files.run import RunFolder, check_writable, kind_of, whole, write_text
+from undiffuse.files.run import RunFolder
+from undiffuse.files.writing import check_writable, file_kind, whole, write_text
 
 
 def line(step: int) -> str:
@@ -159,4 +160,4 @@ def test_a_full_disk_names_the_file(tmp_path):
 )
 def test_a_number_is_no_type_of_file(tmp_path, name, kind):
     (tmp_path / "there.png").mkdir()
-    assert kind_of(tmp_path / name) == kind
+    assert file_kind(tmp_path / name) == kind

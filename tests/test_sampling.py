@@ -20,7 +20,7 @@ from undiffuse.data.prepare import load
 from undiffuse.errors import Interrupted, UndiffuseError
 from undiffuse.files.blocks import FORMATS
 from undiffuse.pipeline import Pipeline
-from undiffuse.processes import ranks
+from undiffuse.processes import ranks, signals
 from undiffuse.sampling import job as sampling
 from undiffuse.sampling.request import Request
 
@@ -287,7 +287,7 @@ def test_the_first_signal_stops_at_once(tiny_pipe, tmp_path, number, at):
 
 
 def test_a_signal_that_something_swallows_still_stops(cheap, tmp_path):
-    with ranks.stopping_at_once() as check:
+    with signals.stopping_at_once() as check:
         check()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -315,7 +315,7 @@ def test_the_shares_of_several_processes_are_the_whole(cheap, tmp_path, monkeypa
     monkeypatch.setattr(ranks, "meet", lambda meanwhile: None)
     for rank in reversed(range(count)):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-        monkeypatch.setattr(ranks, "agreed", lambda make: (todo, False))
+        monkeypatch.setattr(ranks, "from_first", lambda make: (todo, False))
         monkeypatch.setattr(sampling, "_begun", None)
         with sampling.opened(cheap, request, out) as job:
             assert len(job.mine) == len(todo[rank::count])

@@ -16,7 +16,7 @@ from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.files import checkpoint
 from undiffuse.files.run import RunFolder
 from undiffuse.pipeline import Pipeline
-from undiffuse.processes import ranks
+from undiffuse.processes import signals
 from undiffuse.train import tracking
 from undiffuse.train.job import Training
 from undiffuse.train.quality import Judge, Quality, judged
@@ -197,11 +197,11 @@ def test_a_tracker_that_fails_is_told_no_more_and_training_goes_on(tiny_run, tmp
 
 def test_one_wish_may_come_twice_and_a_later_one_stops_at_once(monkeypatch):
     """torchrun passes on a SIGTERM that its processes were sent too."""
-    with ranks.stop_signals() as asked:
+    with signals.stop_signals() as asked:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
         assert asked.is_set()
-        monkeypatch.setattr(ranks, "SECONDS_OF_ONE_WISH", 0.0)
+        monkeypatch.setattr(signals, "SECONDS_OF_ONE_WISH", 0.0)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
 

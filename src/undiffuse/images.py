@@ -1,9 +1,7 @@
 """Pictures at the edges: levels <-> [-1, 1], grids, files. Inside the library images are float32 in [-1, 1]."""
 
-import json
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +10,6 @@ from torch import Tensor
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Float, UInt8
-
-LABELS = "labels.json"  # beside the pictures of a folder: file name -> class index
-JOB = "job.json"  # in a folder that `undiffuse sample` fills: what was asked for, and whether all of it is there
 
 
 def from_levels(picture: UInt8[Tensor, "b c h w"], levels: int = 256) -> Float[Tensor, "b c h w"]:
@@ -75,35 +70,3 @@ def write_npz(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     """`images` uint8 [n, h, w, c] and `labels` int64 [n] (-1 = none)."""
     with path.open("wb") as file:
         np.savez_compressed(file, images=images, labels=labels.astype(np.int64))
-
-
-def write_folder(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
-    """A new folder with 000000.png, 000001.png ... and labels.json."""
-    path.mkdir()
-    names = [f"{i:06d}.png" for i in range(len(images))]
-    for name, picture in zip(names, images, strict=True):
-        write_png(path / name, picture)
-    (path / LABELS).write_text(json.dumps(dict(zip(names, labels.tolist(), strict=True)), indent=0))
-
-
-def check_finished(folder: Path) -> None:
-    """Raise UndiffuseError for a folder that `undiffuse sample` has yet to fill: a part of a set looks like a set."""
-    try:
-        job = json.loads((folder / JOB).read_text())
-        unfinished = job["finished"] is False or len(list(folder.glob(f"*.{_ending(job)}"))) < _file_count(job)
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, ZeroDivisionError):
-        return  # another's file of this name, or none
-    if unfinished:
-        raise UndiffuseError(f"{folder}: not all of its images are there; run the command that draws them again")
-
-
-def _ending(job: dict[str, Any]) -> str:
-    return str(job["request"]["format"])
-
-
-def _file_count(job: dict[str, Any]) -> int:
-    """A file for each picture, or for each block of indices that are alike once divided by its size."""
-    asked = job["request"]
-    first, last = int(asked["start"]), int(asked["start"]) + int(asked["n"]) - 1
-    size = 1 if _ending(job) == "png" else int(asked["batch_size"])
-    return last // size - first // size + 1

@@ -11,7 +11,6 @@ import tiny
 from made import files, pictures, png, written
 from undiffuse.cli import main, progress
 from undiffuse.config import read
-from undiffuse.data import cache
 from undiffuse.pipeline import Pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path / "cache")
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "pictures", files(30))
     (tmp_path / "tiny.yaml").write_text(tiny.config().as_yaml())

@@ -15,8 +15,7 @@ import tiny
 from undiffuse.cli import main
 from undiffuse.data.prepare import digits
 from undiffuse.evaluation.real import Real
-from undiffuse.files.checkpoint import digest
-from undiffuse.metrics import feature_cache
+from undiffuse.files.checkpoint import digest_of
 
 TINY = "tiny.yaml"
 
@@ -308,7 +307,7 @@ def spoil_tensors(change):
         change(weights)
         save_file(weights, path)
         state = path.with_name("state.json")
-        state.write_text(json.dumps(json.loads(state.read_text()) | {"digests": {path.name: digest(path)}}))
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"digests": {path.name: digest_of(path)}}))
 
     return spoil
 
@@ -446,7 +445,7 @@ def test_fewer_images_than_features_are_measured_with_a_warning(place, capsys):
 
 def test_statistics_of_other_images_or_cut_ones_change_no_number(place, capsys, monkeypatch):
     """Those of the digits 0 and 1 under the name of those of all digits, then half of the right ones."""
-    monkeypatch.setattr(feature_cache, "cache_folder", lambda: place / "cache")
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": place / "cache")
     given = ["evaluate", "good.npz", "--data", "digits", "--metrics", "kid"]
     assert main(given) == 0
     first = capsys.readouterr()

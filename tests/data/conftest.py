@@ -2,11 +2,9 @@
 
 import pytest
 
-from undiffuse.data import cache as files
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
-    monkeypatch.setattr(files, "cache_folder", lambda: folder)
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": folder)
     return folder

@@ -124,7 +124,7 @@ def test_nothing_is_left_of_what_was_refused(tmp_path, cache):
 
 def test_without_a_cache_they_are_held_in_memory_and_that_is_said(folder, monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr(files_kept, "cache_folder", lambda: tmp_path / "file" / "x")
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path / "file" / "x")
     with pytest.warns(DataWarning, match=r"cannot be used \(Not a directory\); the pictures are held in memory"):
         data = dataset(DataSpec(str(folder)))
     assert len(data.train) + len(data.held_out) == 60

@@ -12,6 +12,7 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.files import checkpoint
 from undiffuse.files.checkpoint import Snapshot
 from undiffuse.rng import fold
+from undiffuse.train.state import fill_optimizer, optimizer_tensors
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64]
 
@@ -241,8 +242,8 @@ def test_the_optimizer_goes_on_as_if_never_stopped(tmp_path):
     other = network()
     other.load_state_dict(module.state_dict())
     second = torch.optim.Adam(other.parameters(), lr=0.1)
-    state = {name: value.clone() for name, value in checkpoint.optimizer_tensors(first).items()}
-    checkpoint.fill_optimizer(second, state, tmp_path)
+    state = {name: value.clone() for name, value in optimizer_tensors(first).items()}
+    fill_optimizer(second, state, tmp_path)
     for owner, optimizer in ((module, first), (other, second)):
         optimizer.zero_grad()
         owner(torch.ones(1, 2)).sum().backward()
@@ -253,8 +254,8 @@ def test_the_optimizer_goes_on_as_if_never_stopped(tmp_path):
 
 def test_an_optimizer_that_has_not_moved_has_no_state(tmp_path):
     optimizer = torch.optim.Adam(network().parameters())
-    assert checkpoint.optimizer_tensors(optimizer) == {}
-    checkpoint.fill_optimizer(optimizer, {}, tmp_path)
+    assert optimizer_tensors(optimizer) == {}
+    fill_optimizer(optimizer, {}, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_an_optimizer_that_has_not_moved_has_no_state(tmp_path):
 )
 def test_an_optimizer_of_another_network_is_refused(tmp_path, spoil):
     module = network()
-    state = checkpoint.optimizer_tensors(adam(module, 1))
+    state = optimizer_tensors(adam(module, 1))
     spoil(state)
     with refused("optimizer.safetensors belongs to another network"):
-        checkpoint.fill_optimizer(torch.optim.Adam(module.parameters()), state, tmp_path)
+        fill_optimizer(torch.optim.Adam(module.parameters()), state, tmp_path)

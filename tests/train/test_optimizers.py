@@ -9,12 +9,12 @@ from torch import nn
 
 from undiffuse import config
 from undiffuse.errors import UsageError
-from undiffuse.files import checkpoint
 from undiffuse.nn.layers import Linear
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet
 from undiffuse.pipeline import build
 from undiffuse.rng import fold
+from undiffuse.train import state as checkpoint
 from undiffuse.train.optimizers import OPTIMIZERS, Muon, orthogonal
 from undiffuse.train.plan import Plan
 

@@ -13,7 +13,8 @@ from undiffuse import images
 from undiffuse.cli import progress
 from undiffuse.cli.options import Edit, listed
 from undiffuse.errors import UsageError, nearest
-from undiffuse.files.run import check_file, check_name, kind_of, whole
+from undiffuse.files.drawn import write_folder
+from undiffuse.files.writing import check_file, check_name, file_kind, whole
 from undiffuse.pipeline import Pipeline, build, editing
 from undiffuse.shapes import Images, Tensor
 
@@ -127,7 +128,7 @@ def _check_guided(given: Edit) -> None:
 
 
 def _check_out(given: Edit) -> None:
-    suffix, out = kind_of(given.out), given.out
+    suffix, out = file_kind(given.out), given.out
     known = [".png", ".npz", *([".gif"] if given.kind == "interpolate" else [])]
     if suffix not in ("", *known):
         raise UsageError(f"{out}: unknown file extension '{suffix}'; known: {', '.join(known)}, or a new folder")
@@ -224,8 +225,8 @@ def _known(label: Tensor | None, count: int) -> Tensor:
 def _write(out: Path, made: Made) -> None:
     pictures, labels = images.to_hwc(made.results), made.labels.numpy()
     with whole(out) as aside:
-        if not kind_of(out):
-            images.write_folder(aside, pictures, labels)
+        if not file_kind(out):
+            write_folder(aside, pictures, labels)
         elif out.suffix.lower() == ".npz":
             images.write_npz(aside, pictures, labels)
         elif out.suffix.lower() == ".gif":

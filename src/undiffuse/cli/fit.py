@@ -5,7 +5,8 @@ import functools
 from undiffuse.cli import progress
 from undiffuse.cli.options import Fit
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.files.run import RunFolder, check_writable, write_text
+from undiffuse.files.run import RunFolder
+from undiffuse.files.writing import check_writable, write_text
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.bundled import is_bundled, located
 from undiffuse.pipeline.diffusers.folder import is_diffusers

@@ -31,7 +31,7 @@ from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
 from undiffuse.evaluation.run import on_its_grid, real_images
-from undiffuse.files.run import check_file, kind_of, whole
+from undiffuse.files.writing import check_file, file_kind, whole
 from undiffuse.pipeline import Pipeline
 from undiffuse.processes import ranks
 from undiffuse.sampling.job import check_folder, opened
@@ -48,7 +48,7 @@ def sample(given: Sample) -> None:
     write = _writer(given.out, given.format)
     if given.n < 1:
         raise UsageError(f"-n must be at least 1, got {given.n}")
-    if kind_of(given.out) == ".gif" and given.batch_size is not None:
+    if file_kind(given.out) == ".gif" and given.batch_size is not None:
         raise UsageError("an animation is made in one batch; leave --batch-size out")
     pipe = Pipeline.load(given.model, given.weights, given.checkpoint, given.device or ranks.own_device())
     changes = {name: getattr(given, name) for name in ("guidance", "sampler", "steps", "eta", "spacing")}
@@ -58,7 +58,7 @@ def sample(given: Sample) -> None:
             f"train another with: undiffuse train RECIPE --set diffusion.noise={given.noise}"
         )
     pipe = pipe.configured(**changes)
-    if kind := kind_of(given.out):
+    if kind := file_kind(given.out):
         larger = images.laid_out(given.n, *pipe.shape[1:])[1] if kind == ".png" else 1
         if given.n * math.prod(pipe.shape) * larger**2 > MOST_BYTES:
             raise UsageError(f"{given.n:,} images are too many for one file; give --out a new folder's name")
@@ -72,7 +72,7 @@ def sample(given: Sample) -> None:
 
 def _writer(out: Path, format: str | None) -> Writer:
     """The function for this kind of file, after checking that it can be written: fail before the work, not after."""
-    suffix = kind_of(out)
+    suffix = file_kind(out)
     if suffix not in WRITERS:
         known = ", ".join(kind for kind in WRITERS if kind)
         raise UsageError(f"{out}: unknown file extension '{suffix}'; known: {known}, or a new folder")

@@ -18,7 +18,8 @@ from undiffuse.errors import Interrupted, UndiffuseError, UsageError, nearest
 from undiffuse.evaluation import drawing
 from undiffuse.evaluation import run as evaluation
 from undiffuse.evaluation.real import Real, Samples
-from undiffuse.files.run import RunFolder, check_file, check_writable, remedy, resuming, write_text
+from undiffuse.files.run import RunFolder, resuming
+from undiffuse.files.writing import check_file, check_writable, remedy, write_text
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.bundled import is_bundled, located, names

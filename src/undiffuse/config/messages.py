@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 from undiffuse.errors import nearest
 
 
-def first_of(error: ValidationError, schema: type[BaseModel], also: list[str]) -> str:
+def first_complaint(error: ValidationError, schema: type[BaseModel], also: list[str]) -> str:
     """Of what pydantic found. also: keys that are read before the schema is."""
     known = [*_keys(schema), *also]
     first = _telling(error.errors(), known)

@@ -1,14 +1,12 @@
 """The configuration: one schema, checked once. Recipes and run folders hold it as YAML; reading it needs no torch."""
 
-from collections.abc import Iterable
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from undiffuse.config import messages, yaml
+from undiffuse.config import yaml
+from undiffuse.config.messages import first_complaint
 from undiffuse.errors import UsageError, nearest
 from undiffuse.nn.presets import PRESETS
 
@@ -208,76 +206,10 @@ class Config(_Section):
             raw["model"] = {"conditional": self.model.conditional}
         for key, value in changes.items():
             _put(raw, key, value)
-        return _checked(raw, "configuration")
+        return checked_config(raw, "configuration")
 
     def as_yaml(self) -> str:
         return yaml.written(self.model_dump())
-
-
-def recipes() -> list[str]:
-    """Names of the recipes that come with undiffuse."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in files("undiffuse.recipes").iterdir() if path.name.endswith(".yaml")
-    )
-
-
-def load(recipe: str, sets: Iterable[str] = ()) -> Config:
-    """A recipe's name or a YAML file, with `a.b=c` changes on top."""
-    if Path(recipe).suffix in (".yaml", ".yml"):
-        config = read(Path(recipe))
-    elif recipe in recipes():
-        config = _parsed(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text(), recipe)
-    else:
-        raise UsageError(f"unknown recipe '{recipe}'; {nearest(recipe, recipes())}, or give a .yaml file")
-    return changed(config, sets)
-
-
-def changed(config: Config, sets: Iterable[str]) -> Config:
-    """With `a.b=c` changes on top."""
-    return config.replaced(dict(_assignment(text) for text in sets))
-
-
-def read(path: Path) -> Config:
-    """A configuration file."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{path}: cannot be read as a configuration ({getattr(error, 'strerror', None) or error})"
-        ) from error
-    return _parsed(text, str(path))
-
-
-def of_run(path: Path) -> Config:
-    """A run's own configuration, which says everything: a file that was cut short is refused."""
-    config = read(path)
-    if lacking := [name for name in type(config).model_fields if name not in config.model_fields_set]:
-        raise UsageError(f"{path}: lacks {', '.join(lacking)}: it was cut short; put it back as the run wrote it")
-    return config
-
-
-def _parsed(text: str, origin: str) -> Config:
-    try:
-        raw = yaml.parsed(text)
-    except ValueError as error:
-        raise UsageError(f"{origin}: not YAML: {error}") from error
-    raw = {} if raw is None else raw  # an empty file: the defaults
-    if not isinstance(raw, dict):
-        raise UsageError(f"{origin}: a configuration is a mapping of sections, this is {type(raw).__name__}")
-    return _checked(raw, origin)
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """`a.b=c` -> (a.b, c), c read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"--set takes key=value, got '{text}'")
-    if value.startswith("*"):
-        return key.strip(), value  # a pattern of files; YAML's aliases have no use here
-    try:
-        return key.strip(), yaml.parsed(value)
-    except ValueError as error:
-        raise UsageError(f"--set {key}: cannot read the value '{value[:80]}'") from error
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> None:
@@ -289,11 +221,11 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> None:
     raw[last] = value
 
 
-def _checked(raw: dict[Any, Any], origin: str) -> Config:
+def checked_config(raw: dict[Any, Any], origin: str) -> Config:
     version = raw.get("format_version", FORMAT_VERSION)
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise UsageError(f"{origin}: format_version {version} is newer than {FORMAT_VERSION}; please upgrade undiffuse")
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise UsageError(f"{origin}: {messages.first_of(error, Config, ['model.preset'])}") from error
+        raise UsageError(f"{origin}: {first_complaint(error, Config, ['model.preset'])}") from error

@@ -54,22 +54,18 @@ class Prepared:
     survey: dict[str, Any] = field(default_factory=dict)
 
 
-def cache_folder() -> Path:
-    return cache.user_cache() / "data"
-
-
 def opened(source: Source, spec: DataSpec, watch: Watch = iter) -> tuple[Tensor, Prepared]:
     """uint8 [n, c, h, w] and the facts, from the cache if it has them."""
     stamp = source.stamp()
     if stamp is None:
         return _read(source, spec, surveyed(source, watch), None, watch)
-    pointer = cache_folder() / f"{_key('stamp', stamp, _policy(spec))}.json"
+    pointer = cache.folder("data") / f"{_key('stamp', stamp, _policy(spec))}.json"
     known = _pointed(pointer)
     if known is not None:
         return _mapped(known)
     with read_once(source, isinstance(source, Hub) and source.is_far()) as source:
         survey = surveyed(source, watch)
-        known = cache_folder() / _key("content", survey.content, _policy(spec))
+        known = cache.folder("data") / _key("content", survey.content, _policy(spec))
         if not (known / "facts.json").is_file():
             return _kept(source, spec, survey, known, pointer, watch)
     _point(pointer, known)
@@ -88,7 +84,7 @@ def _key(*parts: str) -> str:
 
 def _pointed(pointer: Path) -> Path | None:
     try:
-        known = cache_folder() / str(json.loads(pointer.read_text()))
+        known = cache.folder("data") / str(json.loads(pointer.read_text()))
     except (OSError, ValueError):
         return None
     return known if (known / "facts.json").is_file() else None
@@ -131,11 +127,11 @@ def _kept(
     size, channels = shape_of(survey, source, spec)
     need = survey.count * size[0] * size[1] * channels
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache_folder()).free
+        cache.folder("data").mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(cache.folder("data")).free
         if need > free:
             raise OSError(28, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
-        with tempfile.TemporaryDirectory(dir=cache_folder(), prefix="writing-") as aside:
+        with tempfile.TemporaryDirectory(dir=cache.folder("data"), prefix="writing-") as aside:
             _, facts = _read(source, spec, survey, Path(aside) / "pictures.bin", watch)
             (Path(aside) / "facts.json").write_text(json.dumps(asdict(facts)))
             if not (folder / "facts.json").is_file():
@@ -146,7 +142,7 @@ def _kept(
         return _mapped(folder)
     except OSError as error:
         warnings.warn(
-            f"the cache {cache_folder()} cannot be used ({error.strerror}); the pictures are held in memory, and "
+            f"the cache {cache.folder('data')} cannot be used ({error.strerror}); the pictures are held in memory, and "
             "decoded again the next time",
             DataWarning,
             stacklevel=2,

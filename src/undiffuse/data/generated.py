@@ -11,7 +11,7 @@ import numpy as np
 from undiffuse.data.decode import decoded
 from undiffuse.data.spec import BadPicture
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.images import LABELS, check_finished
+from undiffuse.files.drawn import LABELS, check_finished
 
 OTHER_KINDS = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".avif", ".tga")
 

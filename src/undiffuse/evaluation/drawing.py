@@ -28,10 +28,6 @@ from undiffuse.sampling.request import Request
 MONTH = 30 * 24 * 3600  # seconds
 
 
-def cache_folder() -> Path:
-    return cache.user_cache() / "samples"
-
-
 @dataclass(frozen=True)
 class Shards:
     """The pictures of a finished job, uint8 [n, h, w, c] in its levels, read when they are asked for."""
@@ -93,13 +89,13 @@ def of_model(
 def _forgotten() -> list[Path]:
     """What interrupts left and nobody went on with: in those folders nothing was written for MONTH."""
     with suppress(OSError):
-        return [folder for folder in cache_folder().iterdir() if time.time() - folder.stat().st_mtime > MONTH]
+        return [folder for folder in cache.folder("samples").iterdir() if time.time() - folder.stat().st_mtime > MONTH]
     return []
 
 
 def _folder(request: Request) -> Path:
     key = repr((request.as_dict(), __version__, torch.__version__))
-    folder = cache_folder() / blake2b(key.encode(), digest_size=16).hexdigest()
+    folder = cache.folder("samples") / blake2b(key.encode(), digest_size=16).hexdigest()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

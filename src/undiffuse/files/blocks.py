@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from undiffuse import images
-from undiffuse.files.run import sync, whole
+from undiffuse.files.writing import sync, whole
 
 PNG_END = b"\0\0\0\0IEND\xaeB\x60\x82"  # length, name and check sum of the last chunk (PNG specification, 11.2.5)
 SYNCS_AT_ONCE = 8  # a file system commits them together, which takes a tenth of the time

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.files.run import sync
-from undiffuse.train.optimizers import ADAM
-from undiffuse.train.sharding import laid_like
+from undiffuse.files.writing import sync
+from undiffuse.shapes import Tensor
 
 Tensors = dict[str, torch.Tensor]
 FORMAT_VERSION = 1
@@ -70,7 +69,7 @@ def _write(aside: Path, snapshot: Snapshot) -> None:
         plain = {key: value.detach().contiguous().cpu() for key, value in tensors.items()}
         save_file(plain, aside / f"{name}.safetensors")
         (aside / f"{name}.safetensors").chmod(mode)  # safetensors writes for the owner alone
-    digests = {path.name: digest(path) for path in sorted(aside.iterdir())}
+    digests = {path.name: digest_of(path) for path in sorted(aside.iterdir())}
     state = {"format_version": FORMAT_VERSION, **snapshot.state, "digests": digests}
     (aside / "state.json").write_text(json.dumps(state, indent=1))
     for path in [*aside.iterdir(), aside]:
@@ -134,7 +133,7 @@ def newest_whole(folder: Path) -> tuple[int | None, list[Damaged]]:
     return step, list(wrong.values())
 
 
-def digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
     """BLAKE2b of a file."""
     with path.open("rb") as file:
         return file_digest(file, lambda: blake2b(digest_size=16)).hexdigest()
@@ -154,7 +153,7 @@ def check_whole(checkpoint: Path) -> None:
 
 def check_unchanged(path: Path, digests: dict[str, str]) -> None:
     """Raises Damaged if a file is not what its digest is of, if there is one."""
-    if path.name in digests and digest(path) != digests[path.name]:
+    if path.name in digests and digest_of(path) != digests[path.name]:
         raise Damaged(f"{path}: not as it was written; copy it again, or take another checkpoint")
 
 
@@ -192,7 +191,7 @@ def _check_details(state: dict[str, Any]) -> None:
             raise ValueError(f"a loss scale of {', '.join(scale)}")
 
 
-def check_noise(state: dict[str, Any], noise: object, origin: Path) -> None:
+def check_same_noise(state: dict[str, Any], noise: object, origin: Path) -> None:
     """Raise UndiffuseError unless these weights were trained with this noise family; older checkpoints do not say."""
     trained = state.get("noise", str(noise))
     if trained != str(noise):
@@ -234,33 +233,24 @@ def fill(backbone: nn.Module, tensors: Tensors, origin: Path) -> None:
     backbone.load_state_dict({name: laid_like(value, own[name]) for name, value in tensors.items()})
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """The optimiser's moments and counters as a flat dictionary, 'parameter.name' -> tensor."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": torch.as_tensor(value) for index, kept in state.items() for name, value in kept.items()}
-
-
-def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, origin: Path) -> None:
-    """The inverse of `optimizer_tensors`; learning rates are not state, they follow from the step."""
-    moments = [(p, group.get("moments", ADAM)) for group in optimizer.param_groups for p in group["params"]]
-    parameters = [parameter for parameter, _ in moments]
-    wanted = {
-        f"{index}.{name}": torch.Size() if name == "step" else parameter.shape
-        for index, (parameter, names) in enumerate(moments)
-        for name in names
-    }
-    if tensors and {key: value.shape for key, value in tensors.items()} != wanted:
-        raise UndiffuseError(f"{origin}: optimizer.safetensors belongs to another network, or another optimiser")
-    state: dict[int, Tensors] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = laid_like(value, parameters[int(index)]) if value.ndim else value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:160]
+
+
+def laid_like(value: Tensor, tensor: Tensor) -> Tensor:
+    """With the other's cut and strides: a fused Adam reads moments in memory order, whatever theirs are."""
+    if is_cut(tensor):
+        from torch.distributed.tensor import distribute_tensor
+
+        mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+        return distribute_tensor(value.to(tensor.device), mesh, placements)
+    return torch.empty_like(tensor).copy_(value)
+
+
+def is_cut(tensor: Tensor) -> bool:
+    """A DTensor, told without importing what only sharded training needs."""
+    return hasattr(tensor, "full_tensor")

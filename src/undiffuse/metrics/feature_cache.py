@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -14,17 +13,13 @@ from undiffuse.files import cache
 from undiffuse.metrics.base import Rows
 
 
-def cache_folder() -> Path:
-    return cache.user_cache() / "statistics"
-
-
 def kept(key: str, make: Callable[[], Rows]) -> Rows:
     """From the cache, else made and, where that is possible, kept. key: everything that the features depend on.
 
     The file holds its key and a digest of the features: one of other images that got this name, or that was cut or
     changed, is not taken but made anew.
     """
-    path = cache_folder() / f"{blake2b(key.encode(), digest_size=16).hexdigest()}.safetensors"
+    path = cache.folder("statistics") / f"{blake2b(key.encode(), digest_size=16).hexdigest()}.safetensors"
     try:
         with safe_open(path, "np") as file:
             features = file.get_tensor("features")

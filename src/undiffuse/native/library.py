@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.files import cache as places
+from undiffuse.files import cache as user
 
 FOLDER = Path(__file__).parent
 SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")
@@ -101,7 +101,7 @@ def compiled(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
     version = _run([compiler, "--version"], seconds=20).stdout
     parts = [text, version, str(runtime), str(numpy_random()), np.__version__, str(tuning), cpu()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    target = cache_folder() / f"kernels-{key}.so"
+    target = private_folder() / f"kernels-{key}.so"
     if not _sound(target):
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             made = Path(scratch) / "kernels.so"
@@ -152,9 +152,9 @@ def _compile(compiler: str, runtime: Path, tuning: tuple[tuple[str, ...], ...], 
     raise RuntimeError(f"{Path(compiler).name} failed with status {done.returncode}: {line.strip() or 'no message'}")
 
 
-def cache_folder() -> Path:
+def private_folder() -> Path:
     """The user's cache, made private: what lies there is run."""
-    folder = places.user_cache()
+    folder = user.folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o022:
         raise RuntimeError(f"{folder} belongs to, or can be written by, another user: chmod go-w it")

@@ -208,7 +208,7 @@ def _fitted(run: RunFolder, T: int) -> Fitted | None:
 def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) -> None:
     found = checkpoint.find(run.checkpoints, str(run.best_step()) if which == "best" else which)
     state = checkpoint.load_state(found)
-    checkpoint.check_noise(state, denoiser.process.noise, found)
+    checkpoint.check_same_noise(state, denoiser.process.noise, found)
     if isinstance(denoiser.backbone, nn.Module):
         tensors = checkpoint.load_tensors(found, group)
         checkpoint.check_unchanged(found / f"{group}.safetensors", state.get("digests", {}))

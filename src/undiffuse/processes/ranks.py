@@ -5,16 +5,10 @@ Only what is agreed upon goes through gloo; images never do, so this is the same
 
 import atexit
 import os
-import signal
-import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from types import FrameType
 from typing import TypeVar
 
 import torch
@@ -25,7 +19,6 @@ from undiffuse.errors import UndiffuseError, UsageError
 Made = TypeVar("Made")
 FOR_EVER = timedelta(days=365)  # a block of a slow model may take hours
 SECONDS_BETWEEN_LOOKS = 0.2
-SECONDS_OF_ONE_WISH = 2.0  # a launcher passes on what its processes were told already
 
 
 class ProcessWarning(UserWarning):
@@ -71,7 +64,7 @@ def warn_if_alone() -> None:
         warnings.warn(said, ProcessWarning, stacklevel=2)
 
 
-def agreed(make: Callable[[], Made]) -> Made:
+def from_first(make: Callable[[], Made]) -> Made:
     """What process 0 makes, known to all. If it cannot, it says why, and the others leave quietly with its status."""
     if count() == 1:
         return make()
@@ -102,7 +95,7 @@ def _part() -> None:
 def one_first(make: Callable[[], Made]) -> Made:
     """Made by process 0, then by the others, who find what it left in the caches."""
     if count() > 1:
-        agreed(lambda: make() and None)
+        from_first(lambda: make() and None)
     return make()
 
 
@@ -122,84 +115,3 @@ def meet(meanwhile: Callable[[], object]) -> None:
         meanwhile()
     except RuntimeError as error:
         raise UndiffuseError("another process of this command has stopped; go on with the same command") from error
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[Callable[[], None]]:
-    """A function that claims the folder for this command, making it if need be. The claim ends with the last of the
-    command's processes, however it ends. Raises UsageError if another command has it."""
-    handles: list[int] = []
-
-    def claim() -> None:
-        folder.mkdir(exist_ok=True)
-        if sys.platform == "win32":  # has no such locks
-            return
-        handles.append(os.open(folder, os.O_RDONLY))
-        _lock(handles[0], folder)
-
-    try:
-        yield claim
-    finally:
-        for handle in handles:
-            os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    """Process 0 sees that nobody is there, then all share the lock."""
-    import fcntl
-
-    try:
-        if rank() == 0:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UsageError(f"{folder}: another command is writing into it; wait for it, or stop it") from None
-    except OSError:
-        return  # a file system without locks
-
-
-@contextmanager
-def stopping_at_once() -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt; the function given raises it too, should it have been swallowed."""
-    asked = threading.Event()
-
-    def check() -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        asked.set()
-        raise KeyboardInterrupt
-
-    with _hearing(stop):
-        yield check
-
-
-@contextmanager
-def stop_signals() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM asks to stop at the next good moment; one that comes later stops at once."""
-    asked, first = threading.Event(), [0.0]
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if not asked.is_set():
-            first[0] = time.monotonic()
-        elif time.monotonic() - first[0] > SECONDS_OF_ONE_WISH:
-            raise KeyboardInterrupt
-        asked.set()
-
-    with _hearing(ask):
-        yield asked
-
-
-@contextmanager
-def _hearing(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM go there for a while; only the main thread can hear them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -15,9 +15,10 @@ from pathlib import Path
 from undiffuse import images
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.files.blocks import FORMATS
-from undiffuse.files.run import check_writable, write_text
+from undiffuse.files.drawn import JOB, LABELS
+from undiffuse.files.writing import check_writable, write_text
 from undiffuse.pipeline import Pipeline
-from undiffuse.processes import ranks
+from undiffuse.processes import lock, ranks, signals
 from undiffuse.sampling.request import Request, read
 
 ASIDE = ".*.writing*"  # what a kill may leave of a file that was being written
@@ -53,7 +54,7 @@ class Job:
         if self.finished:
             return
         try:
-            with ranks.stopping_at_once() as check:
+            with signals.stopping_at_once() as check:
                 while self.mine:
                     self._draw(self.mine[0], lambda done: (check(), tell(done)))
                 ranks.meet(lambda: (check(), tell(self.done)))
@@ -85,7 +86,7 @@ class Job:
         for left in self.out.glob(ASIDE):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         if (text := self.request.labels_text()) is not None:
-            write_text(self.out / images.LABELS, text)
+            write_text(self.out / LABELS, text)
         self.request.write(self.out, finished=True)
         self.finished = True
 
@@ -103,8 +104,8 @@ def opened(pipe: Pipeline, request: Request, out: Path) -> Iterator[Job]:
     Raises UsageError, with nothing changed, for a folder that holds something else, another job, or one that is being
     worked on; UndiffuseError for a job.json that cannot be read.
     """
-    with ranks.alone(out) as claim:
-        todo, finished = ranks.agreed(lambda: (claim(), _begun(request, out))[1])
+    with lock.alone(out) as claim:
+        todo, finished = ranks.from_first(lambda: (claim(), _begun(request, out))[1])
         if ranks.rank():
             claim()
         rank, count = ranks.rank(), ranks.count()
@@ -118,7 +119,7 @@ def check_folder(out: Path) -> None:
         if out.is_symlink():
             raise UsageError(f"{out}: is a link to {out.readlink()}, which is not there; make it, or remove the link")
         check_writable(out.parent)
-    elif not out.is_dir() or (not (out / images.JOB).exists() and any(not path.match(ASIDE) for path in out.iterdir())):
+    elif not out.is_dir() or (not (out / JOB).exists() and any(not path.match(ASIDE) for path in out.iterdir())):
         raise UsageError(f"{out}: exists already, and no sampling job made it; choose another folder")
 
 
@@ -127,7 +128,7 @@ def _begun(request: Request, out: Path) -> tuple[list[range], bool]:
     check_folder(out)
     known = read(out)
     if known is not None and (other := request.difference(known[0])):
-        if any(not path.name.startswith(".") and path.name != images.JOB for path in out.iterdir()):
+        if any(not path.name.startswith(".") and path.name != JOB for path in out.iterdir()):
             raise UsageError(f"{out}: holds another job, which differs in {other}; choose another folder")
         known = None  # of which no image is there yet
     _check_strangers(request, out)
@@ -153,5 +154,5 @@ def _check_strangers(request: Request, out: Path) -> None:
 
 
 def _has_labels(request: Request, out: Path) -> bool:
-    text, path = request.labels_text(), out / images.LABELS
+    text, path = request.labels_text(), out / LABELS
     return text is None or (path.is_file() and path.read_text(errors="replace") == text)

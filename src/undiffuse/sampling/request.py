@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from undiffuse import images
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.files.blocks import FORMATS
-from undiffuse.files.run import write_text
+from undiffuse.files.drawn import JOB
+from undiffuse.files.writing import write_text
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.labels import Label
 from undiffuse.pipeline.pipeline import BLOCK
@@ -116,7 +116,7 @@ class Request:
 
     def write(self, folder: Path, finished: bool) -> None:
         written = {"format_version": FORMAT_VERSION, "finished": finished, "request": self.as_dict()}
-        write_text(folder / images.JOB, json.dumps(written, indent=1) + "\n")
+        write_text(folder / JOB, json.dumps(written, indent=1) + "\n")
 
     def labels_text(self) -> str | None:
         """labels.json of a folder of pictures; None for shards, which have their labels within."""
@@ -129,7 +129,7 @@ class Request:
 
 def read(folder: Path) -> tuple[dict[str, Any], bool] | None:
     """What was asked for in this folder and whether it is finished; None if nothing was."""
-    path = folder / images.JOB
+    path = folder / JOB
     if not path.exists():
         return None
     try:

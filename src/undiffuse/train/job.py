@@ -18,15 +18,18 @@ from undiffuse.config import Config, of_run
 from undiffuse.data.survey import Watch
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.files import checkpoint
-from undiffuse.files.run import RunFolder, remedy, resuming, whole, write_text
+from undiffuse.files.run import RunFolder, resuming
+from undiffuse.files.writing import remedy, whole, write_text
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.pipeline.diffusers.folder import is_diffusers
-from undiffuse.processes.ranks import agreed, alone, stop_signals
+from undiffuse.processes.lock import alone
+from undiffuse.processes.ranks import from_first
+from undiffuse.processes.signals import stop_signals
 from undiffuse.train import environment, tracking
 from undiffuse.train import start as starting
 from undiffuse.train.quality import Judge, Quality
 from undiffuse.train.sharding import full
-from undiffuse.train.team import Team, hearing
+from undiffuse.train.team import Team, reporting_lost_peers
 from undiffuse.train.trainer import Trainer
 from undiffuse.train.window import Report
 
@@ -52,7 +55,7 @@ class Training:
         """A new run, from a model's weights if one is given. Everything is built, and so checked, before the folder is
         made. `watch` sees every picture that is read."""
         team = Team()
-        with hearing():
+        with reporting_lost_peers():
             data = starting.prepared(config, out, name, watch)
             config = build.resolved(config, data)
             if config.train.minutes is not None:
@@ -61,11 +64,11 @@ class Training:
                 del timed  # its memory is the other's
             trainer = starting.trainer(config, data, team, start)
             judge = starting.judge(config, data)
-            training = cls(agreed(lambda: RunFolder.create(out, name)), config, trainer, judge)
+            training = cls(from_first(lambda: RunFolder.create(out, name)), config, trainer, judge)
             training.notes = starting.notes(config, data, start)
             if start is not None:
                 training._save()  # before there is a config.yaml to resume with: nothing else may stand for it
-            agreed(lambda: write_text(training.run.config, config.as_yaml()))
+            from_first(lambda: write_text(training.run.config, config.as_yaml()))
         return training
 
     @classmethod
@@ -74,8 +77,8 @@ class Training:
         team, run = Team(), RunFolder.open(out)
         if is_diffusers(out):
             raise UsageError(f"{out}: a diffusers folder has no training to resume; start one: undiffuse train")
-        with hearing(out), alone(out) as claim:
-            agreed(claim)
+        with reporting_lost_peers(out), alone(out) as claim:
+            from_first(claim)
             config = of_run(run.config)
             data = starting.prepared(config)
             build.same_data(config, data)
@@ -85,9 +88,9 @@ class Training:
 
     def __iter__(self) -> Iterator[Report | Quality]:
         began, names = time.monotonic(), self.config.train.trackers if self._writes else []
-        with hearing(self.run.path), alone(self.run.path) as claim, stop_signals() as stopping:
-            self.trainer.team.agreed(False)  # all have come this far
-            agreed(lambda: self._begin(claim))
+        with reporting_lost_peers(self.run.path), alone(self.run.path) as claim, stop_signals() as stopping:
+            self.trainer.team.any(False)  # all have come this far
+            from_first(lambda: self._begin(claim))
             if not self._writes:
                 claim()
             with tracking.tracked(names, self.run.path, self.config.model_dump(), self.trainer.step) as tell:
@@ -104,16 +107,16 @@ class Training:
             self.run.cut_logs(self.trainer.step)
 
     def _steps(self, tell: tracking.Trackers, stopping: threading.Event, began: float) -> Iterator[Report | Quality]:
-        train, agreed_by_any = self.config.train, self.trainer.team.agreed
-        if agreed_by_any(self._owes_a_measure()):
+        train, any_wants = self.config.train, self.trainer.team.any
+        if any_wants(self._owes_a_measure()):
             best, idle = yield from self._measured(self.trainer.step, tell)
             if best or idle:
                 self._save()
-        if agreed_by_any(self._writes and bool(self.ended)):
+        if any_wants(self._writes and bool(self.ended)):
             self._prune()
             return
         for step in self.trainer.run():
-            leaving = agreed_by_any(stopping.is_set()) and step < train.steps
+            leaving = any_wants(stopping.is_set()) and step < train.steps
             last = step == train.steps or leaving
             sound = self.trainer.streak == 0  # or the weights may be what makes the losses NaN
             if sound:
@@ -186,7 +189,7 @@ class Training:
             self._log(quality.as_record(), self.run.quality, tell)
             best, idle = self.run.best_step() == step, bool(self.ended)
             yield quality
-        return self.trainer.team.agreed(best), self.trainer.team.agreed(idle)
+        return self.trainer.team.any(best), self.trainer.team.any(idle)
 
     def _measures(self, step: int) -> bool:
         every = self.config.train.quality_every
@@ -207,7 +210,7 @@ class Training:
                 checkpoint.save(self.run.checkpoints, snapshot)
         weights = snapshot.tensors["backbone"].values() if self._writes else ()
         self._unpruned = all(float(value.abs().max()) < SPOILT for value in weights)
-        self.trainer.team.agreed(False)  # nobody leaves before it is written: a launcher would then stop the writer
+        self.trainer.team.any(False)  # nobody leaves before it is written: a launcher would then stop the writer
 
     def _prune(self) -> None:
         """Only after a finite loss: it shows that the last one saved is sound."""

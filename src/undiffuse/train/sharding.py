@@ -5,6 +5,7 @@ import warnings
 import torch
 from torch import nn
 
+from undiffuse.files.checkpoint import is_cut
 from undiffuse.shapes import Tensor
 
 
@@ -34,18 +35,3 @@ def full(tensor: Tensor, wanted: bool = True) -> Tensor:
         return tensor
     whole = tensor.full_tensor()  # type: ignore[attr-defined]
     return whole.cpu() if wanted else torch.empty(0)
-
-
-def laid_like(value: Tensor, tensor: Tensor) -> Tensor:
-    """With the other's cut and strides: a fused Adam reads moments in memory order, whatever theirs are."""
-    if is_cut(tensor):
-        from torch.distributed.tensor import distribute_tensor
-
-        mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
-        return distribute_tensor(value.to(tensor.device), mesh, placements)
-    return torch.empty_like(tensor).copy_(value)
-
-
-def is_cut(tensor: Tensor) -> bool:
-    """A DTensor, told without importing what only sharded training needs."""
-    return hasattr(tensor, "full_tensor")

@@ -15,7 +15,7 @@ from undiffuse.files import checkpoint
 from undiffuse.files.run import RunFolder
 from undiffuse.nn.compiling import compiled
 from undiffuse.pipeline import Pipeline, build
-from undiffuse.processes.ranks import agreed, one_first
+from undiffuse.processes.ranks import from_first, one_first
 from undiffuse.train import tracking
 from undiffuse.train.quality import Judge
 from undiffuse.train.team import Team
@@ -61,7 +61,7 @@ def prepared(config: Config, out: Path | None = None, name: str = "", watch: Wat
     """The data, prepared by one process and then opened by all."""
     if out is not None and out.exists():
         RunFolder.create(out, name)  # refuses, before pictures are read
-    agreed(lambda: tracking.check(config.train.trackers))
+    from_first(lambda: tracking.check(config.train.trackers))
     return one_first(lambda: build.dataset(config, watch))
 
 
@@ -87,7 +87,7 @@ def trainer(config: Config, data: Dataset, team: Team, start: Pipeline | None = 
 
 def restore(trainer: Trainer, run: RunFolder, config: Config) -> None:
     """From the newest checkpoint that is whole, which process 0 looks for; says so if that is not the newest."""
-    step = agreed(lambda: _newest(run))
+    step = from_first(lambda: _newest(run))
     if step is None:
         return
     path = checkpoint.find(run.checkpoints, str(step))
@@ -115,7 +115,7 @@ def _newest(run: RunFolder) -> int | None:
 def steps_within(trainer: Trainer, minutes: float) -> int:
     """How many steps fit, by the speed of the first ones; the trainer is of no further use."""
     run, taken, enough = trainer.run(), [0.0] * 0, min(TIMED, 6 * minutes)
-    while not trainer.team.agreed(sum(taken[WARM:]) >= enough):
+    while not trainer.team.any(sum(taken[WARM:]) >= enough):
         began = time.perf_counter()
         try:
             next(run)

@@ -15,9 +15,9 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.checkpoint import is_cut
 from undiffuse.files.run import resuming
 from undiffuse.processes.ranks import FOR_EVER, check_launcher
-from undiffuse.train.sharding import is_cut
 
 
 class Team:
@@ -55,7 +55,7 @@ class Team:
         """The sum over processes."""
         return self.gathered(numbers[None]).sum(0) if self.count > 1 else numbers
 
-    def agreed(self, wish: bool) -> bool:
+    def any(self, wish: bool) -> bool:
         """Whether any process wants it."""
         return bool(self.total(np.array([float(wish)]))[0]) if self.count > 1 else wish
 
@@ -72,7 +72,7 @@ class Team:
 
 
 @contextmanager
-def hearing(out: Path | None = None) -> Iterator[None]:
+def reporting_lost_peers(out: Path | None = None) -> Iterator[None]:
     """Raises UndiffuseError if another process has died, which its connections tell, wherever they are used."""
     try:
         yield

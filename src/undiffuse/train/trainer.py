@@ -23,6 +23,7 @@ from undiffuse.train.memory import fitting
 from undiffuse.train.optimizers import OPTIMIZERS
 from undiffuse.train.plan import Plan
 from undiffuse.train.sharding import full, sharded
+from undiffuse.train.state import fill_optimizer, optimizer_tensors
 from undiffuse.train.team import Team
 from undiffuse.train.time_sampling import TimeSampling, Uniform
 from undiffuse.train.window import Report, Window
@@ -188,7 +189,7 @@ class Trainer:
         """All of it, whole; sharded processes must ask together."""
         modules = {"backbone": self.network} | self._averages()
         tensors = {name: module.state_dict() for name, module in modules.items()}
-        tensors["optimizer"] = checkpoint.optimizer_tensors(self.optimizer)
+        tensors["optimizer"] = optimizer_tensors(self.optimizer)
         keep = self.team.writes
         tensors = {name: {key: full(value, keep) for key, value in part.items()} for name, part in tensors.items()}
         if memory := self.times.tensors():
@@ -205,10 +206,10 @@ class Trainer:
     def restore(self, path: Path) -> None:
         """Continue exactly where the checkpoint was written."""
         state = checkpoint.load_state(path)
-        checkpoint.check_noise(state, self.denoiser.process.noise, path)
+        checkpoint.check_same_noise(state, self.denoiser.process.noise, path)
         for name, module in ({"backbone": self.network} | self._averages()).items():
             checkpoint.fill(module, checkpoint.load_tensors(path, name), path)
-        checkpoint.fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"), path)
+        fill_optimizer(self.optimizer, checkpoint.load_tensors(path, "optimizer"), path)
         if self.times.tensors():
             self.times.fill(checkpoint.load_tensors(path, "times"), path)
         self.step, self.skipped, self.streak = (state[name] for name in ("step", "skipped", "streak"))

@@ -19,7 +19,8 @@ from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError
 from undiffuse.evaluation.run import Neighbours
-from undiffuse.files.run import RunFolder, whole
+from undiffuse.files.run import RunFolder
+from undiffuse.files.writing import whole
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.report.page import write_report
 from undiffuse.shapes import Tensor

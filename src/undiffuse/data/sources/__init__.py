@@ -18,7 +18,7 @@ from undiffuse.data.sources.idx import Idx
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
 from undiffuse.files.cache import home
-from undiffuse.images import check_finished
+from undiffuse.files.drawn import check_finished
 
 __all__ = ["SOURCES", "Item", "Source", "anywhere", "found"]
 

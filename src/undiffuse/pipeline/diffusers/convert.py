@@ -9,7 +9,7 @@ from undiffuse.config import Config, read
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
-from undiffuse.files.run import whole
+from undiffuse.files.writing import whole
 from undiffuse.pipeline import build
 from undiffuse.pipeline.diffusers import fields, folder
 from undiffuse.pipeline.diffusers import names as diffusers
