@@ -20,8 +20,8 @@ from undiffuse.evaluation import drawing
 from undiffuse.evaluation import run as evaluation
 from undiffuse.evaluation.real import Real
 from undiffuse.pipeline import Pipeline, build
+from undiffuse.pipeline.build import average_name
 from undiffuse.report.format import quantity
-from undiffuse.train.ema import group
 from undiffuse.train.job import Training
 
 METRICS = {
@@ -65,7 +65,7 @@ def measured(run: Path, n: int, guidances: list[float]) -> Iterator[dict[str, An
     real = Real.of(build.dataset(first.config), first.config.evaluate.features)
     decays = build.decays(first.config)
     for index, decay in enumerate(decays):
-        weights = group(decays, index)
+        weights = average_name(decays, index)
         for guidance in guidances:
             pipe = Pipeline.load(run, weights=weights).configured(**DRAWN, guidance=guidance)
             protocol = evaluation.model_protocol(pipe, [0], weights, "last")

@@ -19,7 +19,7 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.evaluation import drawing, run
 from undiffuse.evaluation.real import Real
 from undiffuse.pipeline import Pipeline
-from undiffuse.pipeline.bundled import MODELS, names
+from undiffuse.pipeline.bundled import MODELS, bundled_names
 from undiffuse.report.format import quantity
 
 STEPS, MANY, GUIDED, FEW = (10, 20, 50), 5000, 2000, 500
@@ -157,7 +157,7 @@ def terms(found: Found) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=names())
+    parser.add_argument("names", nargs="*", default=bundled_names())
     parser.add_argument("--keep", action="store_true")
     given = parser.parse_args()
     for name in given.names:

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 
 from undiffuse import rng
 from undiffuse.data.dataset import Dataset, Part
-from undiffuse.data.prepare import load
-from undiffuse.metrics.classifier import BATCH, Classifier
+from undiffuse.data.prepare import load_data
+from undiffuse.metrics.classifier import CLASSIFIER_BATCH, Classifier
 from undiffuse.shapes import Tensor
 
 WIDTHS = (32, 64, 128)
@@ -44,7 +44,7 @@ def varied(images: Tensor, mirrored: bool, draws: rng.Generator) -> Tensor:
 def accuracy(network: Classifier, part: Part) -> float:
     network.eval()
     with torch.inference_mode():
-        guesses = torch.cat([network(images).argmax(1) for images in part.images().split(BATCH)])
+        guesses = torch.cat([network(images).argmax(1) for images in part.images().split(CLASSIFIER_BATCH)])
     network.train()
     return float((guesses == part.labels).float().mean())
 
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "src/undiffuse/metrics/weights")
     given = parser.parse_args()
-    data = load(given.name)
+    data = load_data(given.name)
     network = trained(given.name, data, given.epochs or EPOCHS[given.name], given.seed).half().float()
     found = accuracy(network, data.held_out)
     told = {

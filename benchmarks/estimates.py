@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from undiffuse import rng
-from undiffuse.data.prepare import load
+from undiffuse.data.prepare import load_data
 from undiffuse.evaluation import measures
 from undiffuse.evaluation.real import Real, Samples
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=lambda text: text.split(","), default=NAMES)
     given = parser.parse_args()
     warnings.simplefilter("ignore", measures.MeasureWarning)
-    real = Real.of(load(given.data), given.features)
+    real = Real.of(load_data(given.data), given.features)
     train = real.data.train
     order = rng.permutation(len(train), 0, "estimates")
     print("| n | draws | " + " | ".join(given.metrics) + " | seconds a draw |\n|" + "---|" * (len(given.metrics) + 3))

@@ -21,6 +21,7 @@ from undiffuse.files import cache
 from undiffuse.metrics.features import About, extractor
 from undiffuse.metrics.frechet import FeatureSums, frechet_with_error
 from undiffuse.pipeline import build
+from undiffuse.train import starting
 from undiffuse.train.trainer import Trainer
 
 TURNS, STEPS = 5, 20
@@ -35,7 +36,7 @@ def seconds(work: Callable[[], object]) -> float:
 def prepared(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept, cache.folder = cache.folder, lambda kind="": Path(folder) / kind
-        first, again = (seconds(lambda: prepare.dataset(DataSpec(name))) for _ in range(2))
+        first, again = (seconds(lambda: prepare.prepare_dataset(DataSpec(name))) for _ in range(2))
         cache.folder = kept
     print(f"{name}: prepared in {first:.2f} s, opened again in {again:.3f} s")
 
@@ -44,8 +45,8 @@ def waiting(name: str) -> None:
     chosen = config.load(name)
     data = build.dataset(chosen)
     chosen = build.resolved(chosen, data)
-    batches = build.batches(chosen, data)
-    trainer = Trainer(build.denoiser(chosen), build.loss(chosen), batches, build.plan(chosen))
+    batches = starting.batches(chosen, data)
+    trainer = Trainer(build.denoiser(chosen), starting.loss(chosen), batches, starting.plan(chosen))
     run = trainer.run()
     next(run)
     shares = []
@@ -58,7 +59,7 @@ def waiting(name: str) -> None:
 
 
 def measuring(name: str) -> None:
-    data = prepare.load(name)
+    data = prepare.load_data(name)
     about = About(data.shape, data.class_names, lambda: data.train.images(slice(5000)))
     images = data.train.images(slice(10_000))
     for features in ("pixels", "pca", "classifier", "efficientnet"):

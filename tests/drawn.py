@@ -8,7 +8,7 @@ import torch
 
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.pipeline import Pipeline
-from undiffuse.sampling.job import Job, opened
+from undiffuse.sampling.job import Job, open_job
 from undiffuse.sampling.request import Request
 
 
@@ -25,7 +25,7 @@ class Cheap(Pipeline):
 def draw(pipe, out, tell=lambda done: None, **asked) -> Job:
     """The whole command, but for the words: seven images from the third on, in blocks of four, by default."""
     request = Request.of(pipe, **{"n": 7, "start": 2, "batch_size": 4, **asked})
-    with opened(pipe, request, out) as job:
+    with open_job(pipe, request, out) as job:
         job.run(tell)
     return job
 

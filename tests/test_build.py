@@ -9,6 +9,7 @@ from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.pipeline import build
+from undiffuse.train import starting
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_every_sampler(config, name):
 @pytest.mark.parametrize("name", ["l2", "l1", "huber"])
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v", "score", "mean"])
 def test_every_loss_compares_what_the_network_predicts(config, name, prediction):
-    loss = build.loss(config.replaced({"diffusion.loss": name, "diffusion.prediction": prediction}))
+    loss = starting.loss(config.replaced({"diffusion.loss": name, "diffusion.prediction": prediction}))
     assert (loss.distance, loss.field) == (name, prediction)
 
 
@@ -62,9 +63,9 @@ def test_every_loss_compares_what_the_network_predicts(config, name, prediction)
 def test_every_loss_can_be_built(config, name):
     variance = "learned" if name == "hybrid" else "small"
     made = config.replaced({"diffusion.loss": name, "diffusion.variance": variance})
-    assert callable(build.loss(made))
+    assert callable(starting.loss(made))
     if name in ("vlb", "hybrid"):
-        assert build.loss(made).levels == 17
+        assert starting.loss(made).levels == 17
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_every_loss_can_be_built(config, name):
 )
 def test_combinations_without_a_meaning_are_refused(config, changes, words):
     with pytest.raises(UsageError, match=words):
-        build.loss(config.replaced(changes))
+        starting.loss(config.replaced(changes))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_combinations_without_a_meaning_are_refused(config, changes, words):
 def test_unknown_names_are_refused(config, key, name, words):
     changed = config.replaced({key: name})
     with pytest.raises(UsageError, match=words):
-        for make in (build.denoiser, build.loss, build.sampler):
+        for make in (build.denoiser, starting.loss, build.sampler):
             make(changed)
 
 
@@ -117,7 +118,7 @@ def test_a_configuration_that_no_run_wrote_has_no_network():
 
 
 def test_the_plan_is_the_train_section(config):
-    plan, train = build.plan(config), config.train
+    plan, train = starting.plan(config), config.train
     for name in ("steps", "lr", "warmup", "lr_decay", "grad_clip", "label_dropout", "max_skips"):
         assert getattr(plan, name) == getattr(train, name)
     assert plan.num_classes == 10

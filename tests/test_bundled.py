@@ -13,7 +13,7 @@ from undiffuse.cli import main
 from undiffuse.errors import UsageError
 from undiffuse.pipeline import Pipeline, bundled
 
-NAMES = bundled.names()
+NAMES = bundled.bundled_names()
 
 
 def test_there_are_some_and_they_are_small():
@@ -52,9 +52,9 @@ def test_pictures_in_a_folder_of_its_name_do_not_hide_a_bundled_model(tiny_run, 
     monkeypatch.chdir(tmp_path)
     assert main(["sample", "digits", "--out", "digits", "-n", "2", "--steps", "2"]) == 0
     assert main(["sample", "digits", "--out", "digits", "-n", "2", "--steps", "2"]) == 0
-    assert bundled.located("digits") == bundled.MODELS / "digits"
+    assert bundled.locate_model("digits") == bundled.MODELS / "digits"
     shutil.copytree(tiny_run, "fashion-mnist")
-    assert not bundled.is_bundled(bundled.located("fashion-mnist"))
+    assert not bundled.is_bundled(bundled.locate_model("fashion-mnist"))
 
 
 def test_numbers_of_a_bundled_model_are_printed_and_not_kept_in_it(tmp_path, monkeypatch, capsys):
@@ -75,6 +75,6 @@ def test_a_folder_of_that_name_wins(tmp_path, monkeypatch):
 
 def test_an_unknown_name_says_what_there_is():
     with pytest.raises(UsageError, match=r"one of those that come with undiffuse; did you mean 'digits'\?"):
-        bundled.located("digit")
+        bundled.locate_model("digit")
     with pytest.raises(UsageError, match=r"one of those that come with undiffuse; known: digits, .*fashion-mnist"):
-        bundled.located("cifar-10")
+        bundled.locate_model("cifar-10")

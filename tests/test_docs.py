@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from undiffuse.data.prepare import load
+from undiffuse.data.prepare import load_data
 from undiffuse.data.sources import SOURCES
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.samplers import SAMPLERS
@@ -37,7 +37,7 @@ def test_the_examples_of_extending_run_and_what_they_add_is_usable(tables):
         exec(block, names)
     assert SCHEDULES["geometric"](100).T == 100
     assert type(SAMPLERS["cold"](0.0)).__name__ == "Cold"
-    stripes = load("stripes")
+    stripes = load_data("stripes")
     assert (len(stripes.train), len(stripes.held_out), stripes.class_names) == (90, 10, ("horizontal", "vertical"))
 
 

@@ -21,7 +21,7 @@ from undiffuse.evaluation import run as evaluation
 from undiffuse.evaluation.measures import METRICS, Real
 from undiffuse.evaluation.real import OfLevels, Samples
 from undiffuse.pipeline import Pipeline, labels
-from undiffuse.pipeline.labels import in_shares
+from undiffuse.pipeline.labels import labels_by_share
 from undiffuse.sampling.job import Job
 from undiffuse.train.quality import Judge
 
@@ -36,7 +36,7 @@ def test_an_index_that_is_another_class_s_name_does_not_draw_that_one(tiny_pipe,
     """Folders 1, 2, 3: index 1 is the class "2"."""
     names = ("1", "2", "3")
     monkeypatch.setattr(Pipeline, "class_names", names)
-    assert labels.of_rows(names, range(3), ["1", "2", "3"]).tolist() == [0, 1, 2]
+    assert labels.labels_of_rows(names, range(3), ["1", "2", "3"]).tolist() == [0, 1, 2]
     with drawing.of_model(tiny_pipe, 6, [0], shares=[3, 2, 1]) as (samples,):
         assert samples.labels.tolist() == [0, 1, 0, 2, 1, 0]
         x = tiny_pipe.sample(6, label=[names[i] for i in samples.labels])
@@ -70,11 +70,11 @@ def test_shares_say_how_often_each_class_is_drawn(tiny_pipe, cache):
 
 @pytest.mark.parametrize("counts", [[1, 1, 1], [60, 3, 1, 0], [7], [2, 5, 3, 1000]])
 def test_every_beginning_of_an_order_has_its_shares(counts):
-    order = in_shares(counts, 500).numpy()
+    order = labels_by_share(counts, 500).numpy()
     for n in (1, 2, 10, 77, 500):
         seen = np.bincount(order[:n], minlength=len(counts))
         assert np.abs(seen - n * np.array(counts) / sum(counts)).max() < 1.5
-    assert in_shares([4] * 10, 25).tolist() == [i % 10 for i in range(25)]
+    assert labels_by_share([4] * 10, 25).tolist() == [i % 10 for i in range(25)]
 
 
 def test_classes_are_drawn_as_often_as_in_training_where_that_is_unlike(tiny_pipe):

@@ -11,7 +11,7 @@ from undiffuse import images, rng
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.drawn import write_folder
-from undiffuse.pipeline import editing
+from undiffuse.pipeline import editing, pictures
 
 X = torch.linspace(-1, 1, 6 * 64).reshape(6, 1, 8, 8).round(decimals=1)
 KNOWN = torch.zeros(8, 8, dtype=torch.bool)
@@ -154,7 +154,7 @@ def test_any_picture_is_brought_to_the_model_s_shape(tiny_pipe, tmp_path):
     colour = np.zeros((40, 80, 4), np.uint8)
     colour[:, 20:60] = (255, 255, 255, 255)
     Image.fromarray(colour).save(tmp_path / "x.png")
-    x = editing.opened(tiny_pipe, tmp_path / "x.png")
+    x = pictures.read_pictures(tiny_pipe, tmp_path / "x.png")
     assert x.shape == (1, 1, 8, 8) and torch.equal(x, torch.ones_like(x))  # the middle, and white behind the rest
 
 
@@ -163,18 +163,18 @@ def test_pictures_of_the_right_size_are_taken_to_the_pixel(tiny_pipe, tmp_path):
     images.write_npz(tmp_path / "x.npz", levels, np.zeros(2, np.int64))
     write_folder(tmp_path / "x", levels, np.zeros(2, np.int64))
     for path in ("x.npz", "x"):
-        assert np.array_equal(images.to_hwc(editing.opened(tiny_pipe, tmp_path / path)), levels)
+        assert np.array_equal(images.to_hwc(pictures.read_pictures(tiny_pipe, tmp_path / path)), levels)
 
 
 def test_a_mask_is_white_where_to_paint(tiny_pipe, tmp_path):
     picture = np.zeros((16, 16), np.uint8)
     picture[:, 8:] = 200
     Image.fromarray(picture).save(tmp_path / "m.png")
-    mask = editing.opened_mask(tiny_pipe, tmp_path / "m.png")
+    mask = pictures.read_mask(tiny_pipe, tmp_path / "m.png")
     assert mask.shape == (1, 8, 8) and mask[..., 4:].all() and not mask[..., :4].any()
 
 
 def test_junk_is_refused(tiny_pipe, tmp_path):
     (tmp_path / "x.png").write_bytes(b"junk")
     with pytest.raises(UndiffuseError, match=r"x\.png: not a picture"):
-        editing.opened(tiny_pipe, tmp_path / "x.png")
+        pictures.read_pictures(tiny_pipe, tmp_path / "x.png")

@@ -17,8 +17,8 @@ from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.files import checkpoint
 from undiffuse.pipeline import Pipeline
 from undiffuse.train.job import Training
-from undiffuse.train.quality import Quality, judged
-from undiffuse.train.start import CheckpointWarning
+from undiffuse.train.quality import Quality, verdict_of
+from undiffuse.train.starting import CheckpointWarning
 
 
 def finish(out) -> Training:
@@ -283,7 +283,7 @@ def test_training_stops_of_itself_when_nothing_gets_better(tmp_path, monkeypatch
 
     def _quality(judge, step, before):
         value, stderr = judge._distance(None)
-        verdict, idle = judged([(r["frechet"], r["stderr"]) for r in before], value, stderr)
+        verdict, idle = verdict_of([(r["frechet"], r["stderr"]) for r in before], value, stderr)
         return Quality(step, value, stderr, value, 0.5, verdict, idle, "pixels")
 
     training = Training.start(
@@ -306,7 +306,7 @@ def test_training_stops_of_itself_when_nothing_gets_better(tmp_path, monkeypatch
     ],
 )
 def test_verdicts(before, now, verdict):
-    assert judged(before, *now) == verdict
+    assert verdict_of(before, *now) == verdict
 
 
 def test_patience_without_measures_is_refused(tmp_path):

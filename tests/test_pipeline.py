@@ -14,6 +14,7 @@ from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.pipeline import build
+from undiffuse.train import starting
 from undiffuse.train.job import Training
 from undiffuse.train.trainer import Trainer
 
@@ -341,7 +342,7 @@ def test_any_size_trains_and_samples(shape, changes):
     part = Part(pictures.expand(-1, shape[0], -1, -1), data.train.labels[:64], 17)
     small = {"model.multipliers": [1, 2], "data.shape": list(shape), "data.levels": 17, "train.steps": 12}
     config = build.resolved(tiny.config(), data).replaced(small | changes)
-    trainer = Trainer(build.denoiser(config), build.loss(config), Batches(part, 8, 0), build.plan(config))
+    trainer = Trainer(build.denoiser(config), starting.loss(config), Batches(part, 8, 0), starting.plan(config))
     losses = []
     for _ in trainer.run():
         losses.append(trainer.report().loss)

@@ -16,15 +16,15 @@ import tiny
 from drawn import draw, finished, stamps
 from undiffuse import images
 from undiffuse.data import generated
-from undiffuse.data.prepare import load
+from undiffuse.data.prepare import load_data
 from undiffuse.errors import Interrupted, UndiffuseError
-from undiffuse.files.blocks import FORMATS
+from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.pipeline import Pipeline
 from undiffuse.processes import ranks, signals
 from undiffuse.sampling import job as sampling
 from undiffuse.sampling.request import Request
 
-KINDS = list(FORMATS)
+KINDS = list(BLOCK_FORMATS)
 
 
 # -- what a folder holds ----------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_files_are_named_by_index_and_hold_the_images_of_sample(tiny_pipe, tmp_p
     draw(tiny_pipe, out, format=kind, label=["7", 2], seed=3)
     assert sorted(path.name for path in out.iterdir()) == sorted([*NAMES[kind], "job.json"])
     wanted = images.to_hwc(tiny_pipe.sample(n=7, start=2, batch_size=4, label=[7, 2], seed=3))
-    data = load(str(out))
+    data = load_data(str(out))
     found = torch.cat([data.train.images(), data.held_out.images()])
     assert {x.tobytes() for x in images.to_hwc(found)} == {x.tobytes() for x in wanted}
     labels = torch.cat([data.train.labels, data.held_out.labels])
@@ -68,7 +68,7 @@ def test_each_sample_of_a_tar_is_its_picture_and_its_class(cheap, tmp_path):
 def test_a_model_without_classes_gives_no_labels(tmp_path_factory, tmp_path, kind):
     run = tiny.trained(tmp_path / "run", model__conditional=False, train__steps=1)
     draw(Pipeline.load(run), tmp_path / "out", format=kind)
-    assert load(str(tmp_path / "out")).class_names in ((), ("0",), ("-1",))
+    assert load_data(str(tmp_path / "out")).class_names in ((), ("0",), ("-1",))
     if kind == "tar":
         import tarfile
 
@@ -139,7 +139,7 @@ def test_a_kill_at_any_instant_loses_nothing_and_leaves_nothing_half(cheap, tmp_
             if not name.startswith(".") and name != "job.json":
                 assert content == whole[name], f"{name} after a kill at touch {at}"
         if "job.json" in left and not finished(out):
-            for read in (generated.read_images, lambda folder: load(str(folder))):
+            for read in (generated.read_images, lambda folder: load_data(str(folder))):
                 with pytest.raises(UndiffuseError, match=r"not all of its images are there; run the command"):
                     read(out)
         elif left.keys() - {".job.writing.json"}:
@@ -309,7 +309,7 @@ def test_the_shares_of_several_processes_are_the_whole(cheap, tmp_path, monkeypa
     """Without their talk: each draws its share of one and the same list, last to first."""
     request, out = Request.of(cheap, n=30, batch_size=4), tmp_path / "out"
     draw(cheap, tmp_path / "whole", n=30, start=0)
-    with sampling.opened(cheap, request, out) as job:
+    with sampling.open_job(cheap, request, out) as job:
         todo = job.mine
     monkeypatch.setattr(ranks, "count", lambda: count)
     monkeypatch.setattr(ranks, "meet", lambda meanwhile: None)
@@ -317,7 +317,7 @@ def test_the_shares_of_several_processes_are_the_whole(cheap, tmp_path, monkeypa
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(ranks, "from_first", lambda make: (todo, False))
         monkeypatch.setattr(sampling, "_begun", None)
-        with sampling.opened(cheap, request, out) as job:
+        with sampling.open_job(cheap, request, out) as job:
             assert len(job.mine) == len(todo[rank::count])
             assert finished(out) is False
             job.run()

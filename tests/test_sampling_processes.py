@@ -11,10 +11,10 @@ import pytest
 
 import tiny
 from drawn import finished
-from undiffuse.files.blocks import FORMATS
+from undiffuse.files.blocks import BLOCK_FORMATS
 
 pytestmark = pytest.mark.slow
-KINDS = list(FORMATS)
+KINDS = list(BLOCK_FORMATS)
 MANY = ["-n", "2000", "--batch-size", "64", "--steps", "25"]
 
 

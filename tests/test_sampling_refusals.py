@@ -8,12 +8,12 @@ import tiny
 from drawn import draw, finished
 from undiffuse.data import generated
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.files.blocks import FORMATS
+from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.pipeline import Pipeline
-from undiffuse.sampling.job import opened
+from undiffuse.sampling.job import open_job
 from undiffuse.sampling.request import Request
 
-KINDS = list(FORMATS)
+KINDS = list(BLOCK_FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_folder_that_no_job_made_is_refused(cheap, tmp_path, content):
 
 def test_two_commands_do_not_draw_into_one_folder(cheap, tmp_path):
     refused = pytest.raises(UsageError, match="another command is writing into it; wait for it, or stop it")
-    with opened(cheap, Request.of(cheap, n=4), tmp_path / "out"), refused:
+    with open_job(cheap, Request.of(cheap, n=4), tmp_path / "out"), refused:
         draw(cheap, tmp_path / "out", n=4)
     assert not draw(cheap, tmp_path / "out", n=4, start=0).mine
 

@@ -19,8 +19,8 @@ from undiffuse.pipeline import Pipeline
 from undiffuse.processes import signals
 from undiffuse.train import tracking
 from undiffuse.train.job import Training
-from undiffuse.train.quality import Judge, Quality, judged
-from undiffuse.train.start import CheckpointWarning
+from undiffuse.train.quality import Judge, Quality, verdict
+from undiffuse.train.starting import CheckpointWarning
 
 MEASURED = {"train__quality_every": 2, "train__quality_n": 20, "train__quality_steps": 2}
 
@@ -95,7 +95,7 @@ def distances(monkeypatch):
 
     def measure(self, step, averaged, raw, before):
         value = values.pop(0)
-        return Quality(step, value, 0.1, value, 0.5, *judged([(r["frechet"], 0.1) for r in before], value, 0.1), "pca")
+        return Quality(step, value, 0.1, value, 0.5, *verdict([(r["frechet"], 0.1) for r in before], value, 0.1), "pca")
 
     monkeypatch.setattr(Judge, "measure", measure)
     return values

@@ -13,7 +13,7 @@ from undiffuse import images
 from undiffuse.cli import main
 from undiffuse.data import generated
 from undiffuse.data.prepare import digits
-from undiffuse.pipeline import editing
+from undiffuse.pipeline import pictures
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_mask_s_frame_and_what_is_clear_in_it_are_kept(tiny_pipe, tmp_path):
     white = np.full((8, 16, 4), 255, np.uint8)
     white[:, :8, 3] = 0
     Image.fromarray(white).save(tmp_path / "m.png")
-    painted = editing.opened_mask(pipe, tmp_path / "m.png", [(8, 16)])[0].numpy()
+    painted = pictures.read_mask(pipe, tmp_path / "m.png", [(8, 16)])[0].numpy()
     assert painted[2:6, 5:].all() and not painted[:2].any() and not painted[6:].any() and not painted[:, :3].any()
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from undiffuse.data.prepare import digits, load
+from undiffuse.data.prepare import digits, load_data
 from undiffuse.errors import UsageError
 
 
@@ -74,4 +74,4 @@ def test_all_classes_are_the_whole(data):
 )
 def test_what_is_not_there_is_named(source, classes, words):
     with pytest.raises(UsageError, match=words):
-        load(source).restricted(classes or [])
+        load_data(source).restricted(classes or [])

@@ -12,7 +12,7 @@ from corpus import animation, noisy, plain, saved, turned
 
 from made import cifar_pickle, cifar_rows, files, idx, npz, pictures, tarred, written, zipped
 from undiffuse.data.decode import decoded, examined
-from undiffuse.data.sources import found
+from undiffuse.data.sources import find_source
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError
 
@@ -92,7 +92,7 @@ def tried(name: str, data: bytes, folder) -> str:
     written(place, {name: data})
     target = place / name if name.startswith("x.") else (place / name).parent
     try:
-        said = [one_picture(item.content) for item in found(DataSpec(str(target), labels=None)).items()]
+        said = [one_picture(item.content) for item in find_source(DataSpec(str(target), labels=None)).items()]
     except UndiffuseError as error:
         assert "\n" not in str(error), error
         return "refused"

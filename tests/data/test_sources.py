@@ -26,15 +26,15 @@ from made import (
     written,
     zipped,
 )
-from undiffuse.data.prepare import dataset
-from undiffuse.data.sources import Hub, anywhere, found
+from undiffuse.data.prepare import prepare_dataset
+from undiffuse.data.sources import Hub, anywhere, find_source
 from undiffuse.data.sources.arrays import Arrays
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
 
 def read(source, **changes):
-    return dataset(DataSpec(str(source), **changes))
+    return prepare_dataset(DataSpec(str(source), **changes))
 
 
 def hwc(part) -> np.ndarray:
@@ -84,7 +84,7 @@ def test_a_named_data_set_that_is_nowhere_says_where_it_looked(tmp_path, monkeyp
 def test_without_a_copy_the_hub_is_asked(tmp_path, monkeypatch):
     monkeypatch.setattr("undiffuse.data.sources.find_spec", lambda name: name)
     monkeypatch.setattr("undiffuse.data.sources._places", lambda name: [tmp_path])
-    assert found(DataSpec("mnist")) == Hub("ylecun/mnist", DataSpec("mnist"), tuple("0123456789"))
+    assert find_source(DataSpec("mnist")) == Hub("ylecun/mnist", DataSpec("mnist"), tuple("0123456789"))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_names_that_no_file_can_hold_are_escaped(tmp_path):
         written(tmp_path, {f"\udce9\né-{label}/\x1b{rest}": content})
     data = read(tmp_path)
     assert data.class_names == tuple(f"\\udce9\\né-{name}" for name in NAMES)
-    assert "\\x1b10.png" in {item.name.split("/")[1] for item in found(DataSpec(str(tmp_path))).items()}
+    assert "\\x1b10.png" in {item.name.split("/")[1] for item in find_source(DataSpec(str(tmp_path))).items()}
 
 
 @pytest.mark.parametrize("pattern", ["", "."])
@@ -398,7 +398,7 @@ def test_a_whole_path_is_one_picture_and_a_name_all_that_bear_it(tmp_path):
     places = {"a/0.png": "cat", "b/a/0.png": "dog", "b/1.png": "owl", "c/1.png": "owl"}
     written(tmp_path, {name: FLAT[f"{i}.png"] for i, name in enumerate(places)})
     (tmp_path / "labels.csv").write_text("file,label\nb/a/0.png,dog\na/0.png,cat\n1.png,owl\n")
-    assert {item.name: item.label for item in found(DataSpec(str(tmp_path))).items()} == places
+    assert {item.name: item.label for item in find_source(DataSpec(str(tmp_path))).items()} == places
 
 
 def test_one_picture_of_two_classes_is_refused(tmp_path):
@@ -450,7 +450,7 @@ def test_only_what_may_be_labels_is_read_twice(tmp_path, monkeypatch):
     monkeypatch.setattr("undiffuse.data.sources.archive.NOTE", 100)
     extra = {"cat/0.json": b" " * 101, "notes.csv": b"x", "labels.csv": (TABLES["labels.csv"]).encode()[:6000]}
     (tmp_path / "x.zip").write_bytes(zipped(files() | extra | {"cat/1.json": b" " * 100}))
-    _, notes = found(DataSpec(str(tmp_path / "x.zip")))._listed()
+    _, notes = find_source(DataSpec(str(tmp_path / "x.zip")))._listed()
     assert set(notes) == {"labels.csv", "cat/1.json"}
 
 

@@ -9,7 +9,7 @@ from laws import NAMES, near, refused, schedule
 
 import undiffuse as ud
 from undiffuse.diffusion import bound
-from undiffuse.diffusion.bound import Bits, estimated, mean_and_error
+from undiffuse.diffusion.bound import Bits, estimate_bound, mean_and_error
 from undiffuse.diffusion.likelihood import (
     bound_term,
     check_gaussian,
@@ -45,20 +45,20 @@ def one_network(rows):
 
 @pytest.mark.parametrize("count", [1, 6, T])
 def test_the_size_of_a_block_changes_nothing(count, monkeypatch):
-    whole = estimated(PROCESS, one_network, GRID, 17, count, seed=3)
+    whole = estimate_bound(PROCESS, one_network, GRID, 17, count, seed=3)
     asked = []
-    monkeypatch.setattr(bound, "BLOCK", 3)
-    parts = estimated(PROCESS, lambda rows: asked.append(rows) or says(0.5), GRID, 17, count, seed=3)
+    monkeypatch.setattr(bound, "BOUND_BLOCK", 3)
+    parts = estimate_bound(PROCESS, lambda rows: asked.append(rows) or says(0.5), GRID, 17, count, seed=3)
     assert asked == [slice(0, 3), slice(3, 6), slice(6, 7)]
     for name in ("prior", "t", "terms", "mse_x0", "mse_eps"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=0)
-    alone = estimated(PROCESS, one_network, GRID[:1], 17, count, seed=3)
+    alone = estimate_bound(PROCESS, one_network, GRID[:1], 17, count, seed=3)
     torch.testing.assert_close(alone.total[0], whole.total[0], rtol=1e-12, atol=0)
 
 
 def test_every_datum_has_draws_of_its_own_and_every_seed_and_time_others():
     same = GRID[:1].expand(7, 2, 3)
-    seeds = [estimated(PROCESS, one_network, same, 17, T, seed).mse_x0 for seed in (0, 1)]
+    seeds = [estimate_bound(PROCESS, one_network, same, 17, T, seed).mse_x0 for seed in (0, 1)]
     assert torch.cat([seed.flatten() for seed in seeds]).unique().numel() == 2 * 7 * T
     truth = PROCESS.corrupt(GRID, 1, fold(0))
     eps = []
@@ -69,13 +69,13 @@ def test_every_datum_has_draws_of_its_own_and_every_seed_and_time_others():
             yield piece
 
     zero = lambda rows: lambda x_t, t: ud.Split(0 * x_t, 0 * x_t, truth.signal, truth.sigma)  # noqa: E731
-    found = estimated(PROCESS, zero, same, None, T, watch=watch)
+    found = estimate_bound(PROCESS, zero, same, None, T, watch=watch)
     assert torch.stack(eps, 1).equal(found.mse_eps)
     assert found.mse_eps.unique().numel() == 7 * T  # noise is drawn anew at every t
 
 
 def test_all_times_stand_in_order_with_their_terms_and_errors():
-    found = estimated(PROCESS, one_network, GRID, 17, T)
+    found = estimate_bound(PROCESS, one_network, GRID, 17, T)
     assert found.t.tolist() == [list(range(1, T + 1))] * 7
     rows = [ud.rng.per_row(0, "bound", rows=range(7))]
     for t in range(1, T + 1):
@@ -162,7 +162,7 @@ def test_every_term_is_refused_for_noise_without_a_gaussian_posterior_and_score(
         lambda: prior_term(process, GRID),
         lambda: step_term(process, truth, truth, 2),
         lambda: decoder_term(process, truth, truth, 17),
-        lambda: estimated(process, one_network, GRID, 17, T),
+        lambda: estimate_bound(process, one_network, GRID, 17, T),
     )
     for call in calls:
         with refused(
@@ -181,8 +181,8 @@ def test_data_off_the_grid_are_refused_before_the_network_is_asked(count):
         x = GRID.clone()
         x[6, 1, 2] += wrong * 4
         with refused(UndiffuseError, "likelihoods need images on the data's own grid of 17 levels in [-1, 1]"):
-            estimated(PROCESS, never, x, 17, count)
-    free = estimated(PROCESS, one_network, GRID + 0.02, None, count)
+            estimate_bound(PROCESS, never, x, 17, count)
+    free = estimate_bound(PROCESS, one_network, GRID + 0.02, None, count)
     assert free.total.isfinite().all()
 
 

@@ -8,7 +8,7 @@ import torch
 from laws import refused, schedule
 
 import undiffuse as ud
-from undiffuse.diffusion.finite import Finite, compared
+from undiffuse.diffusion.finite import Finite, score_errors
 from undiffuse.diffusion.process import Process
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.rng import fold
@@ -68,7 +68,7 @@ def test_a_comparison_says_how_far_a_score_is_off():
         return ud.Split.from_x0(x_t, best.x0 + 0.1, best.signal, best.sigma)
 
     times = np.array([5.0, 400.0])
-    same, other = (compared(PROCESS, model, exact, POINTS, times, seed=2) for model in (exact, off))
+    same, other = (score_errors(PROCESS, model, exact, POINTS, times, seed=2) for model in (exact, off))
     assert (same.distance == 0).all() and (same.mse == same.mse_exact).all()
     np.testing.assert_array_equal(other.t, times)
     np.testing.assert_array_equal(other.mse_exact, same.mse)

@@ -9,7 +9,7 @@ from laws import Data, Mixture, alpha_bar_at, refused, run, schedule
 
 import undiffuse as ud
 from undiffuse.diffusion.samplers import DDIM, DPMpp, UniPC
-from undiffuse.diffusion.samplers.fitted import Fitted, _paired_paths, _paths, fitted
+from undiffuse.diffusion.samplers.fitted import Fitted, _paired_paths, _paths, fit_times
 from undiffuse.errors import UndiffuseError, UsageError
 
 DATA = Data(0.4, 0.3)
@@ -20,7 +20,7 @@ FIXED = ("uniform", "quadratic", "trailing", "log-snr", "karras")
 def fit(request) -> tuple[ud.Process, Fitted]:
     made = ud.Process(schedule(request.param))
     x_T = ud.rng.fold(3).normal((64, 1)).double()
-    return made, fitted(made, DATA.denoiser(made), x_T, ud.rng.fold(4))
+    return made, fit_times(made, DATA.denoiser(made), x_T, ud.rng.fold(4))
 
 
 def end_error(made: ud.Process, sampler, times) -> float:
@@ -45,7 +45,7 @@ def test_better_than_any_fixed_spacing_on_a_mixture(name):
     """Not Gaussian data, whose trajectories are all of one shape, so that one lucky spacing serves all."""
     made = ud.Process(schedule(name))
     data, x_T = Mixture(made.schedule), torch.linspace(-2, 2, 41, dtype=torch.float64)[:, None]
-    found = fitted(made, data.denoise, ud.rng.fold(3).normal((64, 1)).double(), ud.rng.fold(4))
+    found = fit_times(made, data.denoise, ud.rng.fold(3).normal((64, 1)).double(), ud.rng.fold(4))
     exact = data.flow(x_T.numpy(), 1000.0, 0.0)
 
     def error(sampler, times) -> float:

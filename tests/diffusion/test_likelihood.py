@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 import undiffuse as ud
 from undiffuse.diffusion import bound
-from undiffuse.diffusion.bound import estimated
+from undiffuse.diffusion.bound import estimate_bound
 from undiffuse.diffusion.likelihood import bound_term, discretised, log_interval, prior_term
 from undiffuse.diffusion.losses import VLB, Hybrid, Simple
 from undiffuse.diffusion.noise import Gaussian
@@ -322,7 +322,7 @@ def test_the_estimate_is_the_integral_within_its_standard_error(law, kind):
     ab = process.schedule.alpha_bar
     x0 = torch.from_numpy(mixture.draw(3000))[:, None]
     x0 = x0 if levels is None else x0.round(decimals=12)
-    found = estimated(process, lambda rows: mixture.denoiser(process), x0, levels, 100)
+    found = estimate_bound(process, lambda rows: mixture.denoiser(process), x0, levels, 100)
     inner = found.terms[:, 1:].sum(1)
     variances = {"small": lambda ab, t: (1 - ab[t] / ab[t - 1]) * (1 - ab[t - 1]) / (1 - ab[t])}.get(
         kind, lambda ab, t: 1 - ab[t] / ab[t - 1]
@@ -342,7 +342,7 @@ def test_a_part_of_the_times_estimates_the_same_sum():
     mixture, _ = LAWS["a mixture of Gaussians"]
     process = Process(schedule("cosine", 100), variance="large")
     x0 = torch.from_numpy(mixture.draw(4000))[:, None]
-    whole, part = (estimated(process, lambda rows: mixture.denoiser(process), x0, None, k) for k in (100, 7))
+    whole, part = (estimate_bound(process, lambda rows: mixture.denoiser(process), x0, None, k) for k in (100, 7))
     (a, error_a), (b, error_b) = whole.mean(), part.mean()
     assert part.t.shape == (4000, 7)
     assert part.t.unique().numel() > 90
@@ -357,7 +357,7 @@ def test_parts_that_grow_err_less_than_equal_ones(monkeypatch):
     x0 = torch.from_numpy(mixture.draw(1))[:, None].expand(2000, 1).contiguous()
 
     def spread():
-        return float(estimated(process, lambda rows: mixture.denoiser(process), x0, None, 7).total.std())
+        return float(estimate_bound(process, lambda rows: mixture.denoiser(process), x0, None, 7).total.std())
 
     growing = spread()
     monkeypatch.setattr(bound, "parts", lambda T, count: np.arange(count + 1) * T // count)
@@ -371,11 +371,11 @@ def test_what_cannot_be_scored_is_refused():
 
     x = torch.zeros(1, 1)
     with refused(UsageError, "the variational bound needs Gaussian noise"):
-        estimated(Process(schedule("cosine"), Uniform()), lambda rows: None, x, 17, 1)
+        estimate_bound(Process(schedule("cosine"), Uniform()), lambda rows: None, x, 17, 1)
     with refused(UndiffuseError, "grid of 17 levels"):
-        estimated(Process(schedule("cosine")), lambda rows: None, x + 0.03, 17, 1)
+        estimate_bound(Process(schedule("cosine")), lambda rows: None, x + 0.03, 17, 1)
     with refused(UndiffuseError, "grid of 17 levels"):
-        estimated(Process(schedule("cosine")), lambda rows: None, x + 1.125, 17, 1)
+        estimate_bound(Process(schedule("cosine")), lambda rows: None, x + 1.125, 17, 1)
     for count in (0, -1, 1001):
         with refused(UsageError, "between 1 and T = 1000"):
-            estimated(Process(schedule("cosine")), lambda rows: None, x, 17, count)
+            estimate_bound(Process(schedule("cosine")), lambda rows: None, x, 17, count)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import NAMES, near, refused, schedule
 
-from undiffuse.diffusion.losses import DISTANCES, LOSSES, SCALES, VLB, WEIGHTS, Choice, Hybrid, ScoreMatching, Simple
+from undiffuse.diffusion.losses import DISTANCES, LOSSES, SCALES, VLB, WEIGHTINGS, Choice, Hybrid, ScoreMatching, Simple
 from undiffuse.diffusion.noise import Gaussian
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.schedule import NoiseSchedule
@@ -107,7 +107,7 @@ def snr_of(process: Process, t) -> np.ndarray:
 
 
 def test_every_weighting_and_every_field_is_a_row_of_these_tests():
-    assert set(WEIGHTS) == {"none", *PUBLISHED}
+    assert set(WEIGHTINGS) == {"none", *PUBLISHED}
     assert set(SCALES) == {"eps", "x0", "v", "score"}
 
 
@@ -156,14 +156,14 @@ def test_truncated_snr_is_the_larger_of_the_errors_of_x0_and_eps(name):
 )
 def test_weights_are_finite_and_positive_at_every_integer_t(name, T):
     process, t = Process(schedule(name, T)), np.arange(1.0, T + 1)
-    for weight in WEIGHTS:
+    for weight in WEIGHTINGS:
         for field in SCALES:
             factor = Simple(field, "l2", weight).factor(process, t).astype(np.float32)  # as a batch takes it
             assert np.isfinite(factor).all()
             assert (factor > 0).all()
 
 
-@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("weight", WEIGHTINGS)
 @pytest.mark.parametrize("field", ["x0", "v"])
 def test_zero_terminal_snr_has_a_finite_loss_at_T(field, weight):
     t = np.array([1.0, 2, 500, 999, 1000])

@@ -10,7 +10,7 @@ from laws import NAMES, Data, alpha_bar_at, near, refused, schedule
 import undiffuse as ud
 from undiffuse.diffusion import ode
 from undiffuse.diffusion.likelihood import decoder_term
-from undiffuse.diffusion.ode import integrated, path
+from undiffuse.diffusion.ode import integrate_flow, path
 from undiffuse.diffusion.process import Process
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.rng import fold, per_row
@@ -65,7 +65,9 @@ def test_gaussian_data_have_their_closed_form_to_order_four(name):
     wanted = gaussian_nats(process, POINTS)
     errors = [
         float(
-            (integrated(process, lambda rows: DATA.denoiser(process), POINTS, None, k).total * LN2 - wanted).abs().max()
+            (integrate_flow(process, lambda rows: DATA.denoiser(process), POINTS, None, k).total * LN2 - wanted)
+            .abs()
+            .max()
         )
         for k in (32, 64, 128)
     ]
@@ -76,7 +78,7 @@ def test_gaussian_data_have_their_closed_form_to_order_four(name):
 def test_a_mixture_has_its_own_density():
     """The exact denoiser of a mixture: what the ODE gives is the marginal at t = 1, but for what is left at T."""
     mixture, process = Atoms([-0.6, 0.1, 0.7], [0.5, 0.2, 0.3], std=0.15), Process(schedule("cosine"))
-    found = integrated(process, mixture.denoiser(process), POINTS, None, 400).total * LN2
+    found = integrate_flow(process, mixture.denoiser(process), POINTS, None, 400).total * LN2
     wanted = mixture.nats(POINTS, float(process.schedule.alpha_bar[1]))
     torch.testing.assert_close(found, wanted, rtol=0, atol=3e-4)
 
@@ -86,7 +88,7 @@ def test_data_on_a_grid_have_nearly_their_own_probability():
     centres, weights = torch.linspace(-1, 1, 17), torch.arange(1.0, 18)
     atoms, process = Atoms(centres, weights), Process(schedule("cosine"))
     x0 = centres[:, None].double().repeat(20, 1)
-    flow = integrated(process, atoms.denoiser(process), x0, 17, 600)
+    flow = integrate_flow(process, atoms.denoiser(process), x0, 17, 600)
     wanted = -(weights / weights.sum()).log2().repeat(20).double()
     gap = flow.total - wanted
     assert abs(float(gap.mean())) < 4 * float(gap.std()) / len(gap) ** 0.5 + 1e-3
@@ -97,7 +99,7 @@ def test_uniform_noise_on_the_bins_is_exact_for_a_density_that_is_flat_there():
     """Gaussian data wide beside the bins of 257 levels: density times bin, averaged over the bin."""
     process = Process(schedule("cosine"))
     x0 = torch.tensor([[-0.5], [0.0], [0.5]], dtype=torch.float64)
-    flow = integrated(process, lambda rows: DATA.denoiser(process), x0, 257, 64, "uniform")
+    flow = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, 257, 64, "uniform")
     assert flow.rest.tolist() == [7.0] * 3  # -log2 of a bin of 2 / 256
     middle = gaussian_nats(process, x0) / LN2
     torch.testing.assert_close(flow.density, middle, rtol=0, atol=0.07)
@@ -126,7 +128,7 @@ def test_the_trace_is_unbiased_where_dimensions_mix():
 def test_dimensions_are_averaged():
     """Independent dimensions: bits per dimension are the mean of the scalars' own."""
     process, x0 = Process(schedule("cosine")), fold(0).normal((5, 2, 3)).double() * DATA.std + DATA.mu
-    found = integrated(process, lambda rows: DATA.denoiser(process), x0, None, 64).total
+    found = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, None, 64).total
     wanted = gaussian_nats(process, x0.reshape(-1, 1)).reshape(5, -1).mean(1) / LN2
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-3)
 
@@ -143,7 +145,7 @@ def test_uniform_noise_covers_the_bin_and_no_more():
     """Mean and spread of the density over one bin of 17 levels, against sums over that bin."""
     process = Process(schedule("cosine"))
     x0 = torch.full((4000, 1), 0.5, dtype=torch.float64)
-    flow = integrated(process, lambda rows: DATA.denoiser(process), x0, 17, 32, "uniform")
+    flow = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, 17, 32, "uniform")
     bin_ = gaussian_nats(process, torch.linspace(0.5 - 1 / 16, 0.5 + 1 / 16, 2001, dtype=torch.float64)[:, None]) / LN2
     assert float(flow.density.mean()) == pytest.approx(float(bin_.mean()), abs=5e-3)
     assert float(flow.density.std()) == pytest.approx(float(bin_.std()), rel=0.05)
@@ -153,7 +155,7 @@ def test_noise_pays_the_decoder_and_its_own_entropy():
     """Of the same draws; 257 levels under the linear schedule, where L_0 is not nothing."""
     process = Process(schedule("linear"))
     x0 = (fold(0).integers(64, 192, (6, 2, 2)).double() / 128) - 1
-    flow = integrated(process, lambda rows: DATA.denoiser(process), x0, 257, 2)
+    flow = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, 257, 2)
     truth = process.corrupt(x0, 1, per_row(0, "ode", rows=range(6)))
     decoder = decoder_term(process, truth, DATA.denoiser(process)(truth.x_t, 1), 257)
     sigma = float(process.schedule.scales(1)[1])
@@ -165,7 +167,7 @@ def test_noise_pays_the_decoder_and_its_own_entropy():
 def test_the_order_is_four_where_the_trace_depends_on_x():
     mixture, process = Atoms([-0.6, 0.1, 0.7], [0.5, 0.2, 0.3], std=0.3), Process(schedule("cosine"))
     reference, *found = (
-        integrated(process, mixture.denoiser(process), POINTS, None, steps).total for steps in (800, 50, 100, 200)
+        integrate_flow(process, mixture.denoiser(process), POINTS, None, steps).total for steps in (800, 50, 100, 200)
     )
     errors = [float((values - reference).abs().mean()) for values in found]
     assert math.log2(errors[0] / errors[2]) > 7
@@ -194,7 +196,7 @@ def test_the_way_leads_from_1_to_T_and_stays_finite(name, steps):
             seen.append(state.t)
             yield state
 
-    flow = integrated(process, lambda rows: denoise, POINTS.float(), None, steps, watch=watch)
+    flow = integrate_flow(process, lambda rows: denoise, POINTS.float(), None, steps, watch=watch)
     assert flow.total.isfinite().all() and len(flow.total) == len(POINTS)
     assert seen == sorted(seen) and seen[-1] == process.T and seen.count(process.T) == 1
     if process.T == 1000:
@@ -206,7 +208,7 @@ def test_the_way_leads_from_1_to_T_and_stays_finite(name, steps):
 def test_zero_terminal_snr_ends_in_the_prior_itself():
     """There p_T is N(0, 1) whatever the data; then the marginal of Gaussian data comes out without a remainder."""
     process = Process(schedule("linear").zero_terminal_snr())
-    found = integrated(process, lambda rows: zero_safe(process), POINTS, None, 200).total * LN2
+    found = integrate_flow(process, lambda rows: zero_safe(process), POINTS, None, 200).total * LN2
     mean, var = DATA.marginal(process.schedule.alpha_bar[1])
     wanted = ((POINTS - mean) ** 2 / var + math.log(2 * math.pi * var)) / 2
     torch.testing.assert_close(found, wanted[:, 0], rtol=0, atol=1e-3)
@@ -234,12 +236,12 @@ def test_draws_belong_to_the_datum_and_not_to_its_block(dequantise, monkeypatch)
         asked.append(rows)
         return lambda x_t, t: ud.Split.from_v(x_t, torch.sin(x_t) + x_t.flip(-1), *process.scales(t))
 
-    whole = integrated(process, denoiser, x0, 17, 4, dequantise, seed=3)
-    monkeypatch.setattr(ode, "BLOCK", 3)
-    parts = integrated(process, denoiser, x0, 17, 4, dequantise, seed=3)
+    whole = integrate_flow(process, denoiser, x0, 17, 4, dequantise, seed=3)
+    monkeypatch.setattr(ode, "FLOW_BLOCK", 3)
+    parts = integrate_flow(process, denoiser, x0, 17, 4, dequantise, seed=3)
     assert asked == [slice(0, 7), slice(0, 3), slice(3, 6), slice(6, 7)]
     torch.testing.assert_close(parts.total, whole.total, rtol=1e-12, atol=0)
-    other = integrated(process, denoiser, x0, 17, 4, dequantise, seed=4)
+    other = integrate_flow(process, denoiser, x0, 17, 4, dequantise, seed=4)
     assert (other.total != whole.total).all()
     value, error = whole.mean()
     assert value == near(float(whole.total.mean()), 1e-12)
@@ -256,4 +258,4 @@ def test_what_has_no_meaning_is_refused():
     ):
         given = {"x0": x0, "levels": 17} | changes
         with refused(error, said):
-            integrated(process, lambda rows: DATA.denoiser(process), **given)
+            integrate_flow(process, lambda rows: DATA.denoiser(process), **given)

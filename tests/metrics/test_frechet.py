@@ -202,7 +202,7 @@ def test_the_error_from_the_slope_is_the_jackknifes():
     sums, reference = of(features), of(generator(6).standard_normal((3000, 30)))
     value, exact = frechet_with_error(sums, reference)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("undiffuse.metrics.frechet.LARGE", 10)
+        patch.setattr("undiffuse.metrics.frechet.MANY_FEATURES", 10)
         again, linear = frechet_with_error(sums, reference)
         assert frechet_with_error(of(features[:50]), reference)[1] is None
     assert again == value and linear == pytest.approx(exact, rel=0.05)

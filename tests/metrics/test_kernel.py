@@ -21,7 +21,7 @@ def gaussians(s: float, d: int) -> float:
 
 @pytest.mark.parametrize("block", [7, 64, 1000])
 def test_torchmetrics_and_torch_fidelity_say_the_same_of_one_subset_of_all(block, monkeypatch):
-    monkeypatch.setattr(kernel, "BLOCK", block)
+    monkeypatch.setattr(kernel, "KERNEL_BLOCK", block)
     x, y = normal(300, 12, 1, 1.5) + 1, normal(300, 12, 2)
     found, _ = kernel_distance(x, y)
     poly_mmd = torchmetrics("image.kid").poly_mmd

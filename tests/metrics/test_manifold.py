@@ -17,7 +17,7 @@ def normal(n, d, seed=0, scale=1.0) -> np.ndarray:
 
 @pytest.fixture(params=[9, 1000])
 def block(request, monkeypatch):
-    monkeypatch.setattr(manifold, "BLOCK", request.param)
+    monkeypatch.setattr(manifold, "MANIFOLD_BLOCK", request.param)
 
 
 def by_scikit_learn(samples, real):

@@ -31,13 +31,13 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(library.shutil, "which", lambda name: str(bad))
     with pytest.raises(RuntimeError, match=r"gcc failed with status 1: fatal error: omp\.h"):
-        library.compiled()
+        library.compile_library()
 
 
 def in_scratch(tmp_path, monkeypatch) -> Path:
     """A cache of its own with a freshly compiled library in it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return library.compiled()
+    return library.compile_library()
 
 
 @pytest.mark.parametrize("spoil", ["cut short", "junk", "empty", "no seal", "another library"])
@@ -67,7 +67,7 @@ def test_a_cache_that_others_can_write_is_not_used(tmp_path, monkeypatch):
     path = in_scratch(tmp_path, monkeypatch)
     path.parent.chmod(0o777)
     with pytest.raises(RuntimeError, match="can be written by, another user"):
-        library.compiled()
+        library.compile_library()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from undiffuse.native.library import SlowWarning
-from undiffuse.nn.compiling import compiled
+from undiffuse.nn.compiling import compile_network
 from undiffuse.nn.unet import UNet, UNetSpec
 from undiffuse.rng import fold, seed_torch
 
@@ -48,7 +48,7 @@ def test_a_compiler_that_fails_is_named_once_and_left_out(monkeypatch, training)
     made, plain = network().train(training), network()
     names = list(made.state_dict())
     with pytest.warns(SlowWarning, match=r"torch\.compile failed, going on without it: no working C.. compiler$"):
-        compiled(made, X, T)
+        compile_network(made, X, T)
     assert torch.equal(made(X, T), plain(X, T))
     assert list(made.state_dict()) == names
     assert all(parameter.grad is None for parameter in made.parameters())

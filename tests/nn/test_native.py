@@ -87,7 +87,7 @@ def test_partial_sums_of_the_weight_gradient_do_not_drift():
 def test_narrower_vectors_give_the_same(march, monkeypatch):
     if "avx2" not in library.cpu():
         pytest.skip("another architecture")
-    built = library.declared(ctypes.CDLL(str(library.compiled(((march,),)))))
+    built = library.declared(ctypes.CDLL(str(library.compile_library(((march,),)))))
     assert built.wino_vector() == {"-march=x86-64-v3": 8, "-march=x86-64-v2": 4}[march]
     monkeypatch.setattr(operations, "kernels", lambda: built)
     assert max(conv_errors(3, 48, 24, 7, 9)) < 3e-6
@@ -139,7 +139,7 @@ def attention_errors(b, n, heads, d, scale=1.0):
     for x, results in ((qkv.clone(), found), (qkv.double(), wanted)):
         x.requires_grad_()
         if x.dtype == torch.float32:
-            out = operations.attention(x)
+            out = operations.attend(x)
         else:
             q, k, v = x.permute(2, 0, 3, 1, 4)
             out = ((q @ k.mT / d**0.5).softmax(-1) @ v).transpose(1, 2)  # Vaswani et al. 2017, eq. 1
@@ -170,7 +170,7 @@ def test_attention_leaves_out_weights_too_small_to_count(gap, share):
     x[:, :, 2] = draw(1, 40, 1, 16)
     x.requires_grad_()
     g = draw(1, 40, 1, 16, at="g")
-    (dx,) = torch.autograd.grad(operations.attention(x), x, g)
+    (dx,) = torch.autograd.grad(operations.attend(x), x, g)
     others = (share * math.exp(-gap) * g[0, :, 0].sum(0)).expand(39, 16)
     torch.testing.assert_close(dx[0, 1:, 2, 0], others, rtol=1e-4, atol=0)
     torch.testing.assert_close(dx[0, 0, 2, 0], g[0, :, 0].sum(0), rtol=1e-4, atol=1e-5)
@@ -180,12 +180,12 @@ def test_attention_leaves_out_weights_too_small_to_count(gap, share):
 def test_attention_passes_on_nan_and_gradients_in_any_layout():
     x = draw(2, 20, 3, 2, 8).requires_grad_()
     g = draw(2, 2, 20, 8).transpose(1, 2)
-    (strided,) = torch.autograd.grad(operations.attention(x), x, g)
-    (plain,) = torch.autograd.grad(operations.attention(x), x, g.contiguous())
+    (strided,) = torch.autograd.grad(operations.attend(x), x, g)
+    (plain,) = torch.autograd.grad(operations.attend(x), x, g.contiguous())
     assert torch.equal(strided, plain)
     spoilt = x.detach().clone()
     spoilt[1, 3, 1, 0, 2] = float("nan")
-    found = operations.attention(spoilt)
+    found = operations.attend(spoilt)
     assert found[1, :, 0].isnan().all()
     assert found[0].isfinite().all()
     assert found[1, :, 1].isfinite().all()
@@ -228,7 +228,7 @@ def test_a_1x1_convolution_is_torchs():
 
 def test_twice_the_same_bits():
     qkv = draw(3, 70, 3, 2, 8).requires_grad_()
-    once, more = (gradients(operations.attention(qkv), qkv, torch.ones(3, 70, 2, 8)) for _ in range(2))
+    once, more = (gradients(operations.attend(qkv), qkv, torch.ones(3, 70, 2, 8)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, more, strict=True))
     w = draw(32, 64).requires_grad_()
     first, again = (
@@ -292,5 +292,5 @@ def test_one_openmp_runtime_serves_both():
     """Two pools of threads would spin against each other; scikit-learn's own may be there, unused."""
     operations.conv3x3(draw(1, 16, 4, 4).contiguous(memory_format=LAST), draw(16, 16, 3, 3), draw(16))
     maps = Path("/proc/self/maps").read_text()
-    assert str(library.compiled()) in maps
+    assert str(library.compile_library()) in maps
     assert sum("/torch" in path for path in {line.split()[-1] for line in maps.splitlines() if "libgomp" in line}) == 1

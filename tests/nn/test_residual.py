@@ -156,7 +156,7 @@ def test_it_keeps_to_its_scratch_memory(size, monkeypatch):
 def test_narrower_vectors_give_the_same(march, monkeypatch):
     if "avx2" not in library.cpu():
         pytest.skip("another architecture")
-    built = library.declared(ctypes.CDLL(str(library.compiled(((march,),)))))
+    built = library.declared(ctypes.CDLL(str(library.compile_library(((march,),)))))
     made, (x, e) = block(24, 40), inputs(20, 24, 7, 9)
     at_once = split(made, e)
     monkeypatch.setattr(fused, "kernels", lambda: built)

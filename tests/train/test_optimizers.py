@@ -14,6 +14,7 @@ from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet
 from undiffuse.pipeline import build
 from undiffuse.rng import fold
+from undiffuse.train import starting
 from undiffuse.train import state as checkpoint
 from undiffuse.train.optimizers import OPTIMIZERS, Muon, orthogonal
 from undiffuse.train.plan import Plan
@@ -222,11 +223,11 @@ def test_the_plan_names_the_optimizer():
     chosen = config.load("digits").replaced({"train.optimizer": "muon", "train.steps": 2, "train.batch_size": 4})
     data = build.dataset(chosen)
     chosen = build.resolved(chosen, data)
-    plan = build.plan(chosen)
+    plan = starting.plan(chosen)
     assert plan.optimizer == "muon"
     from undiffuse.train.trainer import Trainer
 
-    made = Trainer(build.denoiser(chosen), build.loss(chosen), build.batches(chosen, data), plan)
+    made = Trainer(build.denoiser(chosen), starting.loss(chosen), starting.batches(chosen, data), plan)
     assert isinstance(made.optimizer, Muon)
     assert list(made.run()) == [1, 2]
     assert np.isfinite(made.report().loss)

@@ -12,6 +12,7 @@ from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
 from undiffuse.pipeline import build
+from undiffuse.train import starting
 from undiffuse.train.team import Team
 from undiffuse.train.time_sampling import FLOOR, HISTORY, TIME_SAMPLINGS, SecondMoment
 from undiffuse.train.trainer import Trainer
@@ -139,8 +140,8 @@ def trainer(team=None, **changes) -> Trainer:
     config = build.resolved(tiny.config(), DATA).replaced(
         {"train.time_sampling": "second_moment", "diffusion.T": 5, "train.steps": 100, **changes}
     )
-    parts = (build.loss(config), build.batches(config, DATA), build.plan(config))
-    return Trainer(build.denoiser(config), *parts, team, times=build.times(config))
+    parts = (starting.loss(config), starting.batches(config, DATA), starting.plan(config))
+    return Trainer(build.denoiser(config), *parts, team, times=starting.time_sampling(config))
 
 
 def steps(made: Trainer, count: int) -> None:
@@ -223,7 +224,7 @@ def test_two_processes_draw_the_global_batch_and_learn_all_of_it(name):
 
 def test_the_batch_size_reaches_low_discrepancy():
     config = tiny.config().replaced({"train.time_sampling": "low_discrepancy"})
-    assert build.times(config).batch_size == config.train.batch_size
+    assert starting.time_sampling(config).batch_size == config.train.batch_size
 
 
 def test_a_loss_that_is_not_finite_is_not_remembered():

@@ -7,7 +7,7 @@ import pytest
 
 import tiny
 from undiffuse.train.job import Training
-from undiffuse.train.tracking import TrackerWarning, flat
+from undiffuse.train.tracking import TrackerWarning, flat_settings
 
 
 def test_tensorboard_is_told_what_the_logs_say(tmp_path):
@@ -50,7 +50,7 @@ class Silent:
 
 def test_a_tracker_that_cannot_start_is_named_and_training_goes_on(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setitem(accelerate.tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Silent)
-    monkeypatch.setattr("undiffuse.train.tracking.check", lambda names: None)
+    monkeypatch.setattr("undiffuse.train.tracking.check_trackers", lambda names: None)
     with pytest.warns(TrackerWarning, match="tensorboard: no key; nothing more is told to it"):
         run = tiny.trained(tmp_path / "run", train__trackers=["tensorboard"])
     assert tiny.weights(run, 6) == tiny.weights(tiny_run, 6)
@@ -58,4 +58,4 @@ def test_a_tracker_that_cannot_start_is_named_and_training_goes_on(tiny_run, tmp
 
 def test_a_configuration_becomes_plain_dotted_values():
     nested = {"seed": 0, "train": {"ema": [0.9, 0.99], "lr": 1e-3, "minutes": None}}
-    assert flat(nested) == {"seed": 0, "train.ema": "[0.9, 0.99]", "train.lr": 1e-3}
+    assert flat_settings(nested) == {"seed": 0, "train.ema": "[0.9, 0.99]", "train.lr": 1e-3}

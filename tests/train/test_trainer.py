@@ -13,8 +13,9 @@ from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import checkpoint
 from undiffuse.pipeline import build
+from undiffuse.pipeline.build import average_name as name_of
 from undiffuse.rng import per_row
-from undiffuse.train.ema import group as name_of
+from undiffuse.train import starting
 from undiffuse.train.memory import out_of_memory
 from undiffuse.train.plan import Plan
 from undiffuse.train.trainer import Trainer
@@ -25,8 +26,8 @@ CONFIG = build.resolved(tiny.config(), DATA)
 
 def trainer(changes=None, **plan) -> Trainer:
     config = CONFIG.replaced(changes or {})
-    plan = replace(build.plan(config), **plan)
-    return Trainer(build.denoiser(config), build.loss(config), build.batches(config, DATA), plan)
+    plan = replace(starting.plan(config), **plan)
+    return Trainer(build.denoiser(config), starting.loss(config), starting.batches(config, DATA), plan)
 
 
 class Spoilt(Batches):
@@ -303,7 +304,7 @@ def test_a_record_has_the_contracts_keys():
 def test_only_a_module_can_be_trained():
     denoiser = replace(build.denoiser(CONFIG), backbone=lambda x, t, y=None: x)
     with pytest.raises(UndiffuseError, match=r"only a torch\.nn\.Module can be trained"):
-        Trainer(denoiser, build.loss(CONFIG), build.batches(CONFIG, DATA), build.plan(CONFIG))
+        Trainer(denoiser, starting.loss(CONFIG), starting.batches(CONFIG, DATA), starting.plan(CONFIG))
 
 
 # -- parts, memory, half precision -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import functools
 from undiffuse import config
 from undiffuse.cli import progress
 from undiffuse.cli.options import Check
-from undiffuse.data.check import checked
+from undiffuse.data.check import check_data
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.pipeline import build
 
@@ -15,7 +15,7 @@ def check(given: Check) -> None:
     if wrong := next((text for text in sets if not text.startswith("data.")), None):
         raise UsageError(f"--set {wrong}: check knows the keys data.* only")
     wanted = config.changed(config.Config(), [*sets, f"data.source={given.source!r}"])
-    found = checked(build.data_spec(wanted), functools.partial(progress.counted, "pictures read"))
+    found = check_data(build.data_spec(wanted), functools.partial(progress.counted, "pictures read"))
     width = max(len(name) for name, _ in found.rows)
     for name, said in found.rows:
         print(f"{name.ljust(width)}  {said}")

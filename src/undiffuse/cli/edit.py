@@ -16,6 +16,7 @@ from undiffuse.errors import UsageError, nearest
 from undiffuse.files.drawn import write_folder
 from undiffuse.files.writing import check_file, check_name, file_kind, whole
 from undiffuse.pipeline import Pipeline, build, editing
+from undiffuse.pipeline.pictures import read_mask, read_pictures, size_of
 from undiffuse.shapes import Images, Tensor
 
 ROWS, RESULTS, ON_THE_WAY, REPEATS = (0, 1, 2, 3), 4, 8, 5
@@ -54,7 +55,7 @@ def _inpaint(given: Edit, pipe: Pipeline) -> Made:
     if given.mask is None:
         raise UsageError(f"inpaint needs --mask: a picture, white where to paint, or one of {', '.join(SIDES)}")
     _, h, w = pipe.shape
-    known = ~_painted(given.mask, pipe, [(h, w)] if given.image is None else list(map(editing.size_of, given.image)))
+    known = ~_painted(given.mask, pipe, [(h, w)] if given.image is None else list(map(size_of, given.image)))
     x, n = _pictures(given, pipe), _count(given, RESULTS)
     label = _each(_label(given, pipe, x), n)
     repeats = _or(given.repeats, REPEATS if "chain" in pipe.process.noise.exact else 1)
@@ -147,7 +148,7 @@ def _pictures(given: Edit, pipe: Pipeline) -> Images:
     if given.image is not None and given.rows is not None:
         raise UsageError("--rows takes held-out pictures; give it, or --image, not both")
     if given.image is not None:
-        return torch.cat([editing.opened(pipe, path) for path in given.image])
+        return torch.cat([read_pictures(pipe, path) for path in given.image])
     rows = ROWS if given.rows is None else _numbers(given.rows, "--rows")
     if pipe.config.data.source == "imported":
         raise UsageError("an imported model does not know its data; give pictures with --image")
@@ -165,7 +166,7 @@ def _painted(mask: str, pipe: Pipeline, sizes: list[tuple[int, int]]) -> Tensor:
     if mask not in SIDES:
         if not Path(mask).is_file():
             raise UsageError(f"--mask {mask}: no such picture, and no side; {nearest(mask, list(SIDES))}")
-        return editing.opened_mask(pipe, Path(mask), sizes)
+        return read_mask(pipe, Path(mask), sizes)
     painted = torch.zeros(1, h, w, dtype=torch.bool)
     rows, columns = {
         "left": (slice(None), slice(0, w // 2)),

@@ -8,12 +8,12 @@ from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.run import RunFolder
 from undiffuse.files.writing import check_writable, write_text
 from undiffuse.pipeline import Pipeline
-from undiffuse.pipeline.bundled import is_bundled, located
+from undiffuse.pipeline.bundled import is_bundled, locate_model
 from undiffuse.pipeline.diffusers.folder import is_diffusers
 
 
 def fit(given: Fit) -> None:
-    path = located(given.model)
+    path = locate_model(given.model)
     if is_bundled(path):
         own = f"undiffuse.Pipeline.load({given.model!r}).save('runs/{given.model}')"
         raise UsageError(f"{given.model} comes with undiffuse, and its times with it; in Python {own} is a copy to fit")

@@ -25,8 +25,8 @@ from undiffuse.cli.options import (
 )
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
-from undiffuse.data.prepare import load
-from undiffuse.diffusion.bound import BLOCK
+from undiffuse.data.prepare import load_data
+from undiffuse.diffusion.bound import BOUND_BLOCK
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
@@ -34,7 +34,7 @@ from undiffuse.evaluation.run import on_its_grid, real_images
 from undiffuse.files.writing import check_file, file_kind, whole
 from undiffuse.pipeline import Pipeline
 from undiffuse.processes import ranks
-from undiffuse.sampling.job import check_folder, opened
+from undiffuse.sampling.job import check_folder, open_job
 from undiffuse.sampling.request import Request
 from undiffuse.viz import curves, of_model
 from undiffuse.viz.animation import denoising_gif
@@ -116,7 +116,7 @@ def _write_folder(out: Path, given: Sample, pipe: Pipeline) -> None:
     """A job that may be stopped and goes on; process 0 speaks for all."""
     ranks.warn_if_alone()
     asked = (given.n, given.seed, given.start, listed(given.label), given.batch_size, given.format or "png")
-    with opened(pipe, Request.of(pipe, *asked), out) as job:
+    with open_job(pipe, Request.of(pipe, *asked), out) as job:
         if job.finished and ranks.rank() == 0:
             print(f"all {given.n:,} images are there already", file=sys.stderr)
         progress.drawing(job)
@@ -136,7 +136,7 @@ def plot_noise(given: PlotNoise) -> None:
 
 
 def _with_row(source: str, row: int) -> Dataset:
-    data = load(source)
+    data = load_data(source)
     if not 0 <= row < len(data.train):
         raise UsageError(f"--row must lie in 0..{len(data.train) - 1}, got {row}")
     return data
@@ -163,7 +163,7 @@ def plot_elbo(given: PlotElbo) -> None:
     pipe = on_its_grid(pipe, data)
     held_out = data.held_out.chosen(torch.arange(_held_out_count(given.n, data)))
     data = replace(data, held_out=held_out)
-    calls = -(-len(held_out) // BLOCK) * pipe.process.T
+    calls = -(-len(held_out) // BOUND_BLOCK) * pipe.process.T
 
     def draw() -> Figure:
         label = held_out.labels if pipe.class_names else None

@@ -11,9 +11,9 @@ from undiffuse import config
 from undiffuse.cli import progress, say
 from undiffuse.cli.options import Convert, Demo, Evaluate, Train, listed
 from undiffuse.data.dataset import Dataset
-from undiffuse.data.prepare import load
+from undiffuse.data.prepare import load_data
 from undiffuse.diffusion import ode
-from undiffuse.diffusion.bound import BLOCK
+from undiffuse.diffusion.bound import BOUND_BLOCK
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError, nearest
 from undiffuse.evaluation import drawing
 from undiffuse.evaluation import run as evaluation
@@ -22,7 +22,7 @@ from undiffuse.files.run import RunFolder, resuming
 from undiffuse.files.writing import check_file, check_writable, remedy, write_text
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
-from undiffuse.pipeline.bundled import is_bundled, located, names
+from undiffuse.pipeline.bundled import bundled_names, is_bundled, locate_model
 from undiffuse.pipeline.diffusers.convert import save_diffusers
 from undiffuse.pipeline.diffusers.folder import is_diffusers
 from undiffuse.processes import ranks
@@ -30,7 +30,7 @@ from undiffuse.report.page import write_report
 from undiffuse.sampling.job import Job
 from undiffuse.train.job import Training
 from undiffuse.train.quality import Quality
-from undiffuse.train.start import tuned
+from undiffuse.train.starting import finetuned_config
 from undiffuse.train.window import Report
 from undiffuse.viz.of_model import write_neighbours, write_views
 
@@ -64,7 +64,10 @@ def train(given: Train) -> None:
         chosen, name = config.load(given.recipe, given.sets or ()), Path(given.recipe).stem
     else:
         assert start is not None
-        chosen, name = config.changed(tuned(start.config), given.sets or ()), Path(str(given.model)).resolve().name
+        chosen, name = (
+            config.changed(finetuned_config(start.config), given.sets or ()),
+            Path(str(given.model)).resolve().name,
+        )
     _train(_started(chosen, given.out, name, start))
 
 
@@ -146,10 +149,10 @@ def evaluate(given: Evaluate) -> None:
 
 def _located(what: str) -> Path:
     """A model's folder, or pictures."""
-    if what in names():
-        return located(what)
+    if what in bundled_names():
+        return locate_model(what)
     if not what.strip() or not Path(what).exists():
-        raise UsageError(f"{what or 'an empty name'}: no such model or pictures; {nearest(what, names())}")
+        raise UsageError(f"{what or 'an empty name'}: no such model or pictures; {nearest(what, bundled_names())}")
     return Path(what)
 
 
@@ -243,10 +246,10 @@ def _likelihood(name: str, pipe: Pipeline, data: Dataset, given: Evaluate) -> tu
     count = len(data.held_out)
     if name == "bpd":
         watch = functools.partial(
-            progress.track, "term of the bound", total=-(-count // BLOCK) * (given.times or pipe.process.T)
+            progress.track, "term of the bound", total=-(-count // BOUND_BLOCK) * (given.times or pipe.process.T)
         )
         return evaluation.likelihood(pipe, data, given.times, given.seed or 0, watch)
-    total = -(-count // ode.BLOCK) * evaluation.ODE_STEPS
+    total = -(-count // ode.FLOW_BLOCK) * evaluation.ODE_STEPS
     passes = iter((("step of the ODE", total), ("half as many steps, to compare:", total // 2)))
 
     def each(items: Iterable[Any]) -> Iterable[Any]:
@@ -267,7 +270,7 @@ def _evaluate_files(path: Path, given: Evaluate) -> dict[str, Any]:
     for name in (*sampling, "weights", "checkpoint", "device"):
         if getattr(given, name) is not None:
             raise UsageError(f"{'-' * (1 + (name != 'n'))}{name} is for a model, these are pictures; leave it out")
-    data = load(given.data)
+    data = load_data(given.data)
     samples = evaluation.of_files(path, data)
     classes = 0 if samples.labels is None else len(set(samples.labels.tolist()))
     names = evaluation.chosen(given.metrics, classes, False, data, len(samples.images))

@@ -14,10 +14,12 @@ FORMAT_VERSION = 1
 
 Mix = Literal["auto", "even", "train"]
 MIXES: tuple[Mix, ...] = get_args(Mix)
-MOST = 1_000_000  # of anything that is held in memory at once: far above any use, far below what stops a machine
+MOST_IN_MEMORY = (
+    1_000_000  # of anything that is held in memory at once: far above any use, far below what stops a machine
+)
 
 Positive = Annotated[int, Field(ge=1)]
-Held = Annotated[int, Field(ge=1, le=MOST)]
+Held = Annotated[int, Field(ge=1, le=MOST_IN_MEMORY)]
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -151,7 +153,7 @@ class Train(_Section):
     sample_every: Count = 1000
     keep: Count = 0
     quality_every: Count = 0
-    quality_n: Annotated[int, Field(ge=20, le=MOST)] = 500
+    quality_n: Annotated[int, Field(ge=20, le=MOST_IN_MEMORY)] = 500
     quality_steps: Positive = 10
     patience: Count = 0
     trackers: list[str] = []

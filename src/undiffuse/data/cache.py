@@ -34,7 +34,7 @@ from undiffuse.files import cache
 from undiffuse.shapes import Tensor
 
 VERSION = 2
-CHUNK = 256
+DECODE_CHUNK = 256
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -54,7 +54,7 @@ class Prepared:
     survey: dict[str, Any] = field(default_factory=dict)
 
 
-def opened(source: Source, spec: DataSpec, watch: Watch = iter) -> tuple[Tensor, Prepared]:
+def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = iter) -> tuple[Tensor, Prepared]:
     """uint8 [n, c, h, w] and the facts, from the cache if it has them."""
     stamp = source.stamp()
     if stamp is None:
@@ -203,7 +203,7 @@ def _all_decoded(
     one = partial(_one, labelled=survey.labelled, spec=spec, size=size, channels=channels)
     items = iter(watch(source.items()))
     with ThreadPoolExecutor(THREADS) as pool:
-        while chunk := list(islice(items, CHUNK)):
+        while chunk := list(islice(items, DECODE_CHUNK)):
             yield from pool.map(one, chunk) if _worth_threads(chunk) else map(one, chunk)
 
 

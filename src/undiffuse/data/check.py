@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from undiffuse.data.cache import Prepared, opened
+from undiffuse.data.cache import Prepared, load_or_prepare
 from undiffuse.data.prepare import counted_bad, kept_rows, lacking, split
-from undiffuse.data.sources import found
+from undiffuse.data.sources import find_source
 from undiffuse.data.sources.base import Source
 from undiffuse.data.spec import DataSpec
 from undiffuse.data.survey import Survey, Watch, shape_of, surveyed, times_sign
 from undiffuse.errors import UndiffuseError
 
-SHOWN = 20
+MOST_LISTED = 20
 SUGGESTED = 32
 
 
@@ -26,9 +26,9 @@ class Checked:
     trouble: list[str]
 
 
-def checked(spec: DataSpec, watch: Watch = iter) -> Checked:
+def check_data(spec: DataSpec, watch: Watch = iter) -> Checked:
     """Every picture decoded, by the policy of `spec`; unusable ones are listed, not refused."""
-    source = found(spec)
+    source = find_source(spec)
     survey = surveyed(source, watch)
     trouble = []
     try:
@@ -37,7 +37,7 @@ def checked(spec: DataSpec, watch: Watch = iter) -> Checked:
     except UndiffuseError as error:
         trouble.append(str(error))
         usable = replace(spec, bad="skip", size=(SUGGESTED, SUGGESTED), channels=spec.channels or 3)
-    _, facts = opened(source, usable, watch)
+    _, facts = load_or_prepare(source, usable, watch)
     rows = [*_found(source, survey), *_classes(facts), *_unusable(facts), *_copies(facts)]
     sees = not trouble
     if facts.bad and spec.bad == "refuse":
@@ -74,10 +74,10 @@ def _unusable(facts: Prepared) -> Iterator[tuple[str, str]]:
     if not facts.bad:
         return
     yield "unusable", counted_bad(facts.bad)
-    for finding in facts.bad[:SHOWN]:
+    for finding in facts.bad[:MOST_LISTED]:
         yield "", f"{finding.name}: {finding.why}"
-    if len(facts.bad) > SHOWN:
-        yield "", f"... and {len(facts.bad) - SHOWN} more"
+    if len(facts.bad) > MOST_LISTED:
+        yield "", f"... and {len(facts.bad) - MOST_LISTED} more"
 
 
 def _copies(facts: Prepared) -> Iterator[tuple[str, str]]:

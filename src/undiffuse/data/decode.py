@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from undiffuse.data.spec import BadPicture
 
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "TGA")
+PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "TGA")
 SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 MAX_PIXELS = 100_000_000
 GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I"}
@@ -64,7 +64,7 @@ def _opened(content: bytes) -> Image.Image:
         raise BadPicture("empty", "the file is empty")
     with _quiet():
         try:
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
+            image = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
         except UnidentifiedImageError as error:
             if content.startswith(SIGNATURES):
                 raise BadPicture("damaged", "cannot be read: damaged near its beginning") from error

@@ -6,18 +6,18 @@ from collections.abc import Sized
 import numpy as np
 import torch
 
-from undiffuse.data.cache import Prepared, opened
+from undiffuse.data.cache import Prepared, load_or_prepare
 from undiffuse.data.dataset import Dataset, Part
-from undiffuse.data.sources import found
+from undiffuse.data.sources import find_source
 from undiffuse.data.spec import DataSpec
 from undiffuse.data.survey import Finding, Watch
 from undiffuse.errors import UndiffuseError
 
 
-def dataset(spec: DataSpec, watch: Watch = iter) -> Dataset:
+def prepare_dataset(spec: DataSpec, watch: Watch = iter) -> Dataset:
     """The data set, ready for training. Raises UsageError or UndiffuseError in one line."""
-    source = found(spec)
-    pictures, facts = opened(source, spec, watch)
+    source = find_source(spec)
+    pictures, facts = load_or_prepare(source, spec, watch)
     if facts.bad and spec.bad == "refuse":
         raise UndiffuseError(
             f"{source.name}: {counted_bad(facts.bad)} of {len(facts.labels) + len(facts.bad)} pictures cannot be used, "
@@ -29,7 +29,9 @@ def dataset(spec: DataSpec, watch: Watch = iter) -> Dataset:
         raise UndiffuseError(lack)
     labels = torch.tensor(facts.labels, dtype=torch.int64)
     parts = [Part(pictures, labels, facts.levels).chosen(torch.from_numpy(rows)) for rows in (train, held_out)]
-    return Dataset(source.name, parts[0], parts[1], facts.class_names, facts.content, notes(facts, spec, len(train)))
+    return Dataset(
+        source.name, parts[0], parts[1], facts.class_names, facts.content, dataset_notes(facts, spec, len(train))
+    )
 
 
 def lacking(name: str, train: Sized, held_out: Sized) -> str:
@@ -42,17 +44,17 @@ def lacking(name: str, train: Sized, held_out: Sized) -> str:
     )
 
 
-def load(source: str) -> Dataset:
+def load_data(source: str) -> Dataset:
     """A data set by name or path, as it is."""
-    return dataset(DataSpec(source))
+    return prepare_dataset(DataSpec(source))
 
 
 def digits() -> Dataset:
     """scikit-learn's handwritten digits: 1x8x8, 17 levels, 10 classes; 1,347 to train, 450 held out, stratified."""
-    return load("digits")
+    return load_data("digits")
 
 
-def notes(facts: Prepared, spec: DataSpec, train: int) -> tuple[str, ...]:
+def dataset_notes(facts: Prepared, spec: DataSpec, train: int) -> tuple[str, ...]:
     """What training should say about its data."""
     said = []
     if facts.bad:

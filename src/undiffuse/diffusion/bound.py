@@ -13,7 +13,7 @@ from undiffuse.errors import UsageError
 from undiffuse.rng import Generator, per_row
 from undiffuse.shapes import Data, Tensor
 
-BLOCK = 450  # images to a network call
+BOUND_BLOCK = 450  # images to a network call
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
     return float(x.mean()), float(x.std() / len(x) ** 0.5) if len(x) > 1 else float("nan")
 
 
-def estimated(
+def estimate_bound(
     process: Process,
     denoise: Callable[[slice], Denoise],
     x0: Data,
@@ -89,7 +89,7 @@ def estimated(
         check_grid(x0, levels)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= process.T:
         raise UsageError(f"the bound takes between 1 and T = {process.T} times for each image, not {count}")
-    blocks = [slice(first, min(first + BLOCK, len(x0))) for first in range(0, len(x0), BLOCK)]
+    blocks = [slice(first, min(first + BOUND_BLOCK, len(x0))) for first in range(0, len(x0), BOUND_BLOCK)]
     drawn = list(watch(piece for rows in blocks for piece in _slices(process, denoise, x0, levels, count, seed, rows)))
     columns = []
     for name in ("t", "term", "mse_x0", "mse_eps"):

@@ -79,7 +79,7 @@ class Comparison:
 
 
 @torch.no_grad()
-def compared(
+def score_errors(
     process: Process,
     denoise: Denoise,
     exact: Denoise,

@@ -1,4 +1,4 @@
-r"""The variational bound on -log p(x_0) (Ho et al. 2020, eq. 5), term by term, in bits per dimension:
+"""The variational bound on -log p(x_0) (Ho et al. 2020, eq. 5), term by term, in bits per dimension:
 
     L_T     = KL(q(x_T | x_0) || N(0, 1))
     L_{t-1} = E KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)),  t = 2..T
@@ -20,7 +20,7 @@ from undiffuse.shapes import Data, PerDatum, Tensor, Times
 
 LN2 = math.log(2)
 FARTHEST = 1e15  # standard deviations: what lies beyond is as unlikely, and its square is still finite in float32
-NODES, WEIGHTS = (torch.from_numpy(table) for table in np.polynomial.legendre.leggauss(5))
+LEGENDRE_NODES, LEGENDRE_WEIGHTS = (torch.from_numpy(table) for table in np.polynomial.legendre.leggauss(5))
 
 
 def bits(nats: Tensor) -> PerDatum:
@@ -50,8 +50,8 @@ def log_interval(low: Tensor, high: Tensor) -> Tensor:
     drop = _log_below(low) - top
     apart = top + torch.log(-torch.expm1(torch.where(short, -1.0, drop).clamp(max=-1e-30)))
     half = torch.where(short, width, 0.1).clamp(min=1e-30) / 2
-    u = half[..., None] * NODES.to(half)
-    inner = -torch.where(short, middle, 0.0)[..., None] * u - u**2 / 2 + WEIGHTS.to(half).log()
+    u = half[..., None] * LEGENDRE_NODES.to(half)
+    inner = -torch.where(short, middle, 0.0)[..., None] * u - u**2 / 2 + LEGENDRE_WEIGHTS.to(half).log()
     near = half.log() + torch.logsumexp(inner, -1) - middle**2 / 2 - math.log(2 * math.pi) / 2
     return torch.where(short, near, apart)
 

@@ -25,7 +25,7 @@ DISTANCES: dict[str, Distance] = {
 
 # Weights of the squared error of x0, as functions of the signal-to-noise ratio; "none" weighs the compared field by 1.
 Weight = Callable[[Float64Array], Float64Array]
-WEIGHTS: dict[str, Weight | None] = {
+WEIGHTINGS: dict[str, Weight | None] = {
     "none": None,
     "snr": lambda snr: snr,  # the plain error of eps: Ho et al. 2020, eq. 14
     "min_snr": lambda snr: np.minimum(snr, 5.0),  # Hang et al. 2023, gamma = 5
@@ -65,8 +65,8 @@ class Simple:
             raise UsageError(f"unknown loss '{self.distance}'; {nearest(self.distance, list(DISTANCES))}")
         if self.field not in FIELDS:
             raise UsageError(f"a loss cannot compare '{self.field}'; {nearest(self.field, FIELDS)}")
-        if self.weight not in WEIGHTS:
-            raise UsageError(f"unknown weighting '{self.weight}'; {nearest(self.weight, list(WEIGHTS))}")
+        if self.weight not in WEIGHTINGS:
+            raise UsageError(f"unknown weighting '{self.weight}'; {nearest(self.weight, list(WEIGHTINGS))}")
         if self.weight != "none" and (self.distance != "l2" or self.field not in SCALES):
             raise UsageError(
                 f"weighting '{self.weight}' is defined for the l2 loss of {', '.join(SCALES)}; "
@@ -81,7 +81,7 @@ class Simple:
 
     def factor(self, process: Process, t: Times) -> Float64Array:
         """What the compared field's error at t is multiplied by."""
-        weight, times = WEIGHTS[self.weight], as_times(t)
+        weight, times = WEIGHTINGS[self.weight], as_times(t)
         if weight is None:
             return np.ones_like(times)
         snr = process.schedule.snr(times)

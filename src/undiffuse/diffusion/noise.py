@@ -21,7 +21,7 @@ from undiffuse.rng import Generator
 from undiffuse.shapes import Data, Float64Array, Tensor
 
 Shape = tuple[int, ...]
-LARGEST = 1e10  # shape k of a Gamma law that is drawn as such; its skew is 2 / sqrt(k)
+LARGEST_SHAPE = 1e10  # shape k of a Gamma law that is drawn as such; its skew is 2 / sqrt(k)
 
 
 class Noise(ABC):
@@ -148,7 +148,7 @@ class Gamma(Noise):
         shape, share = tuple(eps.shape), np.asarray(kept, np.float64) ** 2
         k_s = np.broadcast_to(_columns(self._k(snr), len(shape)), shape)
         share = np.broadcast_to(_columns(share, len(shape)), shape)
-        small = k_s < LARGEST * share
+        small = k_s < LARGEST_SHAPE * share
         k_t = np.where(small, k_s, 1.0) / np.where(small, share, 1.0)
         a, b = np.where(small & (k_s > 0), k_s, 1.0), np.where(small, k_t - k_s, 1.0)
         part = rng.beta(a, np.maximum(b, 1e-300)).numpy()
@@ -163,7 +163,7 @@ class Gamma(Noise):
         k = float(self._k(np.float64(snr)))
         if k == 0:
             raise UsageError("gamma noise at t = 0 is the number 0, which has no density")
-        if k > LARGEST:
+        if k > LARGEST_SHAPE:
             return Gaussian().density(eps, snr)
         g = np.maximum(k + math.sqrt(k) * eps, 1e-300)
         log = (k - 1) * np.log(g) - g - math.lgamma(k) + math.log(k) / 2
@@ -178,12 +178,12 @@ class Gamma(Noise):
     def _centred(k: Float64Array, shape: Shape, rng: Generator) -> Tensor:
         """(G - k) / sqrt(k), 0 for k = 0 and normal for a large k."""
         k = np.broadcast_to(_columns(k, len(shape)), shape)
-        drawn = rng.gamma(np.where(k < LARGEST, k, 1.0)).numpy()
+        drawn = rng.gamma(np.where(k < LARGEST_SHAPE, k, 1.0)).numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
             eps = np.where(k > 0, (drawn - k) / np.sqrt(k), 0.0)
-        if (k < LARGEST).all():
+        if (k < LARGEST_SHAPE).all():
             return torch.from_numpy(eps).float()
-        return torch.where(torch.from_numpy(k < LARGEST), torch.from_numpy(eps).float(), rng.normal(shape))
+        return torch.where(torch.from_numpy(k < LARGEST_SHAPE), torch.from_numpy(eps).float(), rng.normal(shape))
 
 
 @dataclass(frozen=True)

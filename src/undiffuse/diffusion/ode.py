@@ -1,4 +1,4 @@
-r"""Likelihood by the probability-flow ODE (Song et al. 2021, section 4.3 and appendix D.2), beside the bound.
+"""Likelihood by the probability-flow ODE (Song et al. 2021, section 4.3 and appendix D.2), beside the bound.
 
 With the angle phi of signal = cos(phi), sigma = sin(phi), a datum whose x0 and eps stand still moves by v, so the ODE
 whose marginals are those of the process is
@@ -28,7 +28,7 @@ from undiffuse.errors import UsageError, nearest
 from undiffuse.rng import Generator, per_row
 from undiffuse.shapes import Data, PerDatum, Tensor
 
-BLOCK = 64  # data at a time: a network call is kept for its gradient
+FLOW_BLOCK = 64  # data at a time: a network call is kept for its gradient
 DEQUANTISATIONS = ("noise", "uniform")
 
 
@@ -61,7 +61,7 @@ class State:
     growth: PerDatum
 
 
-def integrated(
+def integrate_flow(
     process: Process,
     denoise: Callable[[slice], Denoise],
     x0: Data,
@@ -91,8 +91,8 @@ def integrated(
     starts, ends = [], []
 
     def states() -> Iterator[State]:
-        for first in range(0, len(x0), BLOCK):
-            rows = slice(first, min(first + BLOCK, len(x0)))
+        for first in range(0, len(x0), FLOW_BLOCK):
+            rows = slice(first, min(first + FLOW_BLOCK, len(x0)))
             draws, guessing = per_row(seed, "ode", rows=range(rows.start, rows.stop)), denoise(rows)
             x, rest = _start(process, guessing, x0[rows], levels, dequantise, draws)
             starts.append(rest)

@@ -18,11 +18,11 @@ from undiffuse.data.generated import read_images
 from undiffuse.errors import UndiffuseError
 from undiffuse.evaluation.real import OfLevels, Samples
 from undiffuse.files import cache
-from undiffuse.files.blocks import FORMATS
+from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.pipeline import Pipeline
-from undiffuse.pipeline.labels import Label, in_shares
+from undiffuse.pipeline.labels import Label, labels_by_share
 from undiffuse.processes import ranks
-from undiffuse.sampling.job import Job, opened
+from undiffuse.sampling.job import Job, open_job
 from undiffuse.sampling.request import Request
 
 MONTH = 30 * 24 * 3600  # seconds
@@ -44,7 +44,7 @@ class Shards:
         for block in self.request.blocks():
             mine = (rows >= block.start) & (rows < block.stop)
             if mine.any():
-                name = FORMATS["npz"].names(block)[0]
+                name = BLOCK_FORMATS["npz"].names(block)[0]
                 found[mine] = read_images(self.folder / name)[0][rows[mine] - block.start]
         return found
 
@@ -68,7 +68,7 @@ def of_model(
     label: Label = None if classes is None else list(classes)
     labels = pipe.labels(range(n)) if classes is None else torch.arange(n) % len(classes)
     if shares is not None:
-        labels = in_shares(shares, n)
+        labels = labels_by_share(shares, n)
         known = pipe.class_names if classes is None else classes
         label = [known[index] for index in labels.tolist()]  # by name: an index may be another's name
     with ExitStack() as open_jobs:
@@ -76,7 +76,7 @@ def of_model(
         for seed in seeds:
             request = Request.of(pipe, n, seed, label=label, format="npz", levels=levels)
             folder = _folder(request)
-            job = open_jobs.enter_context(opened(pipe, request, folder))
+            job = open_jobs.enter_context(open_job(pipe, request, folder))
             run(job)
             sets.append(Samples(OfLevels(Shards(folder, request), levels), labels))
             folders.append(folder)

@@ -13,7 +13,7 @@ from undiffuse import images, rng
 from undiffuse.data.dataset import Dataset, Part
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.base import Rows
-from undiffuse.metrics.feature_cache import kept
+from undiffuse.metrics.feature_cache import cached_features
 from undiffuse.metrics.features import About, Features, extractor
 from undiffuse.metrics.frechet import FeatureSums
 from undiffuse.metrics.kernel import row_sums
@@ -127,7 +127,9 @@ class Real:
         chosen = sha256(b"" if part.rows is None else part.rows.numpy().tobytes()).hexdigest()
         key = repr((data.content, "held out", len(part), chosen, data.levels, self.features.says))
         everything = np.arange(len(part))
-        return self.once("held out", lambda: Described(kept(key, lambda: self._extracted(shown(part, everything)))))
+        return self.once(
+            "held out", lambda: Described(cached_features(key, lambda: self._extracted(shown(part, everything))))
+        )
 
     def train(self, n: int) -> Described:
         """As many train images: measures depend on how many there are, so like is compared with like."""

@@ -12,7 +12,7 @@ import torch
 from undiffuse import __version__, images
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.generated import in_channels, read_images
-from undiffuse.data.prepare import load
+from undiffuse.data.prepare import load_data
 from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.evaluation import measures
@@ -161,7 +161,7 @@ def _prepared_alike(pipe: Pipeline, source: str) -> Dataset:
     folder named as the model's own, so the same in another place, also by its choice of pictures and labels.
     """
     if _is_imported(pipe):
-        return load(source)
+        return load_data(source)
     own = Path(source).name == Path(pipe.config.data.source).name
     facts = ("levels", "shape", "classes", "content", *(() if own else ("select", "labels", "label_key", "limit")))
     return build.dataset(pipe.config.replaced({f"data.{key}": None for key in facts} | {"data.source": source}))

@@ -117,7 +117,7 @@ def _span(rows: range) -> str:
     return f"{rows[0]:06d}-{rows[-1]:06d}"
 
 
-FORMATS: dict[str, Format] = {
+BLOCK_FORMATS: dict[str, Format] = {
     "png": Format(_png_names, _write_pngs, _holds_pngs),
     "npz": Format(_npz_names, _write_npz, _holds_npz),
     "tar": Format(_tar_names, _write_tar, _holds_tar),

@@ -19,7 +19,7 @@ from undiffuse.files.writing import sync
 from undiffuse.shapes import Tensor
 
 Tensors = dict[str, torch.Tensor]
-FORMAT_VERSION = 1
+STATE_VERSION = 1
 
 
 class Damaged(UndiffuseError):
@@ -70,7 +70,7 @@ def _write(aside: Path, snapshot: Snapshot) -> None:
         save_file(plain, aside / f"{name}.safetensors")
         (aside / f"{name}.safetensors").chmod(mode)  # safetensors writes for the owner alone
     digests = {path.name: digest_of(path) for path in sorted(aside.iterdir())}
-    state = {"format_version": FORMAT_VERSION, **snapshot.state, "digests": digests}
+    state = {"format_version": STATE_VERSION, **snapshot.state, "digests": digests}
     (aside / "state.json").write_text(json.dumps(state, indent=1))
     for path in [*aside.iterdir(), aside]:
         sync(path)
@@ -169,7 +169,7 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
             raise ValueError(f"{counts['skipped']} of {counts['step']} steps skipped")
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{path}: not a checkpoint's state ({_line(error)})") from error
-    if version > FORMAT_VERSION:
+    if version > STATE_VERSION:
         raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
     if counts["step"] != int(checkpoint.name):
         raise Damaged(f"{path}: is of step {counts['step']}, its folder is not; copy the checkpoint again")

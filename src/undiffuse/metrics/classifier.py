@@ -17,10 +17,10 @@ from torch import nn
 
 from undiffuse.shapes import Float, Images, Tensor
 
-BATCH = 500
+CLASSIFIER_BATCH = 500
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a 1x1 one (He et al. 2016), batch normalised."""
 
     def __init__(self, width: int, wide: int) -> None:
@@ -41,7 +41,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
-        self.blocks = nn.ModuleList(Residual(a, b) for a, b in pairwise(widths))
+        self.blocks = nn.ModuleList(ResidualBlock(a, b) for a, b in pairwise(widths))
         self.head = nn.Linear(widths[-1], classes)
 
     def features(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
@@ -68,17 +68,17 @@ class Shipped:
     @torch.inference_mode()
     def features(self, images: Images) -> Tensor:
         """float32 [n, 128]."""
-        return torch.cat([self.network.features(part) for part in torch.split(images, BATCH)])
+        return torch.cat([self.network.features(part) for part in torch.split(images, CLASSIFIER_BATCH)])
 
     @torch.inference_mode()
     def classes(self, images: Images) -> Tensor:
         """The index, in `class_names`, that it takes each for: int64 [n]."""
-        return torch.cat([self.network(part).argmax(1) for part in torch.split(images, BATCH)])
+        return torch.cat([self.network(part).argmax(1) for part in torch.split(images, CLASSIFIER_BATCH)])
 
     @torch.inference_mode()
     def probabilities(self, images: Images) -> Tensor:
         """p(y | x) of all its classes: float64 [n, k]."""
-        return torch.cat([self.network(part).double().softmax(1) for part in torch.split(images, BATCH)])
+        return torch.cat([self.network(part).double().softmax(1) for part in torch.split(images, CLASSIFIER_BATCH)])
 
 
 def shipped_for(shape: Sequence[int], class_names: Sequence[str]) -> Shipped | None:

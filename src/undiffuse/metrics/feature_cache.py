@@ -13,7 +13,7 @@ from undiffuse.files import cache
 from undiffuse.metrics.base import Rows
 
 
-def kept(key: str, make: Callable[[], Rows]) -> Rows:
+def cached_features(key: str, make: Callable[[], Rows]) -> Rows:
     """From the cache, else made and, where that is possible, kept. key: everything that the features depend on.
 
     The file holds its key and a digest of the features: one of other images that got this name, or that was cut or

@@ -22,7 +22,9 @@ from undiffuse.images import to_levels
 from undiffuse.metrics.classifier import shipped_for
 from undiffuse.shapes import Images, Tensor
 
-BATCH = 8  # what stays in a CPU's cache: batches of 100 take EfficientNet 3 times as long (benchmarks/loading.py)
+FEATURES_BATCH = (
+    8  # what stays in a CPU's cache: batches of 100 take EfficientNet 3 times as long (benchmarks/loading.py)
+)
 LITE0_SIDE = 128
 COMPONENTS = 64
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -177,7 +179,7 @@ def _batched(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], np.ndarr
     @torch.inference_mode()
     def extract(images: Tensor) -> np.ndarray:
         levels = to_levels(images).expand(-1, 3, -1, -1)
-        return torch.cat([network(part.contiguous()) for part in torch.split(levels, BATCH)]).double().numpy()
+        return torch.cat([network(part.contiguous()) for part in torch.split(levels, FEATURES_BATCH)]).double().numpy()
 
     return extract
 

@@ -7,7 +7,7 @@ import numpy as np
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.base import GROUPS, dealt, jackknife
 
-LARGE = 512  # features, beyond which the error is linearised
+MANY_FEATURES = 512  # features, beyond which the error is linearised
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ def frechet_with_error(sums: FeatureSums, reference: FeatureSums) -> tuple[float
     against, whole = Reference.of(reference.moments()), sums.moments()
     groups, d = len(sums.count), len(whole[0])
     value = against.distance(whole)
-    if sums.n < 2 * groups or (d > LARGE and sums.n < 2 * d):
+    if sums.n < 2 * groups or (d > MANY_FEATURES and sums.n < 2 * d):
         return value, None
     parts = [sums.moments(without=group) for group in range(groups)]
-    if d > LARGE:
+    if d > MANY_FEATURES:
         by_mean, by_cov = against.slope(whole)
         left_out = [float(by_mean @ (m - whole[0]) + (by_cov * (c - whole[1])).sum()) for m, c in parts]
     else:

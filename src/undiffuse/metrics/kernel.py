@@ -7,7 +7,7 @@ import numpy as np
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.base import Rows
 
-BLOCK = 1000
+KERNEL_BLOCK = 1000
 
 
 def kernel_distance(x: Rows, y: Rows, within: Sequence[np.ndarray] = ()) -> tuple[float, float | None]:
@@ -43,24 +43,24 @@ def kernel_distance(x: Rows, y: Rows, within: Sequence[np.ndarray] = ()) -> tupl
 
 def row_sums(x: Rows, y: Rows | None = None) -> np.ndarray:
     """sum_j k(x_i, y_j), float64 [n]; without y sum_{j != i} k(x_i, x_j), each pair computed once."""
-    starts = range(0, len(x), BLOCK)
+    starts = range(0, len(x), KERNEL_BLOCK)
     if y is not None:
-        others = range(0, len(y), BLOCK)
+        others = range(0, len(y), KERNEL_BLOCK)
         return np.concatenate([sum(_cubic(_part(x, i), _part(y, j)).sum(1) for j in others) for i in starts])
     sums = np.zeros(len(x))
     for i in starts:
-        for j in range(i, len(x), BLOCK):
+        for j in range(i, len(x), KERNEL_BLOCK):
             k = _cubic(_part(x, i), _part(x, j))
             if i == j:
                 np.fill_diagonal(k, 0)
             else:
-                sums[j : j + BLOCK] += k.sum(0)
-            sums[i : i + BLOCK] += k.sum(1)
+                sums[j : j + KERNEL_BLOCK] += k.sum(0)
+            sums[i : i + KERNEL_BLOCK] += k.sum(1)
     return sums
 
 
 def _part(x: Rows, start: int) -> np.ndarray:
-    return np.asarray(x[start : start + BLOCK], np.float64)
+    return np.asarray(x[start : start + KERNEL_BLOCK], np.float64)
 
 
 def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:

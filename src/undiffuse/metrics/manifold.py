@@ -13,7 +13,7 @@ import numpy as np
 from undiffuse.errors import UndiffuseError
 from undiffuse.metrics.base import Rows
 
-BLOCK = 1000
+MANIFOLD_BLOCK = 1000
 K_PRECISION, K_DENSITY = 3, 5  # the papers' own
 SLACK = 1e-12  # of the sum of squared norms: what float64 leaves open in a squared distance, so that equal is equal
 
@@ -91,10 +91,10 @@ def radii(x: Rows, k: int = K_DENSITY) -> np.ndarray:
 def _blocks(a: Rows, b: Rows) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
     """Rows of a, rows of b, their squared distances, and how far rounding may have moved those."""
     centre = b.mean(0, dtype=np.float64)  # |a|^2 + |b|^2 - 2 a.b keeps more digits close to the origin
-    for i in range(0, len(a), BLOCK):
-        x = a[i : i + BLOCK] - centre
+    for i in range(0, len(a), MANIFOLD_BLOCK):
+        x = a[i : i + MANIFOLD_BLOCK] - centre
         x2 = (x * x).sum(1)[:, None]
-        for j in range(0, len(b), BLOCK):
-            y = b[j : j + BLOCK] - centre
+        for j in range(0, len(b), MANIFOLD_BLOCK):
+            y = b[j : j + MANIFOLD_BLOCK] - centre
             sizes = x2 + (y * y).sum(1)
             yield slice(i, i + len(x)), slice(j, j + len(y)), (sizes - 2 * (x @ y.T)).clip(min=0), SLACK * sizes

@@ -23,13 +23,13 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache as user
 
 FOLDER = Path(__file__).parent
-SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")
+C_SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")
 HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h", "kernels.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h's
-KEPT, LARGEST = 512 << 20, 32 << 20  # bytes; above the second glibc never keeps a block
+KEPT, LARGEST_KEPT = 512 << 20, 32 << 20  # bytes; above the second glibc never keeps a block
 
 _enabled = os.environ.get("UNDIFFUSE_NATIVE", "1") != "0"
 
@@ -69,7 +69,7 @@ def _loaded() -> ctypes.CDLL | None:
 
 def _opened() -> ctypes.CDLL:
     """The library from the cache; one that does not load, or lacks a function, is marked to be compiled again."""
-    path = compiled()
+    path = compile_library()
     try:
         return declared(ctypes.CDLL(str(path)))
     except (OSError, AttributeError) as error:
@@ -85,10 +85,10 @@ def keep_memory() -> None:
     if hasattr(ctypes.CDLL(None), "mallopt") and not any(name.startswith("MALLOC_") for name in os.environ):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_TRIM_THRESHOLD, KEPT)
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
+        mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
 
 
-def compiled(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
+def compile_library(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
     """The shared library's path, after compiling it if the cache has none for these sources, compiler, flags and CPU.
 
     Raises RuntimeError with the reason if there is no compiler, no OpenMP runtime to share, or an error.
@@ -97,7 +97,7 @@ def compiled(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
     if compiler is None:
         raise RuntimeError("no C compiler was found (gcc or clang)")
     runtime = openmp()
-    text = "".join((FOLDER / name).read_text() for name in (*SOURCES, *HEADERS))
+    text = "".join((FOLDER / name).read_text() for name in (*C_SOURCES, *HEADERS))
     version = _run([compiler, "--version"], seconds=20).stdout
     parts = [text, version, str(runtime), str(numpy_random()), np.__version__, str(tuning), cpu()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -141,7 +141,7 @@ def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
 
 
 def _compile(compiler: str, runtime: Path, tuning: tuple[tuple[str, ...], ...], made: Path) -> None:
-    archive, sources = numpy_random(), [str(FOLDER / name) for name in SOURCES]
+    archive, sources = numpy_random(), [str(FOLDER / name) for name in C_SOURCES]
     drawing = [["-DNUMPY", str(archive)], []] if archive else [[]]  # without, if it cannot be linked
     for tuned, drawn in product(tuning, drawing):
         command = [compiler, *FLAGS, *tuned, *sources, *drawn, str(runtime), "-lm"]
@@ -196,19 +196,19 @@ class NormShape(ctypes.Structure):
     ]
 
 
-class Heads(ctypes.Structure):
+class HeadsShape(ctypes.Structure):
     """attention.c's Heads."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("batch", "n", "heads", "d")]
 
 
-class Linear(ctypes.Structure):
+class LinearShape(ctypes.Structure):
     """linear.c's Linear."""
 
     _fields_ = [(name, ctypes.c_int64) for name in ("rows", "inputs", "outputs")]
 
 
-class Residual(ctypes.Structure):
+class ResidualShape(ctypes.Structure):
     """residual.c's Residual."""
 
     POINTERS = (
@@ -226,7 +226,7 @@ class Residual(ctypes.Structure):
 def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     """The argument types of every function."""
     n, p, i = ctypes.c_long, ctypes.c_void_p, ctypes.c_int
-    shape, heads, linear, residual = map(ctypes.POINTER, (NormShape, Heads, Linear, Residual))
+    shape, heads, linear, residual = map(ctypes.POINTER, (NormShape, HeadsShape, LinearShape, ResidualShape))
     signatures = {
         "normals": ([p, n, n, p, n], i),
         "wino_vector": ([], i),

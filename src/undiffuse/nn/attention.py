@@ -30,6 +30,6 @@ class Attention(nn.Module):
 def attention(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:
     """softmax(q k^T / sqrt(d)) v for each of k heads (Vaswani et al. 2017, eq. 1)."""
     if operations.attention_suits(qkv):
-        return operations.attention(qkv)
+        return operations.attend(qkv)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [b, k, n, d] each
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)

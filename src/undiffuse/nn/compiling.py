@@ -8,7 +8,7 @@ from undiffuse.native.library import SlowWarning
 from undiffuse.shapes import Tensor
 
 
-def compiled(network: nn.Module, *example: Tensor | None) -> None:
+def compile_network(network: nn.Module, *example: Tensor | None) -> None:
     """torch.compile the network in place: names in its state dict stay. Takes a minute or so, for the example call.
 
     Where that fails, forwards or (in training mode) backwards, one SlowWarning says why and the network is as before.

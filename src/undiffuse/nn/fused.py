@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 
-from undiffuse.native.library import Residual, kernels
+from undiffuse.native.library import ResidualShape, kernels
 from undiffuse.nn import operations
 from undiffuse.nn.operations import pointer, tiles
 from undiffuse.shapes import Float, Tensor
 
-CHUNK = 64  # tiles that go through together
+FUSED_CHUNK = 64  # tiles that go through together
 
 
 def pays(x: Tensor, beside: Tensor | None, c_out: int) -> bool:
@@ -32,7 +32,7 @@ def pays(x: Tensor, beside: Tensor | None, c_out: int) -> bool:
 
 def _chunks(b: int, h: int, w: int) -> tuple[int, int, int]:
     """Images of a chunk (about CHUNK tiles), chunks of a thread, threads."""
-    most, threads = max(1, CHUNK // tiles(h, w)), torch.get_num_threads()
+    most, threads = max(1, FUSED_CHUNK // tiles(h, w)), torch.get_num_threads()
     rounds = -(-b // (threads * most))
     return -(-b // (threads * rounds)), rounds, threads
 
@@ -62,12 +62,12 @@ class _Residual(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, beside: Tensor | None, weights: tuple[Tensor | None, ...], norms: Any) -> Tensor:
         held = [None if z is None else operations.last(z) if z.dim() == 4 else z.contiguous() for z in weights]
-        named: dict[str, Any] = dict(zip(Residual.POINTERS, held, strict=True))
+        named: dict[str, Any] = dict(zip(ResidualShape.POINTERS, held, strict=True))
         (b, i, h, w), (groups1, eps1, groups2, eps2) = x.shape, norms
         o, per_image = len(named["conv1_bias"]), len(named["norm2_weight"]) > 1
         chunk, _, threads = _chunks(b, h, w)
         sizes = (b, h, w, i, i + (0 if beside is None else beside.shape[1]), o, groups1, groups2, o * per_image, chunk)
-        shape = Residual(*sizes, eps1, eps2, *map(pointer, held))
+        shape = ResidualShape(*sizes, eps1, eps2, *map(pointer, held))
         out = torch.empty((b, o, h, w), dtype=x.dtype, memory_format=torch.channels_last)
         library: Any = kernels()
         work = operations.workspace(library.residual_floats(shape, threads))

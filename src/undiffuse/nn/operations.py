@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from undiffuse.native.library import Heads, Linear, NormShape, kernels
+from undiffuse.native.library import HeadsShape, LinearShape, NormShape, kernels
 from undiffuse.shapes import Float, Tensor
 
 _local = threading.local()
@@ -100,7 +100,7 @@ def for_images(b: int, offset: Tensor | None, weight: Tensor, bias: Tensor) -> t
     return None if offset is None else offset.expand(b, -1), weight.expand(rows, -1), bias.expand(rows, -1)
 
 
-def attention(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:
+def attend(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:
     """softmax(q k^T / sqrt(d)) v for each of k heads (Vaswani et al. 2017, eq. 1)."""
     out: Tensor = _Attention.apply(qkv)  # type: ignore[no-untyped-call]
     return out
@@ -215,7 +215,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, qkv: Tensor) -> Tensor:
         ctx.library = kernels()
         b, n, _, k, d = qkv.shape
-        ctx.shape = Heads(b, n, k, d)
+        ctx.shape = HeadsShape(b, n, k, d)
         out, lse = qkv.new_empty(b, n, k, d), qkv.new_empty(b, k, n)
         threads = torch.get_num_threads()
         work = workspace(threads * ctx.library.attention_floats(ctx.shape, 0))
@@ -239,7 +239,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None) -> Tensor:
         x, weight, plus = x.contiguous(), weight.contiguous(), None if plus is None else plus.contiguous()
         ctx.library, (o, i) = kernels(), weight.shape
-        ctx.shape = Linear(x.numel() // i, i, o)
+        ctx.shape = LinearShape(x.numel() // i, i, o)
         out = x.new_empty(*x.shape[:-1], o)
         work = workspace(ctx.library.linear_floats(ctx.shape, 0))
         ctx.library.linear_forward(

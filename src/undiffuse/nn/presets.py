@@ -28,8 +28,8 @@ ADM = OPENAI | {"resample": "residual", "head_channels": 64}
 HO_SOURCE = "Ho et al. 2020, appendix B"
 IDDPM_SOURCE = "Nichol & Dhariwal 2021, section 6"
 ADM_SOURCE = "Dhariwal & Nichol 2021, table 11"
-SMALL = {"channels": 192, "blocks": 3, "multipliers": (1, 2, 3, 4), "attention": (2, 4, 8), "dropout": 0.1}
-LARGE = {"channels": 256, "attention": (4, 8, 16), "multipliers": (1, 1, 2, 3, 4)}
+SMALL_ADM = {"channels": 192, "blocks": 3, "multipliers": (1, 2, 3, 4), "attention": (2, 4, 8), "dropout": 0.1}
+LARGE_ADM = {"channels": 256, "attention": (4, 8, 16), "multipliers": (1, 1, 2, 3, 4)}
 LARGER = {"channels": 256, "attention": (8, 16, 32), "multipliers": (1, 1, 2, 2, 4, 4)}
 
 PRESETS = {
@@ -38,7 +38,7 @@ PRESETS = {
     "iddpm-imagenet64-small": Preset(IDDPM_SOURCE, 64, 30, NICHOL | {"channels": 64}, 6),
     "iddpm-imagenet64": Preset(IDDPM_SOURCE, 64, 120, NICHOL, 6),
     "iddpm-imagenet64-large": Preset(IDDPM_SOURCE, 64, 270, NICHOL | {"channels": 192}, 6),
-    "adm-imagenet64": Preset(ADM_SOURCE, 64, 296, ADM | SMALL, 6, True),
-    "adm-imagenet128": Preset(ADM_SOURCE, 128, 422, ADM | LARGE, 6, True),
+    "adm-imagenet64": Preset(ADM_SOURCE, 64, 296, ADM | SMALL_ADM, 6, True),
+    "adm-imagenet128": Preset(ADM_SOURCE, 128, 422, ADM | LARGE_ADM, 6, True),
     "adm-imagenet256": Preset(ADM_SOURCE, 256, 554, ADM | LARGER, 6, True),
 }

@@ -5,30 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from undiffuse import rng
 from undiffuse.config import Config
 from undiffuse.data import prepare
 from undiffuse.data.dataset import Dataset
-from undiffuse.data.loader import Batches
 from undiffuse.data.sources import anywhere
 from undiffuse.data.spec import DataSpec
 from undiffuse.data.survey import Watch
 from undiffuse.diffusion.denoiser import Denoiser
-from undiffuse.diffusion.likelihood import check_gaussian
-from undiffuse.diffusion.losses import LOSSES, WEIGHTS, Choice, Loss, check_score
 from undiffuse.diffusion.noise import NOISES, Gamma, Noise
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, Sampler
 from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarning
 from undiffuse.errors import UndiffuseError, UsageError, nearest
-from undiffuse.files.checkpoint import fill
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
-from undiffuse.train.plan import Plan
-from undiffuse.train.time_sampling import TIME_SAMPLINGS, TimeSampling
 
 
 class NoiseWarning(UserWarning):
@@ -37,13 +30,11 @@ class NoiseWarning(UserWarning):
 
 Row = TypeVar("Row")
 GAMMA_SOUND = 0.005  # up to here every sampler brings the data back within chance (benchmarks/reverse_noise.py)
-LABEL_ROWS = "conditioning.label.weight"
-BOUNDS = ("vlb", "hybrid")  # the losses that hold the variational bound
 
 
 def dataset(config: Config, watch: Watch = iter) -> Dataset:
     """The data, restricted to data.classes; refused if it is not what the configuration says it is."""
-    data = prepare.dataset(data_spec(config), watch)
+    data = prepare.prepare_dataset(data_spec(config), watch)
     wanted = config.data.classes
     if wanted is not None and (wanted or config.data.shape is None):  # [] in a run's own configuration: it has none
         data = data.restricted(wanted)
@@ -83,7 +74,7 @@ def is_same_data(config: Config, data: Dataset) -> bool:
     return config.data.content in (None, data.content)
 
 
-def same_data(config: Config, data: Dataset) -> None:
+def check_same_data(config: Config, data: Dataset) -> None:
     """Refuse to go on with other pictures, or other names of their classes, than those that a run began with."""
     if config.data.classes is not None and config.data.classes != [*data.class_names]:
         raise UndiffuseError(
@@ -101,13 +92,13 @@ def process(config: Config) -> Process:
     diffusion = config.diffusion
     schedule = _rescaled(config) if diffusion.zero_terminal_snr else _schedule(config)
     noise = _noise(config)
-    variance = _row({name: name for name in VARIANCES}, diffusion.variance, "diffusion.variance")
+    variance = look_up({name: name for name in VARIANCES}, diffusion.variance, "diffusion.variance")
     return Process(schedule, noise, variance)  # type: ignore[arg-type]
 
 
 def _noise(config: Config) -> Noise:
     name, theta = config.diffusion.noise, config.diffusion.theta
-    family = _row(NOISES, name, "diffusion.noise")
+    family = look_up(NOISES, name, "diffusion.noise")
     if theta is not None and family is not Gamma:
         raise UsageError(f"diffusion.theta is for gamma noise; leave it out for '{name}'")
     if theta is not None and theta > GAMMA_SOUND:
@@ -122,7 +113,7 @@ def _noise(config: Config) -> Noise:
 def _schedule(config: Config) -> NoiseSchedule:
     diffusion = config.diffusion
     if diffusion.schedule != "betas":
-        return _row(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
+        return look_up(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
     if diffusion.betas is None or len(diffusion.betas) != diffusion.T:
         raise UsageError(f"diffusion.betas: the schedule 'betas' needs T = {diffusion.T} numbers here")
     return NoiseSchedule.from_betas(diffusion.betas)
@@ -160,82 +151,13 @@ def denoiser(config: Config) -> Denoiser:
     return Denoiser(backbone(config), process(config), config.diffusion.prediction)
 
 
-def meaning(config: Config) -> dict[str, Any]:
-    """The settings of the process and the prediction that weights have their meaning by."""
-    keys = ("schedule", "T", "betas", "zero_terminal_snr", "prediction", "noise", "theta")
-    return {key: getattr(config.diffusion, key) for key in keys}
-
-
-def carry_over(said: Config, trained: Denoiser, config: Config, denoiser: Denoiser) -> None:
-    """Weights of a trained model into a new one of the same network; class rows go by their names.
-
-    A class that the trained model does not know starts as its "no label". Raises UsageError where the process or the
-    prediction differs, for then the weights mean something else, and UndiffuseError where the network does.
-    """
-    trained_for = meaning(said)
-    for key, new in meaning(config).items():
-        if trained_for[key] != new:
-            raise UsageError(
-                f"diffusion.{key}: the model to start from has {trained_for[key]}, not {new}; its weights would not fit"
-            )
-    assert isinstance(trained.backbone, nn.Module) and isinstance(denoiser.backbone, nn.Module)
-    weights = dict(trained.backbone.state_dict())
-    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
-        raise UndiffuseError("the model to start from has weights that are not finite; take another checkpoint of it")
-    known, names = said.data.classes or [], config.data.classes or []
-    if num_classes(said) and num_classes(config):
-        rows = [known.index(name) if name in known else len(known) for name in [*names, None]]
-        weights[LABEL_ROWS] = weights[LABEL_ROWS][rows]
-    fill(denoiser.backbone, weights, Path("--from"))
-
-
-def loss(config: Config) -> Loss:
-    """What is minimised. A learned variance and a loss that does not teach it, or the reverse, are refused."""
-    said = config.diffusion
-    chosen = _row(LOSSES, said.loss, "diffusion.loss")
-    learned = said.variance == "learned"
-    if learned and said.loss not in BOUNDS:
-        raise UsageError(f"diffusion.loss: '{said.loss}' does not teach a learned variance; take 'hybrid' or 'vlb'")
-    if said.loss == "hybrid" and not learned:
-        raise UsageError("diffusion.loss: 'hybrid' is for diffusion.variance=learned; with a fixed one take 'l2'")
-    if said.weighting != "none" and said.loss in ("vlb", "score_matching"):
-        raise UsageError(f"diffusion.weighting: '{said.loss}' has its own weights; leave it at 'none'")
-    if said.loss in BOUNDS:
-        check_gaussian(process(config))
-    if said.loss == "score_matching":
-        check_score(process(config))
-    if said.prediction == "score":
-        check_score(process(config), "prediction 'score'")
-    _row(WEIGHTS, said.weighting, "diffusion.weighting")
-    return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
-
-
 def sampler(config: Config) -> Sampler:
-    return _row(SAMPLERS, config.sample.sampler, "sample.sampler")(config.sample.eta)
+    return look_up(SAMPLERS, config.sample.sampler, "sample.sampler")(config.sample.eta)
 
 
 def guesses(config: Config) -> int | None:
     """How many guesses a step combines; None for samplers with noise, and for PNDM, which wants equal steps."""
     return None if config.sample.eta else GUESSES.get(config.sample.sampler)
-
-
-def plan(config: Config) -> Plan:
-    train = config.train
-    return Plan(
-        steps=train.steps,
-        lr=train.lr,
-        optimizer=train.optimizer,
-        warmup=train.warmup,
-        lr_decay=train.lr_decay,
-        ema=decays(config),
-        grad_clip=train.grad_clip,
-        num_classes=num_classes(config),
-        label_dropout=train.label_dropout,
-        max_skips=train.max_skips,
-        micro_batch=train.micro_batch,
-        precision=train.precision,
-        shard=train.shard,
-    )
 
 
 def decays(config: Config) -> tuple[float, ...]:
@@ -247,17 +169,12 @@ def decays(config: Config) -> tuple[float, ...]:
     return found
 
 
-def times(config: Config) -> TimeSampling:
-    """How training draws t."""
-    chosen = _row(TIME_SAMPLINGS, config.train.time_sampling, "train.time_sampling")
-    return chosen(config.diffusion.T, config.train.batch_size)
-
-
-def batches(config: Config, data: Dataset) -> Batches:
-    return Batches(data.train, config.train.batch_size, config.seed, config.data.flip)
-
-
-def _row(table: Mapping[str, Row], name: str, key: str) -> Row:
+def look_up(table: Mapping[str, Row], name: str, key: str) -> Row:
     if name not in table:
         raise UsageError(f"{key}: unknown name '{name}'; {nearest(name, list(table))}")
     return table[name]
+
+
+def average_name(decays: tuple[float, ...], index: int) -> str:
+    """The name of an average's file: the first is `ema`, others say their decay, as in `ema-0.9999`."""
+    return "ema" if index == 0 else f"ema-{decays[index]!r}"

@@ -8,21 +8,21 @@ MODELS = Path(__file__).parents[1] / "models"
 MARKS = ("config.yaml", "model_index.json", "config.json")  # a run folder, a diffusers pipeline, one of its models
 
 
-def names() -> list[str]:
+def bundled_names() -> list[str]:
     """Of all of them."""
     return sorted(path.parent.name for path in MODELS.glob("*/config.yaml"))
 
 
-def located(model: str | Path) -> Path:
+def locate_model(model: str | Path) -> Path:
     """MODEL as a folder: one that exists, else the bundled model of that name, which only a model's folder hides."""
-    path, bundled = Path(model), str(model) in names()
+    path, bundled = Path(model), str(model) in bundled_names()
     if path.is_dir() and (not bundled or any((path / name).exists() for name in MARKS)):
         return path
     if bundled:
         return MODELS / str(model)
     raise UsageError(
         f"no model '{model}': give a run folder, as written by `undiffuse train`, a diffusers folder, or one of those "
-        f"that come with undiffuse; {nearest(str(model), names())}"
+        f"that come with undiffuse; {nearest(str(model), bundled_names())}"
     )
 
 

@@ -11,7 +11,7 @@ from undiffuse.shapes import Tensor
 Label = int | str | Sequence[int | str] | None
 
 
-def of_rows(names: Sequence[str], rows: Sequence[int], label: Label) -> Tensor | None:
+def labels_of_rows(names: Sequence[str], rows: Sequence[int], label: Label) -> Tensor | None:
     """int64 class index of each row; None for a model without classes.
 
     label: a class name, an index, or a sequence of them (row i gets entry i modulo its length); None gives row i the
@@ -31,7 +31,7 @@ def of_rows(names: Sequence[str], rows: Sequence[int], label: Label) -> Tensor |
     return torch.tensor([indices[row % len(indices)] for row in rows], dtype=torch.int64)
 
 
-def in_shares(counts: Sequence[int], n: int) -> Tensor:
+def labels_by_share(counts: Sequence[int], n: int) -> Tensor:
     """int64 [n]: classes as often as their counts say, and so for the first of them: next comes the class that is the
     furthest behind its share. Equal counts give 0, 1, 2, ... over and over."""
     shares, given = np.array(counts, np.int64), np.zeros(len(counts), np.int64)
@@ -42,7 +42,7 @@ def in_shares(counts: Sequence[int], n: int) -> Tensor:
     return torch.from_numpy(order)
 
 
-def of_scored(names: Sequence[str], count: int, label: Tensor | None) -> Tensor | None:
+def checked_labels(names: Sequence[str], count: int, label: Tensor | None) -> Tensor | None:
     """Checked labels int64 [count] of images to be scored, the null label where none were given."""
     if not names:
         return None

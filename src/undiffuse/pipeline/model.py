@@ -9,10 +9,10 @@ from torch import Tensor
 
 from undiffuse import rng
 from undiffuse.config import Config
-from undiffuse.diffusion.bound import Bits, Slice, estimated
+from undiffuse.diffusion.bound import Bits, Slice, estimate_bound
 from undiffuse.diffusion.denoiser import Denoise, Denoiser, bind
 from undiffuse.diffusion.guidance import clipped, guided, thresholded
-from undiffuse.diffusion.ode import Flow, State, integrated
+from undiffuse.diffusion.ode import Flow, State, integrate_flow
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers.fitted import FEW, Fitted
 from undiffuse.diffusion.samplers.spacing import times
@@ -78,7 +78,7 @@ class Model:
 
     def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
         """int64 class index of each image, as `labels.of_rows` reads `label`; None for an unconditional model."""
-        return labels.of_rows(self.class_names, rows, label)
+        return labels.labels_of_rows(self.class_names, rows, label)
 
     def denoise(self, y: Tensor | None = None) -> Denoise:
         """(x_t, t) -> Split as sampling uses it: guided and clipped as configured, for rows of these classes."""
@@ -121,7 +121,7 @@ class Model:
 
         levels = self.config.data.levels or 256
         count = self.process.T if times is None else times
-        return _sound(estimated(self.process, denoise, x0, levels, count, seed, watch))
+        return _sound(estimate_bound(self.process, denoise, x0, levels, count, seed, watch))
 
     def ode_likelihood(
         self,
@@ -144,7 +144,7 @@ class Model:
 
         levels = self.config.data.levels or 256
         with frozen(self.denoiser.backbone):
-            return _sound(integrated(self.process, denoise, x0, levels, steps, dequantise, seed, watch))
+            return _sound(integrate_flow(self.process, denoise, x0, levels, steps, dequantise, seed, watch))
 
     @torch.no_grad()
     def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
@@ -160,7 +160,7 @@ class Model:
         if not sound or tuple(images.shape[1:]) != self.shape or not len(images):
             what = f"{getattr(images, 'dtype', type(images).__name__)} {list(getattr(images, 'shape', ()))}"
             raise UsageError(f"give at least one image, a float32 tensor [n, {str(list(self.shape))[1:]}; got {what}")
-        return labels.of_scored(self.class_names, len(images), label)
+        return labels.checked_labels(self.class_names, len(images), label)
 
 
 Likelihood = TypeVar("Likelihood", Bits, Flow)

@@ -12,20 +12,20 @@ from undiffuse import rng
 from undiffuse.config import Config, read
 from undiffuse.diffusion.denoiser import Denoise, Denoiser
 from undiffuse.diffusion.samplers import Frame, Sampler, trajectory
-from undiffuse.diffusion.samplers.fitted import Fitted, Watch, fitted
+from undiffuse.diffusion.samplers.fitted import Fitted, Watch, fit_times
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
 from undiffuse.files.run import RunFolder
-from undiffuse.nn.compiling import compiled
+from undiffuse.nn.compiling import compile_network
 from undiffuse.pipeline import build
-from undiffuse.pipeline.bundled import located
+from undiffuse.pipeline.build import average_name
+from undiffuse.pipeline.bundled import locate_model
 from undiffuse.pipeline.diffusers.convert import load_diffusers
 from undiffuse.pipeline.diffusers.folder import is_diffusers
 from undiffuse.pipeline.labels import Label
 from undiffuse.pipeline.model import Model
-from undiffuse.pipeline.ranges import aligned, check_blocks, counted
+from undiffuse.pipeline.ranges import aligned, check_blocks, check_count
 from undiffuse.shapes import Data, Images
-from undiffuse.train.ema import group
 
 BLOCK = 128
 FIT_MOST = 4096
@@ -59,7 +59,7 @@ class Pipeline(Model):
         weights: "ema" (the moving average), "raw", or a further average as "ema-0.9999"; checkpoint: a step, "last", or
         "best" (of those whose samples were measured during training). times: with those fitted to it, if there are any.
         """
-        path = located(model)
+        path = locate_model(model)
         if is_diffusers(path):
             return cls.of(*load_diffusers(path), device)
         run = RunFolder.open(path)
@@ -103,19 +103,19 @@ class Pipeline(Model):
     def fit(self, n: int = 64, seed: int = 0, watch: Watch = iter) -> "Pipeline":
         """With times for few steps, fitted to this model on n images (at most 4,096, which are in memory together) of
         no other use: see `samplers.fitted`."""
-        if counted(n) > FIT_MOST:
+        if check_count(n) > FIT_MOST:
             raise UsageError(f"times are fitted on at most {FIT_MOST:,} images, not {n:,}; 64 are enough")
         rows = range(FIT_START, FIT_START + n)
         draws = rng.per_row(seed, "sample", rows=rows)
         x_T = self._prior(draws).to(self.device).contiguous(memory_format=torch.channels_last)
-        return replace(self, fitted=fitted(self.process, self.denoise(self.labels(rows)), x_T, draws, watch))
+        return replace(self, fitted=fit_times(self.process, self.denoise(self.labels(rows)), x_T, draws, watch))
 
     def compiled(self) -> "Pipeline":
         """With its network compiled by torch.compile (see nn.compiling), for blocks of 128 images; pays on GPUs."""
         x = self.noise(BLOCK).to(self.device).contiguous(memory_format=torch.channels_last)
         y = self.labels(range(BLOCK))
         with torch.no_grad():
-            compiled(self._network(), x, x.new_ones(BLOCK), None if y is None else y.to(self.device))
+            compile_network(self._network(), x, x.new_ones(BLOCK), None if y is None else y.to(self.device))
         return self
 
     def sample(
@@ -155,11 +155,11 @@ class Pipeline(Model):
 
     def frames(self, n: int = 4, seed: int = 0, start: int = 0, label: Label = None, **changes: Any) -> Iterator[Frame]:
         """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
-        yield from self.configured(**changes)._frames(range(start, start + counted(n)), seed, label)
+        yield from self.configured(**changes)._frames(range(start, start + check_count(n)), seed, label)
 
     def noise(self, n: int = 4, seed: int = 0, start: int = 0) -> Images:
         """x_T of these images: where `sample` and `frames` start from. float32 [n, c, h, w] on the CPU."""
-        return self._prior(rng.per_row(seed, "sample", rows=range(start, start + counted(n))))
+        return self._prior(rng.per_row(seed, "sample", rows=range(start, start + check_count(n))))
 
     def walk(
         self, x: Data, times: Sequence[float], draws: rng.Generator, denoise: Denoise, sampler: Sampler | None = None
@@ -187,7 +187,7 @@ class Pipeline(Model):
 def _group(weights: str, config: Config) -> str:
     """The file of a checkpoint that holds these weights."""
     decays = build.decays(config)
-    known = {"raw": "backbone"} | {group(decays, i): group(decays, i) for i in range(len(decays))}
+    known = {"raw": "backbone"} | {average_name(decays, i): average_name(decays, i) for i in range(len(decays))}
     if weights == f"ema-{decays[0]!r}":
         return "ema"
     if weights not in known:

@@ -15,12 +15,12 @@ def aligned(start: int, n: int, size: int) -> Iterator[range]:
 
 
 def check_blocks(start: int, n: int, size: int) -> None:
-    counted(n)
+    check_count(n)
     if start < 0 or size < 1:
         raise UsageError(f"start must be at least 0 and the batch size at least 1, got {start} and {size}")
 
 
-def counted(n: int) -> int:
+def check_count(n: int) -> int:
     if n < 1:
         raise UsageError(f"n must be at least 1, got {n}")
     return n

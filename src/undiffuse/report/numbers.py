@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from undiffuse.report.contents import Measure
 from undiffuse.report.format import missing, plain, quantity
-from undiffuse.report.text import METRICS
+from undiffuse.report.text import METRIC_TEXTS
 
 MOST_CLASSES = 20  # rows of a table that is still looked at
 
@@ -23,7 +23,7 @@ def tiles_of(measures: Mapping[str, Measure]) -> str:
 
 def _tile(name: str, measure: Measure) -> str:
     """A metric's value beside its reference, and what it means."""
-    known = METRICS.get(name)
+    known = METRIC_TEXTS.get(name)
     title, better, meaning = title_of(name)
     value, spread = quantity(measure.value, measure.stderr)
     unit = " ".join(part for part in (f"± {spread}" if spread else "", measure.unit) if part)
@@ -46,7 +46,7 @@ def _tile(name: str, measure: Measure) -> str:
 
 def title_of(name: str) -> tuple[str, str, str]:
     """Title, which way is better, meaning; an unknown measure has its own name and no more."""
-    known = METRICS.get(name)
+    known = METRIC_TEXTS.get(name)
     return (known.title, known.better, known.meaning) if known else (name.replace("_", " ").capitalize(), "", "")
 
 

@@ -16,7 +16,7 @@ from undiffuse.report.contents import RunFolder, read_run
 from undiffuse.report.format import duration, missing, plain, quantity
 from undiffuse.report.numbers import classes_of, tiles_of
 from undiffuse.report.svg import inline_svg, picture_uri
-from undiffuse.report.text import PICTURES, PREDICTIONS, QUALITY, UNITS
+from undiffuse.report.text import PICTURES, PREDICTION_TEXTS, QUALITY, UNITS
 from undiffuse.viz.curves import QUALITY_COLUMNS, best_row, quality_panel, to_columns, training_panels
 
 MOST_STEPS = 8
@@ -69,7 +69,7 @@ def render(folder: RunFolder) -> str:
 def _lede(config: Mapping[str, Any]) -> str:
     """What was trained and how it samples, in two sentences made of what the configuration says."""
     prediction = config.get("diffusion.prediction")
-    known = {**config, "diffusion.prediction": PREDICTIONS.get(str(prediction), prediction)}
+    known = {**config, "diffusion.prediction": PREDICTION_TEXTS.get(str(prediction), prediction)}
     what = _say(
         known,
         ("a diffusion model of {}", "data.source"),

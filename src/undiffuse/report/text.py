@@ -24,7 +24,7 @@ class Picture:
     narrow: bool = False
 
 
-METRICS = {
+METRIC_TEXTS = {
     "frechet": Metric(
         "Fréchet distance",
         "lower",
@@ -134,7 +134,7 @@ QUALITY = (
     "pictures, not with the evaluation's."
 )
 
-PREDICTIONS = {"eps": "the noise (eps)", "x0": "the picture (x0)", "v": "the velocity (v)", "score": "the score"}
+PREDICTION_TEXTS = {"eps": "the noise (eps)", "x0": "the picture (x0)", "v": "the velocity (v)", "score": "the score"}
 
 # configuration key -> unit
 UNITS = {

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from undiffuse import images
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
-from undiffuse.files.blocks import FORMATS
+from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.files.drawn import JOB, LABELS
 from undiffuse.files.writing import check_writable, write_text
 from undiffuse.pipeline import Pipeline
 from undiffuse.processes import lock, ranks, signals
-from undiffuse.sampling.request import Request, read
+from undiffuse.sampling.request import Request, read_job
 
 ASIDE = ".*.writing*"  # what a kill may leave of a file that was being written
 GO_ON = "go on with the same command"
@@ -77,7 +77,7 @@ class Job:
         for step, (_, frame) in enumerate(frames, 1):
             if frame.t == 0:
                 pictures = images.to_hwc(frame.x, asked.levels)
-                FORMATS[asked.format].write(self.out, rows, pictures, asked.labels(rows))
+                BLOCK_FORMATS[asked.format].write(self.out, rows, pictures, asked.labels(rows))
                 self.mine.remove(rows)
             tell(before + len(rows) * step // steps)
 
@@ -91,14 +91,14 @@ class Job:
         self.finished = True
 
     def _is_there(self, rows: range) -> bool:
-        return (self.out / FORMATS[self.request.format].names(rows)[-1]).exists()
+        return (self.out / BLOCK_FORMATS[self.request.format].names(rows)[-1]).exists()
 
     def _where(self) -> str:
         return f"{self.done:,} of {self.request.n:,} images in {self.out}"
 
 
 @contextmanager
-def opened(pipe: Pipeline, request: Request, out: Path) -> Iterator[Job]:
+def open_job(pipe: Pipeline, request: Request, out: Path) -> Iterator[Job]:
     """The job in this folder, begun if it is not there, and nobody else's meanwhile.
 
     Raises UsageError, with nothing changed, for a folder that holds something else, another job, or one that is being
@@ -126,13 +126,13 @@ def check_folder(out: Path) -> None:
 def _begun(request: Request, out: Path) -> tuple[list[range], bool]:
     """The blocks that are missing, and whether nothing at all is, after job.json is written."""
     check_folder(out)
-    known = read(out)
+    known = read_job(out)
     if known is not None and (other := request.difference(known[0])):
         if any(not path.name.startswith(".") and path.name != JOB for path in out.iterdir()):
             raise UsageError(f"{out}: holds another job, which differs in {other}; choose another folder")
         known = None  # of which no image is there yet
     _check_strangers(request, out)
-    todo = [rows for rows in request.blocks() if not FORMATS[request.format].holds(out, rows)]
+    todo = [rows for rows in request.blocks() if not BLOCK_FORMATS[request.format].holds(out, rows)]
     finished = known is not None and known[1] and not todo and _has_labels(request, out)
     if not finished and (known is None or known[1]):
         request.write(out, finished=False)
@@ -141,7 +141,7 @@ def _begun(request: Request, out: Path) -> tuple[list[range], bool]:
 
 def _check_strangers(request: Request, out: Path) -> None:
     """Files that a reader of the folder would take for the job's own."""
-    names = functools.cache(lambda rows: {*FORMATS[request.format].names(rows)})
+    names = functools.cache(lambda rows: {*BLOCK_FORMATS[request.format].names(rows)})
 
     def ours(name: str) -> bool:
         row = re.match("[0-9]{1,12}", name)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from undiffuse.errors import UndiffuseError, UsageError, nearest
-from undiffuse.files.blocks import FORMATS
+from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.files.drawn import JOB
 from undiffuse.files.writing import write_text
 from undiffuse.pipeline import Pipeline
@@ -21,9 +21,9 @@ from undiffuse.pipeline.labels import Label
 from undiffuse.pipeline.pipeline import BLOCK
 from undiffuse.pipeline.ranges import aligned, check_blocks
 
-FORMAT_VERSION = 1
+JOB_VERSION = 1
 LONGEST_SAID = 80
-MOST, MOST_BLOCKS = 10_000_000, 250_000
+MOST_IMAGES, MOST_BLOCKS = 10_000_000, 250_000
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,10 @@ class Request:
         """Arguments as of Pipeline.sample. Raises UsageError for what cannot be drawn, or not be written like this."""
         size = BLOCK if batch_size is None else batch_size
         check_blocks(start, n, size)
-        if n > MOST:
-            raise UsageError(f"a job has at most {MOST:,} images, not {n:,}; make several, each with its own --start")
+        if n > MOST_IMAGES:
+            raise UsageError(
+                f"a job has at most {MOST_IMAGES:,} images, not {n:,}; make several, each with its own --start"
+            )
         if n > MOST_BLOCKS * size:
             raise UsageError(f"batches of {size} images are too small for {n:,}: take a larger --batch-size")
         pipe.check()
@@ -81,7 +83,7 @@ class Request:
             list(pipe.shape),
             list(pipe.class_names),
             pipe.config.sample.model_dump(),
-            digest(pipe),
+            model_digest(pipe),
             [float(t) for t in pipe.times()],
             levels,
             label,
@@ -115,7 +117,7 @@ class Request:
         return name.removeprefix("sample.") + (values if len(values) < LONGEST_SAID else "")
 
     def write(self, folder: Path, finished: bool) -> None:
-        written = {"format_version": FORMAT_VERSION, "finished": finished, "request": self.as_dict()}
+        written = {"format_version": JOB_VERSION, "finished": finished, "request": self.as_dict()}
         write_text(folder / JOB, json.dumps(written, indent=1) + "\n")
 
     def labels_text(self) -> str | None:
@@ -127,7 +129,7 @@ class Request:
         return "{\n" + ",\n".join(f'"{row:06d}.png": {label}' for row, label in named) + "\n}"
 
 
-def read(folder: Path) -> tuple[dict[str, Any], bool] | None:
+def read_job(folder: Path) -> tuple[dict[str, Any], bool] | None:
     """What was asked for in this folder and whether it is finished; None if nothing was."""
     path = folder / JOB
     if not path.exists():
@@ -139,12 +141,12 @@ def read(folder: Path) -> tuple[dict[str, Any], bool] | None:
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         why = str(error)[:LONGEST_SAID]
         raise UndiffuseError(f"{path}: does not say what was asked for ({why}); choose another folder") from error
-    if version > FORMAT_VERSION:
+    if version > JOB_VERSION:
         raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
     return asked, finished
 
 
-def digest(pipe: Pipeline) -> str:
+def model_digest(pipe: Pipeline) -> str:
     """Of a model's weights and of the sections of its configuration that say how they are used."""
     said = {name: getattr(pipe.config, name).model_dump() for name in ("model", "diffusion")}
     hashed = blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
@@ -156,8 +158,8 @@ def digest(pipe: Pipeline) -> str:
 
 
 def _check_format(format: str, shape: tuple[int, ...]) -> None:
-    if format not in FORMATS:
-        raise UsageError(f"--format {format}: unknown; {nearest(format, list(FORMATS))}")
+    if format not in BLOCK_FORMATS:
+        raise UsageError(f"--format {format}: unknown; {nearest(format, list(BLOCK_FORMATS))}")
     channels = shape[0]
     if format != "npz" and channels not in (1, 3, 4):
         raise UsageError(f"pictures of {channels} channels have no image file format; take --format npz")

@@ -25,8 +25,3 @@ class EMA:
         torch._foreach_lerp_(self._shadow, self._weights, 1 - decay)
         for kept, buffer in self._buffers:
             kept.copy_(buffer)
-
-
-def group(decays: tuple[float, ...], index: int) -> str:
-    """The name of an average's file: the first is `ema`, others say their decay, as in `ema-0.9999`."""
-    return "ema" if index == 0 else f"ema-{decays[index]!r}"

@@ -25,8 +25,7 @@ from undiffuse.pipeline.diffusers.folder import is_diffusers
 from undiffuse.processes.lock import alone
 from undiffuse.processes.ranks import from_first
 from undiffuse.processes.signals import stop_signals
-from undiffuse.train import environment, tracking
-from undiffuse.train import start as starting
+from undiffuse.train import environment, starting, tracking
 from undiffuse.train.quality import Judge, Quality
 from undiffuse.train.sharding import full
 from undiffuse.train.team import Team, reporting_lost_peers
@@ -56,7 +55,7 @@ class Training:
         made. `watch` sees every picture that is read."""
         team = Team()
         with reporting_lost_peers():
-            data = starting.prepared(config, out, name, watch)
+            data = starting.prepare_data(config, out, name, watch)
             config = build.resolved(config, data)
             if config.train.minutes is not None:
                 timed = starting.trainer(config.replaced({"train.steps": starting.ENDLESS}), data, team, start)
@@ -65,7 +64,7 @@ class Training:
             trainer = starting.trainer(config, data, team, start)
             judge = starting.judge(config, data)
             training = cls(from_first(lambda: RunFolder.create(out, name)), config, trainer, judge)
-            training.notes = starting.notes(config, data, start)
+            training.notes = starting.opening_notes(config, data, start)
             if start is not None:
                 training._save()  # before there is a config.yaml to resume with: nothing else may stand for it
             from_first(lambda: write_text(training.run.config, config.as_yaml()))
@@ -80,8 +79,8 @@ class Training:
         with reporting_lost_peers(out), alone(out) as claim:
             from_first(claim)
             config = of_run(run.config)
-            data = starting.prepared(config)
-            build.same_data(config, data)
+            data = starting.prepare_data(config)
+            build.check_same_data(config, data)
             trainer = starting.trainer(config, data, team)
             starting.restore(trainer, run, config)
             return cls(run, config, trainer, starting.judge(config, data))
@@ -204,7 +203,7 @@ class Training:
 
     def _save(self) -> None:
         snapshot = self.trainer.snapshot()  # sharded weights are gathered from all
-        snapshot.state["diffusion"] = build.meaning(self.config)
+        snapshot.state["diffusion"] = starting.meaning(self.config)
         if self._writes:
             with self._on_disk():
                 checkpoint.save(self.run.checkpoints, snapshot)

@@ -5,8 +5,8 @@ from typing import Any
 
 from undiffuse.errors import UndiffuseError
 
-PATIENCE = 2000  # updates without an overflow, after which twice the scale is tried
-LARGEST = 2.0**24
+GOOD_UPDATES = 2000  # updates without an overflow, after which twice the scale is tried
+LARGEST_SCALE = 2.0**24
 
 
 @dataclass
@@ -19,8 +19,8 @@ class LossScale:
 
     def succeeded(self) -> None:
         self.good += 1
-        if self.good == PATIENCE:
-            self.value, self.good = min(2 * self.value, LARGEST), 0
+        if self.good == GOOD_UPDATES:
+            self.value, self.good = min(2 * self.value, LARGEST_SCALE), 0
 
     def overflowed(self, step: int) -> None:
         """Raises UndiffuseError below 1: then it is the gradient itself that fp16 cannot hold."""

@@ -14,7 +14,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024: singular values
 TURNS = 5
 RMS = 0.2  # Liu et al. 2025, section 2.2: the root mean square of Adam's usual updates, in units of lr
 ADAM, MUON = ("step", "exp_avg", "exp_avg_sq"), ("momentum",)  # what is kept of each weight
-LEAST = 16  # channels a side: with fewer, a layer reads or writes pixels
+LEAST_SIDE = 16  # channels a side: with fewer, a layer reads or writes pixels
 
 
 class Muon(torch.optim.Optimizer):
@@ -120,7 +120,7 @@ def _matrices(network: nn.Module) -> Iterable[tuple[Tensor, int]]:
     for layer in network.modules():
         if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1):
             stacked = int(getattr(layer, "stacked", 1))
-            if min(layer.weight.shape[0] // stacked, layer.weight.shape[1]) >= LEAST:
+            if min(layer.weight.shape[0] // stacked, layer.weight.shape[1]) >= LEAST_SIDE:
                 yield layer.weight, stacked
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
 from undiffuse.evaluation.real import Real, Samples
-from undiffuse.metrics.frechet import LARGE, FeatureSums, frechet_with_error
+from undiffuse.metrics.frechet import MANY_FEATURES, FeatureSums, frechet_with_error
 from undiffuse.pipeline import Pipeline
-from undiffuse.pipeline.labels import in_shares
+from undiffuse.pipeline.labels import labels_by_share
 
 START = 1 << 41  # the first index of the samples, far from any that is asked for: `evaluate` judges by others
 
@@ -51,7 +51,7 @@ class Judge:
         self.real = Real.of(data, config.evaluate.features)
         self.n, self.shares = config.train.quality_n, data.shares(config.evaluate.mix)
         many = self.real.features(data.train.images(slice(0, 1))).shape[1]
-        if many > LARGE and self.n < 2 * many:
+        if many > MANY_FEATURES and self.n < 2 * many:
             self.real = Real.of(data, "pca")
         self.steps = min(config.train.quality_steps, config.diffusion.T)
 
@@ -67,13 +67,13 @@ class Judge:
         """before: what was said at earlier steps, as `Quality.as_record`."""
         (value, stderr), (raw_value, _) = (self._distance(pipe) for pipe in (averaged, raw))
         alike = [(r["frechet"], r["stderr"]) for r in before if r.get("features") == self.real.features.name]
-        verdict, idle = judged(alike, value, stderr)
+        verdict, idle = verdict_of(alike, value, stderr)
         return Quality(step, value, stderr, raw_value, self.floor, verdict, idle, self.real.features.name)
 
     def _distance(self, pipe: Pipeline) -> tuple[float, float]:
         label = None  # of each image, by name: an index may be another's name
         if self.shares is not None and pipe.class_names:
-            label = [pipe.class_names[index] for index in in_shares(self.shares, self.n).tolist()]
+            label = [pipe.class_names[index] for index in labels_by_share(self.shares, self.n).tolist()]
         x = pipe.configured(sampler="ddim", eta=0.0, steps=self.steps).sample(n=self.n, start=START, label=label)
         once = Real(self.real.data, self.real.features)  # which keeps what it measured: nothing of it stays
         value, stderr = frechet_with_error(once.of_samples(Samples(x, None)).sums, self.held_out)
@@ -81,7 +81,7 @@ class Judge:
         return value, stderr
 
 
-def judged(before: Sequence[tuple[float, float]], value: float, stderr: float) -> tuple[str, int]:
+def verdict_of(before: Sequence[tuple[float, float]], value: float, stderr: float) -> tuple[str, int]:
     """The verdict on a new value after earlier ones, and how many measures in a row were no improvement.
 
     A value improves on the last that did if it is lower by more than both their errors together (root of the sum of

@@ -51,7 +51,7 @@ class _Memoryless:
 
 
 @dataclass(frozen=True)
-class Uniform(_Memoryless):
+class UniformTimes(_Memoryless):
     """t ~ U{1..T}, each row on its own (Ho et al. 2020, Algorithm 1)."""
 
     T: int
@@ -125,7 +125,7 @@ class SecondMoment:
 
 
 TIME_SAMPLINGS: dict[str, Callable[[int, int], TimeSampling]] = {
-    "uniform": lambda T, batch_size: Uniform(T),
+    "uniform": lambda T, batch_size: UniformTimes(T),
     "low_discrepancy": LowDiscrepancy,
     "second_moment": lambda T, batch_size: SecondMoment(T),
 }

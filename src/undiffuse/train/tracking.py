@@ -11,7 +11,7 @@ from undiffuse.errors import UsageError, nearest
 PACKAGES = {"comet_ml": "comet-ml"}  # where the package's name is another
 
 
-def check(names: Sequence[str]) -> None:
+def check_trackers(names: Sequence[str]) -> None:
     """Raises UsageError for an unknown tracker, or one whose package is not installed."""
     if not names:
         return
@@ -33,14 +33,14 @@ class Trackers:
     """All that were asked for; none is fine. One that fails on the way is told no more: training goes on."""
 
     def __init__(self, names: Sequence[str], run: Path, config: dict[str, Any], step: int = 0) -> None:
-        check(names)
+        check_trackers(names)
         self.all: list[Any] = []
         for name in names:
             try:
                 self.all.append(_started(name, run, step))
             except Exception as error:  # no login, no service
                 _warn(name, error)
-        self._tell(lambda tracker: tracker.store_init_configuration(flat(config)))
+        self._tell(lambda tracker: tracker.store_init_configuration(flat_settings(config)))
 
     def log(self, record: dict[str, Any]) -> None:
         """A record of metrics.jsonl or quality.jsonl; what has no value is left out."""
@@ -75,12 +75,12 @@ def tracked(names: Sequence[str], run: Path, config: dict[str, Any], step: int =
         trackers.finish()
 
 
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys; lists as text, for trackers want plain values."""
     pairs: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict):
-            pairs |= flat(value, f"{prefix}{key}.")
+            pairs |= flat_settings(value, f"{prefix}{key}.")
         elif value is not None:
             pairs[f"{prefix}{key}"] = value if isinstance(value, bool | int | float | str) else str(value)
     return pairs

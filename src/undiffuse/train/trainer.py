@@ -16,16 +16,17 @@ from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.losses import Loss
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import checkpoint
+from undiffuse.pipeline.build import average_name
 from undiffuse.shapes import Tensor
 from undiffuse.train import loss_scale
-from undiffuse.train.ema import EMA, group
+from undiffuse.train.ema import EMA
 from undiffuse.train.memory import fitting
 from undiffuse.train.optimizers import OPTIMIZERS
 from undiffuse.train.plan import Plan
 from undiffuse.train.sharding import full, sharded
 from undiffuse.train.state import fill_optimizer, optimizer_tensors
 from undiffuse.train.team import Team
-from undiffuse.train.time_sampling import TimeSampling, Uniform
+from undiffuse.train.time_sampling import TimeSampling, UniformTimes
 from undiffuse.train.window import Report, Window
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -49,7 +50,7 @@ class Trainer:
     ) -> None:
         self.team = team or Team()
         self.denoiser, self.loss, self.batches, self.plan, self.seed = denoiser, loss, batches, plan, batches.seed
-        self.times = times or Uniform(denoiser.process.T)
+        self.times = times or UniformTimes(denoiser.process.T)
         if not isinstance(denoiser.backbone, nn.Module):
             raise UndiffuseError("only a torch.nn.Module can be trained")
         cut = plan.shard and self.team.count > 1
@@ -220,4 +221,4 @@ class Trainer:
         self.micro = min(self.micro, sizes[self.team.index] if as_many else state.get("micro_batch", self.micro))
 
     def _averages(self) -> dict[str, nn.Module]:
-        return {group(self.plan.ema, index): average.backbone for index, average in enumerate(self.averages)}
+        return {average_name(self.plan.ema, index): average.backbone for index, average in enumerate(self.averages)}

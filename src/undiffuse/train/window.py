@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-QUARTERS = 4
+QUARTER_COUNT = 4
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Window:
     """
 
     def __init__(self, T: int) -> None:
-        self.shares = np.bincount(_quarter(np.arange(1, T + 1) / T), minlength=1 + QUARTERS) / T
+        self.shares = np.bincount(_quarter(np.arange(1, T + 1) / T), minlength=1 + QUARTER_COUNT) / T
         self.shares[0] = 1.0
-        self.sums = np.zeros((3, 1 + QUARTERS))
+        self.sums = np.zeros((3, 1 + QUARTER_COUNT))
         self.steps, self.updates, self.norm, self.seconds = 0, 0, 0.0, 0.0
 
     def add(self, losses: np.ndarray, weight: np.ndarray, t_over_T: np.ndarray, norm: float) -> None:
         quarter = _quarter(t_over_T)
-        fell = np.bincount(quarter, minlength=1 + QUARTERS)
+        fell = np.bincount(quarter, minlength=1 + QUARTER_COUNT)
         fell[0] = len(quarter)
-        self.sums[0] += np.bincount(quarter, losses * weight, 1 + QUARTERS)
+        self.sums[0] += np.bincount(quarter, losses * weight, 1 + QUARTER_COUNT)
         self.sums[0, 0] += (losses * weight).sum()
         self.sums[1] += fell if (weight == 1).all() else len(quarter) * self.shares
         self.sums[2] += fell
@@ -64,4 +64,4 @@ class Window:
 
 def _quarter(t_over_T: np.ndarray) -> np.ndarray:
     """t in (0, T] -> 1..4"""
-    return np.asarray(np.ceil(t_over_T * QUARTERS).astype(int))
+    return np.asarray(np.ceil(t_over_T * QUARTER_COUNT).astype(int))

@@ -10,8 +10,6 @@ from undiffuse.diffusion.bound import Bits, mean_and_error
 from undiffuse.errors import UndiffuseError
 from undiffuse.viz import style
 
-TIME = "time t  (0 = data, T = noise)"
-
 
 def plot_bound(bits: Bits, decoded: list[tuple[int, np.ndarray]]) -> Figure:
     """Terms by t, the rate-distortion curve (Ho et al. 2020, fig. 5) and mean squared errors; below, `decoded`.
@@ -33,7 +31,7 @@ def plot_bound(bits: Bits, decoded: list[tuple[int, np.ndarray]]) -> Figure:
         _decoded(axes, t, pictures, float(received(bits)[t]))
     below.suptitle(
         "Progressive decoding: the guess of x₀ from x_t, and the bits per dimension received by then",
-        x=0.01, ha="left", fontsize=style.NORMAL + 1, fontweight="bold", color=style.INK,
+        x=0.01, ha="left", fontsize=style.NORMAL_TEXT + 1, fontweight="bold", color=style.INK,
     )  # fmt: skip
     return sheet
 
@@ -57,8 +55,8 @@ def _terms(axes: Axes, bits: Bits) -> None:
     first, error = mean_and_error(bits.terms[:, 0])
     prior, doubt = mean_and_error(bits.prior)
     axes.text(0.97, 0.95, f"L₀ = {first:.3g} ± {error:.1g}\nL_T = {prior:.3g} ± {doubt:.1g}", transform=axes.transAxes,
-              ha="right", va="top", fontsize=style.SMALL, color=style.INK)  # fmt: skip
-    style.panel(axes, "Terms of the bound (band: ± 2 standard errors)", TIME, "bits per dimension")
+              ha="right", va="top", fontsize=style.SMALL_TEXT, color=style.INK)  # fmt: skip
+    style.panel(axes, "Terms of the bound (band: ± 2 standard errors)", style.TIME, "bits per dimension")
 
 
 def _rate(axes: Axes, bits: Bits) -> None:
@@ -70,7 +68,7 @@ def _rate(axes: Axes, bits: Bits) -> None:
         t = max(round(share * bits.T), 1)
         axes.plot(rate[t - 1], root[t - 1], "o", color=style.SERIES[1], markersize=4)
         axes.annotate(f"t = {t}", (rate[t - 1], root[t - 1]), (6, 4), textcoords="offset points",
-                      fontsize=style.SMALL, color=style.INK)  # fmt: skip
+                      fontsize=style.SMALL_TEXT, color=style.INK)  # fmt: skip
     style.panel(axes, "Rate against distortion", "rate: bits per dimension received", "RMSE of x₀ (0 to 255)")
 
 
@@ -79,11 +77,11 @@ def _errors(axes: Axes, bits: Bits) -> None:
     for name, values, color in (("ε", bits.mse_eps, style.SERIES[1]), ("x₀", bits.mse_x0, style.ACCENT)):
         axes.plot(t, values.double().mean(0).numpy(), color=color, marker=style.dots(bits.T), label=f"of {name}")
     axes.set_yscale("log")
-    style.panel(axes, "Mean squared errors", TIME, "mean square, x in [−1, 1]")
-    axes.legend(frameon=False, fontsize=style.SMALL, labelcolor=style.INK)
+    style.panel(axes, "Mean squared errors", style.TIME, "mean square, x in [−1, 1]")
+    axes.legend(frameon=False, fontsize=style.SMALL_TEXT, labelcolor=style.INK)
 
 
 def _decoded(axes: Axes, t: int, pictures: np.ndarray, rate: float) -> None:
     axes.imshow(images.grid(pictures, columns=1).squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()
-    axes.set_title(f"t = {t}\n{rate:.2f} bits", fontsize=style.SMALL, color=style.MUTED)
+    axes.set_title(f"t = {t}\n{rate:.2f} bits", fontsize=style.SMALL_TEXT, color=style.MUTED)

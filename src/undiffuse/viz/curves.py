@@ -14,11 +14,10 @@ from undiffuse.viz import style
 Columns = dict[str, np.ndarray]  # name -> float64 [n], NaN where a value is missing
 Curve = Callable[[Axes, Columns], None]
 
-TIME = "time t  (0 = data, T = noise)"
 STEP = "step (updates)"
-QUARTERS = ("loss_q1", "loss_q2", "loss_q3", "loss_q4")
+QUARTER_KEYS = ("loss_q1", "loss_q2", "loss_q3", "loss_q4")
 QUARTER_NAMES = ("t ≤ T/4 (fine detail)", "T/4 < t ≤ T/2", "T/2 < t ≤ 3T/4", "3T/4 < t (mostly noise)")
-TRAINING_COLUMNS = ("loss", *QUARTERS, "grad_norm", "lr", "images_per_s")
+TRAINING_COLUMNS = ("loss", *QUARTER_KEYS, "grad_norm", "lr", "images_per_s")
 QUALITY_COLUMNS = ("frechet", "stderr", "raw", "floor")
 MOST_POINTS = 2000  # more cannot be told apart on a page
 FEW_POINTS = 30  # so few are shown as dots, and not smoothed
@@ -37,9 +36,11 @@ def plot_schedules(schedules: Mapping[str, NoiseSchedule]) -> Figure:
     sheet = style.figure(12.5, 4.4)
     style.heading(sheet, "How fast each schedule turns data into noise")
     beta, left, snr = sheet.subplots(1, 3)
-    spare = iter(color for color in style.SERIES if color not in {style.SCHEDULES.get(name) for name in schedules})
+    spare = iter(
+        color for color in style.SERIES if color not in {style.SCHEDULE_COLORS.get(name) for name in schedules}
+    )
     for name, schedule in schedules.items():
-        color = style.SCHEDULES.get(name) or next(spare, style.MUTED)
+        color = style.SCHEDULE_COLORS.get(name) or next(spare, style.MUTED)
         _schedule_curves((beta, left, snr), name, schedule, color)
     _schedule_labels(beta, left, snr)
     return sheet
@@ -64,9 +65,9 @@ def _schedule_curves(panels: tuple[Axes, Axes, Axes], name: str, schedule: Noise
 
 
 def _schedule_labels(beta: Axes, left: Axes, snr: Axes) -> None:
-    style.panel(beta, "Noise added in each step", TIME, r"$\beta_t$  (share of variance, log scale)")
-    style.panel(left, "Information left", TIME, r"$\bar{\alpha}_t$  (share of variance that is data)")
-    style.panel(snr, "Signal against noise", TIME, r"$\log_{10}$ SNR  (0: equally strong)")
+    style.panel(beta, "Noise added in each step", style.TIME, r"$\beta_t$  (share of variance, log scale)")
+    style.panel(left, "Information left", style.TIME, r"$\bar{\alpha}_t$  (share of variance that is data)")
+    style.panel(snr, "Signal against noise", style.TIME, r"$\log_{10}$ SNR  (0: equally strong)")
     style.log_axis(beta)
     left.set_ylim(0, 1.02)
     left.axhline(0.5, color=style.MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
@@ -168,9 +169,9 @@ def _loss(axes: Axes, columns: Columns) -> None:
 
 def _loss_by_time(axes: Axes, columns: Columns) -> None:
     style.panel(axes, "Loss by quarter of time", STEP, "mean loss (log scale)")
-    for name, label, color in zip(QUARTERS, QUARTER_NAMES, style.QUARTERS, strict=True):
+    for name, label, color in zip(QUARTER_KEYS, QUARTER_NAMES, style.QUARTER_COLORS, strict=True):
         _raw_and_smooth(axes, columns, name, color, label, raw=False)
-    _finish(axes, columns, QUARTERS, log=True)
+    _finish(axes, columns, QUARTER_KEYS, log=True)
     if axes.get_legend_handles_labels()[1]:
         style.legend_below(axes)
 

@@ -32,11 +32,11 @@ def plot_noise(rows: dict[str, list[Cell]]) -> Figure:
     for axes_row, (name, cells) in zip(grid, rows.items(), strict=True):
         for axes, cell in zip(axes_row, cells, strict=True):
             _cell(axes, cell)
-        axes_row[0].set_ylabel(name, fontsize=style.NORMAL, color=style.INK)
+        axes_row[0].set_ylabel(name, fontsize=style.NORMAL_TEXT, color=style.INK)
     for axes, cell in zip(grid[0], next(iter(rows.values())), strict=True):
-        axes.set_title(f"t = {style.time_text(cell.t)}", fontsize=style.NORMAL, color=style.INK)
+        axes.set_title(f"t = {style.time_text(cell.t)}", fontsize=style.NORMAL_TEXT, color=style.INK)
     for axes in grid[-1]:
-        axes.set_xlabel("x_t where x₀ = 1", fontsize=style.SMALL, color=style.MUTED)
+        axes.set_xlabel("x_t where x₀ = 1", fontsize=style.SMALL_TEXT, color=style.MUTED)
     return sheet
 
 
@@ -49,7 +49,7 @@ def _cell(axes: Axes, cell: Cell) -> None:
     axes.set_ylim(0, 1.25 * max(float(heights.max()), 1e-9))
     axes.set_xlim(-REACH, REACH)
     axes.set_yticks([])
-    axes.tick_params(colors=style.MUTED, labelsize=style.SMALL, length=0)
+    axes.tick_params(colors=style.MUTED, labelsize=style.SMALL_TEXT, length=0)
     for name, spine in axes.spines.items():
         spine.set_visible(name == "bottom")
         spine.set_color(style.RULE)

@@ -12,7 +12,7 @@ from undiffuse import images, rng
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
 from undiffuse.diffusion.bound import Bits
-from undiffuse.diffusion.finite import Finite, compared
+from undiffuse.diffusion.finite import Finite, score_errors
 from undiffuse.diffusion.noise import NOISES, Gamma
 from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame
@@ -85,7 +85,7 @@ def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Callable[[Any
         classes = known[exact].labels.to(pipe.device) if labelled else None
         finite = Finite(pipe.process, known[exact].images().to(pipe.device), classes)
         x0 = known[noisy].images()[:n].to(pipe.device)
-        found[f"{noisy}_{exact}"] = compared(pipe.process, pipe.denoise(y), finite.of(y), x0, times, seed)
+        found[f"{noisy}_{exact}"] = score_errors(pipe.process, pipe.denoise(y), finite.of(y), x0, times, seed)
     return plot_score(Scores(**found), n)
 
 

@@ -9,8 +9,6 @@ from matplotlib.ticker import FuncFormatter
 from undiffuse.diffusion.finite import Comparison
 from undiffuse.viz import style
 
-TIME = "time t  (0 = data, T = noise)"
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -39,7 +37,7 @@ def _distance(axes: Axes, scores: Scores) -> None:
     ):
         axes.plot(found.t, found.distance, color=color, marker=style.dots(len(found.t)), label=name)
     _times(axes)
-    style.panel(axes, "Distance of the model's score from an exact one", TIME, "RMS difference / RMS exact score")
+    style.panel(axes, "Distance of the model's score from an exact one", style.TIME, "RMS difference / RMS exact score")
     axes.set_ylim(bottom=0)
     style.legend(axes, "lower left")
 
@@ -58,7 +56,7 @@ def _error(axes: Axes, scores: Scores) -> None:
     low = min(train.mse.min(), held_out.mse.min()) / 3  # the exact score's own error falls to nothing
     high = max(train.mse.max(), held_out.mse_exact.max())
     axes.set_ylim(low, high * (high / low) ** 0.45)  # room for the legend
-    style.panel(axes, "Mean squared error of x₀", TIME, "mean square, x in [−1, 1]")
+    style.panel(axes, "Mean squared error of x₀", style.TIME, "mean square, x in [−1, 1]")
     style.legend(axes, "upper left")
 
 

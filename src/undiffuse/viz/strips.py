@@ -15,20 +15,20 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.viz import style
 
 # All lengths are in pixels of the finished sheet: then each pixel of a picture is a whole number of the sheet's.
-DPI = 200
+STRIP_DPI = 200
 CELL = 104  # a picture's longer side, about
 GAP, BREAK, MARGIN = 8, 26, 28
 LINE = 34  # a line of text
 MOST_PAIRS = 6
 ABREAST = 4  # neighbours in a row: no more, or they are too small on a telephone
-TIME = "time t"
+STRIP_TIME = "time t"
 
 HAlign = Literal["left", "center", "right"]
 VAlign = Literal["top", "center"]
 
 
 @dataclass(frozen=True)
-class Row:
+class StripRow:
     """name: written at the left; pictures: uint8 [k, h, w, c]; apart: a wider gap above; below: a word under each."""
 
     name: str
@@ -47,7 +47,7 @@ def forward_strips(rows: Mapping[str, np.ndarray], times: Sequence[float | int])
 
     rows: name -> uint8 [k, h, w, c], k pictures at the k times. Raises UndiffuseError where shapes do not fit.
     """
-    drawn = [Row(name, pictures) for name, pictures in rows.items()]
+    drawn = [StripRow(name, pictures) for name, pictures in rows.items()]
     return _sheet("From data to noise", drawn, times, "0 = data, T = noise")
 
 
@@ -61,9 +61,9 @@ def reverse_strips(x: np.ndarray, x0: np.ndarray, times: Sequence[float | int]) 
             f"states and guesses must be two alike uint8 [n, k, h, w, c] with n from 1 to {MOST_PAIRS}, "
             f"got {list(x.shape)} and {list(x0.shape)}"
         )
-    drawn: list[Row] = []
+    drawn: list[StripRow] = []
     for i, (states, guesses) in enumerate(zip(x, x0, strict=True)):
-        drawn += [Row("state xₜ", states, apart=i > 0), Row("guess of x₀", guesses)]
+        drawn += [StripRow("state xₜ", states, apart=i > 0), StripRow("guess of x₀", guesses)]
     return _sheet("From noise to pictures", drawn, times, "T = noise, 0 = picture")
 
 
@@ -75,7 +75,7 @@ def sample_grid(images: np.ndarray, labels: Sequence[str]) -> Figure:
     if len(images) != len(labels) or not len(labels):
         raise UndiffuseError(f"one label for each picture is needed, got {len(images)} pictures, {len(labels)} labels")
     names = np.array(labels, dtype=object)
-    drawn = [Row(name, images[names == name]) for name in dict.fromkeys(labels)]
+    drawn = [StripRow(name, images[names == name]) for name in dict.fromkeys(labels)]
     return _sheet("Generated pictures by class", drawn)
 
 
@@ -85,13 +85,13 @@ def neighbour_strips(generated: np.ndarray, rows: Mapping[str, tuple[np.ndarray,
     rows: what they are -> one for each generated picture, uint8 [n, h, w, c], and the n distances to it. Raises
     UndiffuseError where shapes do not fit.
     """
-    drawn: list[Row] = []
+    drawn: list[StripRow] = []
     for start in range(0, len(generated), ABREAST):
         these = slice(start, start + ABREAST)
-        drawn.append(Row("generated", generated[these], apart=start > 0))
+        drawn.append(StripRow("generated", generated[these], apart=start > 0))
         for name, (pictures, distances) in rows.items():
             said = [f"{distance:#.3g}" for distance in distances[these]]
-            drawn.append(Row(name, pictures[these], below=said))
+            drawn.append(StripRow(name, pictures[these], below=said))
     return _sheet("Closest to the training pictures", drawn)
 
 
@@ -112,15 +112,15 @@ class Layout:
         return self.left + i * (self.w + GAP)
 
 
-def _sheet(title: str, rows: list[Row], times: Sequence[float | int] = (), below: str = "") -> Figure:
+def _sheet(title: str, rows: list[StripRow], times: Sequence[float | int] = (), below: str = "") -> Figure:
     """Title, rows of pictures, times and what they mean, placed pixel by pixel."""
     _check(rows, times)
     layout = _layout(rows)
     columns = max(len(row.pictures) for row in rows)
-    ends = (layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE, "bold"), layout.left + _width(below))
+    ends = (layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE_TEXT, "bold"), layout.left + _width(below))
     width = max(ends) + MARGIN
     sheet, axes = _canvas(width, layout.bottom + rows[-1].words + MARGIN + (2 * LINE if len(times) else 0))
-    axes.text(MARGIN, MARGIN, title, fontsize=style.LARGE, fontweight="bold", color=style.INK, va="top")
+    axes.text(MARGIN, MARGIN, title, fontsize=style.LARGE_TEXT, fontweight="bold", color=style.INK, va="top")
     for row, top in zip(rows, layout.tops, strict=True):
         _write(axes, (layout.left - 2 * GAP, top + layout.h / 2), row.name, ("right", "center"))
         for i, picture in enumerate(row.pictures):
@@ -134,17 +134,17 @@ def _sheet(title: str, rows: list[Row], times: Sequence[float | int] = (), below
 
 def _write_times(axes: Axes, layout: Layout, times: Sequence[float | int], below: str) -> None:
     y = layout.bottom + GAP
-    _write(axes, (layout.left - 2 * GAP, y), TIME, ("right", "top"), style.MUTED)
+    _write(axes, (layout.left - 2 * GAP, y), STRIP_TIME, ("right", "top"), style.MUTED)
     for i, t in enumerate(times):
         _write(axes, (layout.column(i) + layout.w / 2, y), style.time_text(t), ("center", "top"))
     _write(axes, (layout.left, y + LINE), below, ("left", "top"), style.MUTED)
 
 
-def _layout(rows: list[Row]) -> Layout:
+def _layout(rows: list[StripRow]) -> Layout:
     sides = rows[0].pictures.shape[1:3]
     scale = max(1, round(CELL / max(sides)))
     h, w = (side * scale for side in sides)
-    left = MARGIN + max(_width(name) for name in (TIME, *(row.name for row in rows))) + 2 * GAP
+    left = MARGIN + max(_width(name) for name in (STRIP_TIME, *(row.name for row in rows))) + 2 * GAP
     top, tops = MARGIN + LINE + 2 * GAP, []
     for row in rows:
         top += BREAK if row.apart else 0
@@ -153,7 +153,7 @@ def _layout(rows: list[Row]) -> Layout:
     return Layout(left, tops, w, h)
 
 
-def _check(rows: list[Row], times: Sequence[float | int]) -> None:
+def _check(rows: list[StripRow], times: Sequence[float | int]) -> None:
     if not rows or not len(rows[0].pictures):
         raise UndiffuseError("no pictures to lay out")
     for row in rows:
@@ -170,7 +170,7 @@ def _check(rows: list[Row], times: Sequence[float | int]) -> None:
 
 def _canvas(width: int, height: int) -> tuple[Figure, Axes]:
     """A figure whose one axes covers it, in pixels, y downwards."""
-    sheet = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=style.PAPER)
+    sheet = Figure(figsize=(width / STRIP_DPI, height / STRIP_DPI), dpi=STRIP_DPI, facecolor=style.PAPER)
     axes = sheet.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
@@ -189,13 +189,13 @@ def _write(
 ) -> None:
     """Text at a pixel. A name from outside may hold a dollar sign: it is never read as mathematics."""
     across, along = align
-    axes.text(*at, text, ha=across, va=along, fontsize=style.NORMAL, color=color, parse_math=False)
+    axes.text(*at, text, ha=across, va=along, fontsize=style.NORMAL_TEXT, color=color, parse_math=False)
 
 
-def _width(text: str, size: float = style.NORMAL, weight: str = "normal") -> int:
+def _width(text: str, size: float = style.NORMAL_TEXT, weight: str = "normal") -> int:
     """Pixels that a line of text takes."""
     if not text.strip():
         return 0  # Matplotlib has no path for nothing
     font = FontProperties(size=size, weight=weight)
     path = TextPath((0, 0), text.replace("$", "S"), prop=font)
-    return math.ceil(path.get_extents().x1 * DPI / 72)
+    return math.ceil(path.get_extents().x1 * STRIP_DPI / 72)

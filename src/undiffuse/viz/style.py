@@ -20,11 +20,12 @@ ACCENT = "#2f74d0"
 # Middle tones that read on white and on near-black, and that colour-blind readers can tell apart.
 SERIES = (ACCENT, "#d9751c", "#12988a", "#b04a9a", "#8a7a1f", "#7b6be0")
 # Quarters of time are ordered, so their colours are: from the data's end (warm) to the noise's (cool).
-QUARTERS = ("#dd9b17", "#d9603b", "#b04a9a", "#6f6ad8")
-SCHEDULES = {"linear": SERIES[1], "cosine": SERIES[0], "sigmoid": SERIES[2], "quadratic": SERIES[3]}
+QUARTER_COLORS = ("#dd9b17", "#d9603b", "#b04a9a", "#6f6ad8")
+SCHEDULE_COLORS = {"linear": SERIES[1], "cosine": SERIES[0], "sigmoid": SERIES[2], "quadratic": SERIES[3]}
 
-SMALL, NORMAL, LARGE = 8.0, 9.0, 12.0  # points
+SMALL_TEXT, NORMAL_TEXT, LARGE_TEXT = 8.0, 9.0, 12.0  # points
 DPI = 144
+TIME = "time t  (0 = data, T = noise)"
 
 
 def figure(width: float | int, height: float | int, pad: float = 0.04) -> Figure:
@@ -36,18 +37,18 @@ def figure(width: float | int, height: float | int, pad: float = 0.04) -> Figure
 
 def heading(sheet: Figure, text: str) -> None:
     """The title of a whole sheet, at its left edge."""
-    sheet.suptitle(text, x=0.01, ha="left", fontsize=LARGE, fontweight="bold", color=INK)
+    sheet.suptitle(text, x=0.01, ha="left", fontsize=LARGE_TEXT, fontweight="bold", color=INK)
 
 
 def panel(axes: Axes, title: str, x: str, y: str) -> None:
     """Title and axis labels with their units; a light grid instead of a box."""
-    axes.set_title(title, loc="left", fontsize=NORMAL + 1, fontweight="bold", color=INK)
-    axes.set_xlabel(x, fontsize=NORMAL, color=MUTED)
-    axes.set_ylabel(y, fontsize=NORMAL, color=MUTED)
+    axes.set_title(title, loc="left", fontsize=NORMAL_TEXT + 1, fontweight="bold", color=INK)
+    axes.set_xlabel(x, fontsize=NORMAL_TEXT, color=MUTED)
+    axes.set_ylabel(y, fontsize=NORMAL_TEXT, color=MUTED)
     axes.set_facecolor("none")
     axes.grid(True, color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(which="both", colors=MUTED, labelsize=SMALL, length=0)
+    axes.tick_params(which="both", colors=MUTED, labelsize=SMALL_TEXT, length=0)
     for name, spine in axes.spines.items():
         spine.set_visible(name == "bottom")
         spine.set_color(MUTED)
@@ -79,7 +80,7 @@ def log_axis(axes: Axes) -> None:
 
 def legend(axes: Axes, place: Corner) -> None:
     """A legend without a box."""
-    axes.legend(loc=place, fontsize=SMALL, labelcolor=INK, frameon=False, handlelength=1.4)
+    axes.legend(loc=place, fontsize=SMALL_TEXT, labelcolor=INK, frameon=False, handlelength=1.4)
 
 
 def legend_below(axes: Axes) -> None:
@@ -92,7 +93,7 @@ def legend_below(axes: Axes) -> None:
         bbox_to_anchor=(-0.02, 0),
         bbox_transform=axes.transAxes + down,
         ncols=2,
-        fontsize=SMALL,
+        fontsize=SMALL_TEXT,
         labelcolor=INK,
         frameon=False,
         handlelength=1.4,

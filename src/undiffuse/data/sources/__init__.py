@@ -7,7 +7,7 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
-from undiffuse.data.sources.archive import SUFFIXES, Archive
+from undiffuse.data.sources.archive import ARCHIVE_SUFFIXES, Archive
 from undiffuse.data.sources.arrays import ArrayFiles, Arrays
 from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.sources.cifar import Cifar
@@ -26,10 +26,10 @@ GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 TEN = tuple("0123456789")
 
 
-Reader = Callable[[Path, str], Source | None]  # of a folder that may hold a data set of this name
+SourceReader = Callable[[Path, str], Source | None]  # of a folder that may hold a data set of this name
 
 
-def _idx(classes: tuple[str, ...]) -> Reader:
+def _idx(classes: tuple[str, ...]) -> SourceReader:
     return lambda folder, name: Idx(folder, name, classes) if Idx.fits(folder) else None
 
 
@@ -39,7 +39,7 @@ def _cifar(folder: Path, name: str) -> Source | None:
 
 
 def _named(
-    name: str, on_hub: str, read: Reader, classes: tuple[str, ...] | None = None
+    name: str, on_hub: str, read: SourceReader, classes: tuple[str, ...] | None = None
 ) -> Callable[[DataSpec], Source]:
     """An installed or downloaded copy, else the hub's."""
 
@@ -76,7 +76,7 @@ SOURCES: dict[str, Callable[[DataSpec], Source]] = {
 }
 
 
-def found(spec: DataSpec) -> Source:
+def find_source(spec: DataSpec) -> Source:
     """The source that `spec.source` names: a data set's name, hub:NAME, or a file, folder or pattern of files."""
     source = _of(spec.source, spec)
     if spec.labels is not None and not isinstance(source, Folder | Archive):
@@ -127,7 +127,7 @@ def _at(path: Path, spec: DataSpec) -> Source:
         return Arrays(path)
     if path.suffix == ".parquet":
         return Hub(text, spec)
-    if path.name.lower().endswith(SUFFIXES):
+    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return Archive((path,), spec)
     if "-idx" in path.name or ".idx" in path.name:
         return Idx(path.parent, path.parent.name)
@@ -156,7 +156,7 @@ def _several(pattern: str, spec: DataSpec) -> Source:
     paths = tuple(Path(name) for name in sorted(glob(pattern)))  # noqa: PTH207  (the pattern may be absolute)
     if not paths:
         raise UsageError(f"{pattern}: no file matches this pattern")
-    if all(path.name.lower().endswith(SUFFIXES) for path in paths):
+    if all(path.name.lower().endswith(ARCHIVE_SUFFIXES) for path in paths):
         return Archive(paths, spec)
     if all(path.suffix == ".parquet" for path in paths):
         return Hub(pattern, spec)

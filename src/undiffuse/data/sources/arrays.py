@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
 
-PARTS = (
+ARRAY_PARTS = (
     ("images", "labels", None),
     ("x_train", "y_train", False),
     ("x_test", "y_test", True),
@@ -23,7 +23,7 @@ PARTS = (
     ("arr_0", "arr_1", None),
 )
 MAX_CHANNELS, MAX_LABELS = 16, 2**26
-BLOCK = 16 * 1024 * 1024
+ARRAY_BLOCK = 16 * 1024 * 1024
 
 
 @runtime_checkable
@@ -60,7 +60,7 @@ class Arrays:
                 return
             with zipfile.ZipFile(self.path) as archive:
                 held = {name.removesuffix(".npy") for name in archive.namelist()}
-                parts = [part for part in PARTS if part[0] in held]
+                parts = [part for part in ARRAY_PARTS if part[0] in held]
                 if not parts:
                     raise UndiffuseError(
                         f"{self.path}: holds {', '.join(sorted(held)[:9])}; an array 'images' is wanted"
@@ -133,9 +133,9 @@ def _header(file: Readable) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def _pictures(file: Readable, shape: tuple[int, ...], path: Path) -> Iterator[np.ndarray]:
     size = math.prod(shape[1:])
-    if size > 4 * BLOCK * 8:
+    if size > 4 * ARRAY_BLOCK * 8:
         raise UndiffuseError(f"{path}: pictures of {' x '.join(map(str, shape[1:]))} are too large")
-    at_once = max(1, BLOCK // size)
+    at_once = max(1, ARRAY_BLOCK // size)
     for start in range(0, shape[0], at_once):
         count = min(at_once, shape[0] - start)
         yield from np.frombuffer(_take(file, count * size), np.uint8).reshape(count, *shape[1:])

@@ -21,7 +21,7 @@ from undiffuse.errors import UndiffuseError
 
 SIDE, PIXELS = 32, 3 * 32 * 32
 MAX_FILE = 512 * 1024 * 1024
-PARTS = (  # file, held out, label bytes before the picture (the last one counts)
+CIFAR_PARTS = (  # file, held out, label bytes before the picture (the last one counts)
     *((f"data_batch_{i}.bin", False, 1) for i in range(1, 6)),
     ("test_batch.bin", True, 1),
     ("train.bin", False, 2),
@@ -31,7 +31,7 @@ PARTS = (  # file, held out, label bytes before the picture (the last one counts
     ("train", False, 0),
     ("test", True, 0),
 )
-NAMES = ("batches.meta.txt", "fine_label_names.txt", "batches.meta", "meta")
+NAME_FILES = ("batches.meta.txt", "fine_label_names.txt", "batches.meta", "meta")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Cifar:
         return path.name.startswith("cifar-") and path.name.endswith((".tar.gz", ".tgz", ".tar"))
 
     def classes(self) -> tuple[str, ...] | None:
-        files = dict(self._files(NAMES))
-        for name in NAMES:
+        files = dict(self._files(NAME_FILES))
+        for name in NAME_FILES:
             if name in files:
                 found = _names(files[name], name, self.path)
                 return found or None
@@ -65,7 +65,7 @@ class Cifar:
 
     def items(self) -> Iterator[Item]:
         names = self.classes()
-        wanted = {name: rest for name, *rest in PARTS}
+        wanted = {name: rest for name, *rest in CIFAR_PARTS}
         for name, data in self._files(tuple(wanted)):
             held_out, label_bytes = wanted[name]
             pictures, labels = _binary(data, label_bytes, name) if label_bytes else _pickled(data, name)
@@ -162,7 +162,7 @@ def _stand_in(*parts: Any) -> _Array:
     return _Array(made_of=parts)
 
 
-KNOWN = {(f"numpy{core}.multiarray", "_reconstruct") for core in (".core", "._core")} | {
+KNOWN_GLOBALS = {(f"numpy{core}.multiarray", "_reconstruct") for core in (".core", "._core")} | {
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
 }
@@ -170,7 +170,7 @@ KNOWN = {(f"numpy{core}.multiarray", "_reconstruct") for core in (".core", "._co
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in KNOWN:
+        if (module, name) in KNOWN_GLOBALS:
             return _stand_in
         if (module, name) == ("_codecs", "encode"):
             return lambda text, _: text.encode("latin-1")

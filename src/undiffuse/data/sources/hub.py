@@ -11,7 +11,7 @@ from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
-HELD_OUT = ("test", "validation", "valid", "val")
+HELD_OUT_SPLITS = ("test", "validation", "valid", "val")
 LABEL_KEYS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
@@ -50,7 +50,7 @@ class Hub:
     def items(self) -> Iterator[Item]:
         streams = self._streams()
         names = self.classes()
-        held = next((part for part in HELD_OUT if part in streams), None)
+        held = next((part for part in HELD_OUT_SPLITS if part in streams), None)
         train = "train" if "train" in streams else next(iter(streams))
         for part in dict.fromkeys([train, *([held] if held else [])]):
             yield from self._part(streams[part], part, None if held is None else part == held, names)
@@ -118,7 +118,7 @@ def _files(builder: Any) -> list[str]:
 def _parquet_files(path: str) -> dict[str, list[str]]:
     """By their names, as the hub has them: train-00000-of-00001.parquet, test-...; all are train if none says test."""
     found = sorted(Path(path).parent.glob(Path(path).name)) or [Path(path)]
-    held_out = [str(file) for file in found if file.name.startswith(HELD_OUT)]
+    held_out = [str(file) for file in found if file.name.startswith(HELD_OUT_SPLITS)]
     train = [str(file) for file in found if str(file) not in held_out]
     return {"train": train, **({"test": held_out} if held_out else {})} if train else {"train": held_out}
 

@@ -13,7 +13,7 @@ import numpy as np
 from undiffuse.data.sources.base import Item, stamp_of
 from undiffuse.errors import UndiffuseError
 
-PARTS = {"train": False, "t10k": True}  # file name's beginning -> held out
+IDX_PARTS = {"train": False, "t10k": True}  # file name's beginning -> held out
 UBYTE = 8
 MAX_SIDE, MAX_COUNT = 10_000, 2**26
 
@@ -38,7 +38,7 @@ class Idx:
         return stamp_of(sorted(self.folder.glob("*-idx*")))
 
     def items(self) -> Iterator[Item]:
-        for part, held_out in PARTS.items():
+        for part, held_out in IDX_PARTS.items():
             images, labels = (_found(self.folder, part, what) for what in ("images", "labels"))
             if images is not None:
                 yield from self._part(images, labels, held_out)

@@ -14,7 +14,7 @@ from undiffuse.data.sources.base import Item, natural, printable
 from undiffuse.data.spec import BadPicture
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 
-SUFFIXES = {
+PICTURE_SUFFIXES = {
     ".png",
     ".jpg",
     ".jpeg",
@@ -33,8 +33,8 @@ SUFFIXES = {
     ".tga",
     ".apng",
 }
-TRAIN = {"train", "training"}
-HELD_OUT = {"test", "testing", "val", "valid", "validation", "heldout", "held_out", "held-out"}
+TRAIN_FOLDERS = {"train", "training"}
+HELD_OUT_FOLDERS = {"test", "testing", "val", "valid", "validation", "heldout", "held_out", "held-out"}
 TABLES = ("labels.csv", "labels.json", "metadata.csv", "metadata.jsonl", "metadata.json")
 NO_CLASS = "-1"
 KEYS = ("label", "class", "category", "labels", "target", "class_name")
@@ -69,7 +69,7 @@ def pictures_of(names: Sequence[str], select: str | None) -> list[str]:
             return False
         if select is not None:
             return path.match(select) or fnmatchcase(name, select)
-        return path.suffix.lower() in SUFFIXES
+        return path.suffix.lower() in PICTURE_SUFFIXES
 
     return sorted(filter(wanted, names), key=natural)
 
@@ -79,10 +79,12 @@ def by_folders(names: Sequence[str]) -> Places:
     parts = {name: PurePosixPath(name).parts[:-1] for name in names}
     depth = _shared(list(parts.values()))
     below = {name: folders[depth:] for name, folders in parts.items()}
-    split = bool(below) and all(folders and folders[0].lower() in TRAIN | HELD_OUT for folders in below.values())
+    split = bool(below) and all(
+        folders and folders[0].lower() in TRAIN_FOLDERS | HELD_OUT_FOLDERS for folders in below.values()
+    )
     places = {}
     for name, folders in below.items():
-        held_out = folders[0].lower() in HELD_OUT if split else None
+        held_out = folders[0].lower() in HELD_OUT_FOLDERS if split else None
         classes = folders[1:] if split else folders
         places[name] = Place(classes[0] if classes else None, held_out)
     return Places(places)

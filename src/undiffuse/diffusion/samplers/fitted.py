@@ -19,7 +19,7 @@ from undiffuse.rng import Generator
 from undiffuse.shapes import Data
 
 CANDIDATES = 120  # times on the reference, before those that fall together are dropped
-MOST = 50  # steps; beyond them all spacings are alike
+MOST_STEPS = 50  # steps; beyond them all spacings are alike
 FEW = 10  # steps to which `auto` takes them: beyond, the solver's error is less than the model's (docs/samplers.md)
 Watch = Callable[[Iterator[Frame]], Iterable[Frame]]
 
@@ -60,7 +60,7 @@ class Fitted:
         return list(rows[steps - 1])
 
 
-def fitted(process: Process, denoise: Denoise, x_T: Data, rng: Generator, watch: Watch = iter) -> Fitted:
+def fit_times(process: Process, denoise: Denoise, x_T: Data, rng: Generator, watch: Watch = iter) -> Fitted:
     """One reference run, DPM-Solver++(2M) over about a hundred times, gives x_t and the guess D_t at each of them.
 
     A step from t to s is then judged by how far its x_s, made from the reference's x_t and D's, lies from the
@@ -73,7 +73,7 @@ def fitted(process: Process, denoise: Denoise, x_T: Data, rng: Generator, watch:
         states.append(frame.x)
         guesses.append(frame.x0)
     alone, paired = _costs(process, visited, states, guesses)
-    most = min(MOST, len(visited) - 1)
+    most = min(MOST_STEPS, len(visited) - 1)
     return Fitted(
         *(
             tuple(tuple(visited[i] for i in path) for path in paths)

@@ -15,7 +15,7 @@ from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.split import Split
 from undiffuse.shapes import Data
 
-NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
+SHARE_NODES, SHARE_WEIGHTS = np.polynomial.legendre.leggauss(24)
 SOLVABLE = -5.1  # of lambda; below it solving x_t for x0 multiplies errors (Lu et al. clip here)
 FAR = 2.0  # steps of the step before: where extrapolation ends
 
@@ -68,8 +68,8 @@ def shares(h: float, at: list[float], sign: int) -> list[float]:
 
     By Gauss-Legendre quadrature of 24 points, which unlike the closed form loses no digits for small h.
     """
-    u = (NODES + 1) * h / 2
-    density = WEIGHTS * np.exp(sign * (u - (h if sign > 0 else 0.0)))
+    u = (SHARE_NODES + 1) * h / 2
+    density = SHARE_WEIGHTS * np.exp(sign * (u - (h if sign > 0 else 0.0)))
     density /= density.sum()
     basis = [prod((u - b) / (a - b) for b in at if b != a) * np.ones_like(u) for a in at]
     return [float(density @ polynomial) for polynomial in basis]

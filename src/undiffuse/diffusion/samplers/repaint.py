@@ -10,7 +10,7 @@ from undiffuse.errors import UsageError
 from undiffuse.rng import Generator
 from undiffuse.shapes import Data
 
-LEAST = 0.01  # of x_s that is left when it is put back into the noise of t
+LEAST_LEFT = 0.01  # of x_s that is left when it is put back into the noise of t
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Resampled:
     ) -> tuple[Data, Memory]:
         stretch = [t, *(u for u in self.way if s < u < t), s]
         (before, _), (after, _) = process.scales(t), process.scales(s)
-        repeats = self.repeats if float(before) > LEAST * float(after) else 1
+        repeats = self.repeats if float(before) > LEAST_LEFT * float(after) else 1
         for left in reversed(range(repeats)):
             x_s, kept = x_t, memory
             for a, b in pairwise(stretch):

@@ -27,7 +27,7 @@ def quadratic(T: int, steps: int) -> np.ndarray:
     return np.linspace(T**0.5, 1, steps) ** 2
 
 
-def log_snr(schedule: NoiseSchedule, steps: int) -> np.ndarray:
+def equal_log_snr(schedule: NoiseSchedule, steps: int) -> np.ndarray:
     """Equal steps of lambda = log(signal / sigma) between T and 1 (Lu et al. 2022, DPM-Solver).
 
     Where lambda_T lies below -5.1 (cosine, zero terminal SNR) the second time is where equal steps from -5.1 have it.
@@ -52,10 +52,10 @@ def _from_T(schedule: NoiseSchedule, lambdas: np.ndarray) -> np.ndarray:
 
 
 SPACINGS: dict[str, Spacing] = {"uniform": uniform, "quadratic": quadratic, "trailing": trailing}
-OF_THE_SCHEDULE: dict[str, Callable[[NoiseSchedule, int], np.ndarray]] = {"log-snr": log_snr, "karras": karras}
+OF_THE_SCHEDULE: dict[str, Callable[[NoiseSchedule, int], np.ndarray]] = {"log-snr": equal_log_snr, "karras": karras}
 
 
-KNOWN = ["auto", *SPACINGS, *OF_THE_SCHEDULE, "fitted"]  # auto and fitted are a pipeline's to resolve
+SPACING_NAMES = ["auto", *SPACINGS, *OF_THE_SCHEDULE, "fitted"]  # auto and fitted are a pipeline's to resolve
 
 
 def times(schedule: NoiseSchedule | int, steps: int, spacing: str = "uniform") -> list[float]:
@@ -70,7 +70,7 @@ def times(schedule: NoiseSchedule | int, steps: int, spacing: str = "uniform") -
     if spacing in SPACINGS:
         chosen = SPACINGS[spacing](T, steps)
     elif spacing not in OF_THE_SCHEDULE:
-        raise UsageError(f"unknown spacing '{spacing}'; {nearest(spacing, KNOWN)}")
+        raise UsageError(f"unknown spacing '{spacing}'; {nearest(spacing, SPACING_NAMES)}")
     elif isinstance(schedule, int):
         raise UsageError(f"the spacing '{spacing}' is one of the schedule: give it instead of T")
     else:

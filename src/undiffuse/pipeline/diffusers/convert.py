@@ -61,7 +61,7 @@ def save_diffusers(config: Config, denoiser: Denoiser, out: Path) -> None:
     unet = fields.to_unet(raw["model"], raw["data"]["shape"], build.num_classes(config), learned)
     scheduler = fields.to_scheduler(raw["diffusion"], raw["sample"], denoiser.process.schedule.beta)
     tensors = diffusers.to_theirs(backbone.state_dict())
-    tensors[diffusers.TIME] = diffusers.shifted(tensors[diffusers.TIME], raw["model"])
+    tensors[diffusers.TIME_LAYER] = diffusers.shifted(tensors[diffusers.TIME_LAYER], raw["model"])
     with whole(out) as aside:
         folder.write(aside, unet, scheduler, tensors)
         (aside / "config.yaml").write_text(config.replaced({"model.time_offset": 1}).as_yaml())

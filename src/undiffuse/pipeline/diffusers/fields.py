@@ -24,8 +24,8 @@ SCHEDULER_ONLY: tuple[tuple[str, tuple[Any, ...], Any], ...] = (
     ("thresholding", (False,), False),
     ("clip_sample_range", (1, 1.0), 1.0),
 )
-PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-VARIANCES = {
+THEIR_PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+THEIR_VARIANCES = {
     "fixed_small": "small",
     "fixed_small_log": "small",
     "fixed_large": "large",
@@ -85,8 +85,8 @@ def from_scheduler(scheduler: Json) -> Json:
         "diffusion.betas": betas(scheduler).tolist(),
         "diffusion.schedule": "betas",
         "diffusion.zero_terminal_snr": scheduler.get("rescale_betas_zero_snr", False),
-        "diffusion.prediction": _known(scheduler, "prediction_type", PREDICTIONS, "epsilon"),
-        "diffusion.variance": _known(scheduler, "variance_type", VARIANCES, "fixed_small"),
+        "diffusion.prediction": _known(scheduler, "prediction_type", THEIR_PREDICTIONS, "epsilon"),
+        "diffusion.variance": _known(scheduler, "variance_type", THEIR_VARIANCES, "fixed_small"),
         "sample.clip": scheduler.get("clip_sample", True),
     }
 
@@ -152,7 +152,7 @@ def to_unet(model: Json, shape: list[int], num_classes: int, learned: bool = Fal
 
 def to_scheduler(diffusion: Json, sample: Json, beta: np.ndarray) -> Json:
     """Our diffusion and sample sections and the table beta[0..T] -> scheduler_config.json."""
-    theirs = {ours: name for name, ours in PREDICTIONS.items()}
+    theirs = {ours: name for name, ours in THEIR_PREDICTIONS.items()}
     variances = {"small": "fixed_small", "large": "fixed_large", "learned": "learned_range"}
     if diffusion["noise"] != "gaussian":
         raise refused("diffusion.noise", diffusion["noise"])

@@ -11,7 +11,7 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline.diffusers.names import Tensors
 
 Json = dict[str, Any]
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHT_FILES = "diffusion_pytorch_model.safetensors"
 PICKLE = "diffusion_pytorch_model.bin"
 
 
@@ -24,15 +24,15 @@ def read_unet(path: Path) -> tuple[Json, Tensors]:
     """The network's fields and tensors."""
     home = path / "unet" if (path / "unet").is_dir() else path
     fields = read_json(home / "config.json")
-    if not (home / WEIGHTS).is_file():
+    if not (home / WEIGHT_FILES).is_file():
         pickled = (
             " (a pickle can run any code when read; convert it to safetensors)" if (home / PICKLE).is_file() else ""
         )
-        raise UndiffuseError(f"{home}: has no {WEIGHTS}{pickled}")
+        raise UndiffuseError(f"{home}: has no {WEIGHT_FILES}{pickled}")
     try:
-        return fields, load_file(home / WEIGHTS)
+        return fields, load_file(home / WEIGHT_FILES)
     except (OSError, SafetensorError) as error:
-        raise UndiffuseError(f"{home / WEIGHTS}: truncated or not a safetensors file ({error})") from error
+        raise UndiffuseError(f"{home / WEIGHT_FILES}: truncated or not a safetensors file ({error})") from error
 
 
 def read_scheduler(path: Path) -> Json:
@@ -57,7 +57,7 @@ def write(path: Path, unet: Json, scheduler: Json, tensors: Tensors) -> None:
     """A folder that diffusers' DDPMPipeline and DDIMPipeline load; with classes, call its UNet with class_labels."""
     for part in ("unet", "scheduler"):
         (path / part).mkdir(parents=True)
-    save_file(tensors, path / "unet" / WEIGHTS, metadata={"format": "pt"})
+    save_file(tensors, path / "unet" / WEIGHT_FILES, metadata={"format": "pt"})
     _write_json(path / "unet" / "config.json", unet)
     _write_json(path / "scheduler" / "scheduler_config.json", scheduler)
     parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}

@@ -12,10 +12,10 @@ import torch
 from undiffuse.errors import UndiffuseError
 
 Tensors = dict[str, torch.Tensor]
-TIME = "time_embedding.linear_1.weight"
+TIME_LAYER = "time_embedding.linear_1.weight"
 
 # Our name (left) and theirs (right), piece by piece; `\1` carries a level's or block's number.
-NAMES = (
+LAYER_NAMES = (
     (r"^conditioning\.time\.0", "time_embedding.linear_1"),
     (r"^conditioning\.time\.2", "time_embedding.linear_2"),
     (r"^conditioning\.label", "class_embedding"),
@@ -39,7 +39,7 @@ NAMES = (
 
 def their_names(name: str) -> tuple[str, ...]:
     """The tensors that one of ours is made of: one, or three for queries, keys and values."""
-    for pattern, replacement in NAMES:
+    for pattern, replacement in LAYER_NAMES:
         name = re.sub(pattern, replacement, name)
     return tuple(name.replace(".qkv.", f".to_{part}.") for part in "qkv") if ".qkv." in name else (name,)
 

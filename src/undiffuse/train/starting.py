@@ -3,23 +3,116 @@
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
+from undiffuse.data.loader import Batches
 from undiffuse.data.survey import Watch
+from undiffuse.diffusion.denoiser import Denoiser
+from undiffuse.diffusion.likelihood import check_gaussian
+from undiffuse.diffusion.losses import LOSSES, WEIGHTINGS, Choice, Loss, check_score
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
+from undiffuse.files.checkpoint import fill
 from undiffuse.files.run import RunFolder
-from undiffuse.nn.compiling import compiled
+from undiffuse.nn.compiling import compile_network
 from undiffuse.pipeline import Pipeline, build
+from undiffuse.pipeline.build import decays, look_up, num_classes, process
 from undiffuse.processes.ranks import from_first, one_first
 from undiffuse.train import tracking
+from undiffuse.train.plan import Plan
 from undiffuse.train.quality import Judge
 from undiffuse.train.team import Team
+from undiffuse.train.time_sampling import TIME_SAMPLINGS, TimeSampling
 from undiffuse.train.trainer import NotFinite, Trainer
+
+LABEL_ROWS = "conditioning.label.weight"
+BOUNDS = ("vlb", "hybrid")  # the losses that hold the variational bound
+
+
+def meaning(config: Config) -> dict[str, Any]:
+    """The settings of the process and the prediction that weights have their meaning by."""
+    keys = ("schedule", "T", "betas", "zero_terminal_snr", "prediction", "noise", "theta")
+    return {key: getattr(config.diffusion, key) for key in keys}
+
+
+def carry_over(said: Config, trained: Denoiser, config: Config, denoiser: Denoiser) -> None:
+    """Weights of a trained model into a new one of the same network; class rows go by their names.
+
+    A class that the trained model does not know starts as its "no label". Raises UsageError where the process or the
+    prediction differs, for then the weights mean something else, and UndiffuseError where the network does.
+    """
+    trained_for = meaning(said)
+    for key, new in meaning(config).items():
+        if trained_for[key] != new:
+            raise UsageError(
+                f"diffusion.{key}: the model to start from has {trained_for[key]}, not {new}; its weights would not fit"
+            )
+    assert isinstance(trained.backbone, nn.Module) and isinstance(denoiser.backbone, nn.Module)
+    weights = dict(trained.backbone.state_dict())
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
+        raise UndiffuseError("the model to start from has weights that are not finite; take another checkpoint of it")
+    known, names = said.data.classes or [], config.data.classes or []
+    if num_classes(said) and num_classes(config):
+        rows = [known.index(name) if name in known else len(known) for name in [*names, None]]
+        weights[LABEL_ROWS] = weights[LABEL_ROWS][rows]
+    fill(denoiser.backbone, weights, Path("--from"))
+
+
+def loss(config: Config) -> Loss:
+    """What is minimised. A learned variance and a loss that does not teach it, or the reverse, are refused."""
+    said = config.diffusion
+    chosen = look_up(LOSSES, said.loss, "diffusion.loss")
+    learned = said.variance == "learned"
+    if learned and said.loss not in BOUNDS:
+        raise UsageError(f"diffusion.loss: '{said.loss}' does not teach a learned variance; take 'hybrid' or 'vlb'")
+    if said.loss == "hybrid" and not learned:
+        raise UsageError("diffusion.loss: 'hybrid' is for diffusion.variance=learned; with a fixed one take 'l2'")
+    if said.weighting != "none" and said.loss in ("vlb", "score_matching"):
+        raise UsageError(f"diffusion.weighting: '{said.loss}' has its own weights; leave it at 'none'")
+    if said.loss in BOUNDS:
+        check_gaussian(process(config))
+    if said.loss == "score_matching":
+        check_score(process(config))
+    if said.prediction == "score":
+        check_score(process(config), "prediction 'score'")
+    look_up(WEIGHTINGS, said.weighting, "diffusion.weighting")
+    return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
+
+
+def plan(config: Config) -> Plan:
+    train = config.train
+    return Plan(
+        steps=train.steps,
+        lr=train.lr,
+        optimizer=train.optimizer,
+        warmup=train.warmup,
+        lr_decay=train.lr_decay,
+        ema=decays(config),
+        grad_clip=train.grad_clip,
+        num_classes=num_classes(config),
+        label_dropout=train.label_dropout,
+        max_skips=train.max_skips,
+        micro_batch=train.micro_batch,
+        precision=train.precision,
+        shard=train.shard,
+    )
+
+
+def time_sampling(config: Config) -> TimeSampling:
+    """How training draws t."""
+    chosen = look_up(TIME_SAMPLINGS, config.train.time_sampling, "train.time_sampling")
+    return chosen(config.diffusion.T, config.train.batch_size)
+
+
+def batches(config: Config, data: Dataset) -> Batches:
+    return Batches(data.train, config.train.batch_size, config.seed, config.data.flip)
+
 
 ENDLESS = 1_000_000_000  # steps: a time budget's number is not known yet
 TIMED, WARM = 15.0, 3  # seconds and steps that a time budget is measured by, and steps before that
@@ -30,7 +123,7 @@ class CheckpointWarning(UserWarning):
     """A checkpoint that cannot be used."""
 
 
-def tuned(config: Config) -> Config:
+def finetuned_config(config: Config) -> Config:
     """A model's configuration for training it further on other data or some of its classes, which are yet to be named:
     a tenth of its steps at a tenth of its learning rate."""
     if config.data.source == "imported":
@@ -41,7 +134,7 @@ def tuned(config: Config) -> Config:
     return config.replaced(dict.fromkeys(anew) | short)
 
 
-def notes(config: Config, data: Dataset, start: Pipeline | None = None) -> tuple[str, ...]:
+def opening_notes(config: Config, data: Dataset, start: Pipeline | None = None) -> tuple[str, ...]:
     """What to know before training begins: of the data, of what it starts from, of the steps that it has."""
     train, said = config.train, [f"{config.data.source}: {note}" for note in data.notes]
     if train.minutes is not None:
@@ -57,11 +150,11 @@ def notes(config: Config, data: Dataset, start: Pipeline | None = None) -> tuple
     return tuple(said)
 
 
-def prepared(config: Config, out: Path | None = None, name: str = "", watch: Watch = iter) -> Dataset:
+def prepare_data(config: Config, out: Path | None = None, name: str = "", watch: Watch = iter) -> Dataset:
     """The data, prepared by one process and then opened by all."""
     if out is not None and out.exists():
         RunFolder.create(out, name)  # refuses, before pictures are read
-    from_first(lambda: tracking.check(config.train.trackers))
+    from_first(lambda: tracking.check_trackers(config.train.trackers))
     return one_first(lambda: build.dataset(config, watch))
 
 
@@ -74,14 +167,14 @@ def judge(config: Config, data: Dataset) -> Judge | None:
 def trainer(config: Config, data: Dataset, team: Team, start: Pipeline | None = None) -> Trainer:
     denoiser = build.denoiser(config)
     if start is not None:
-        build.carry_over(start.config, start.denoiser, config, denoiser)
+        carry_over(start.config, start.denoiser, config, denoiser)
     Pipeline(config, denoiser).check()
-    parts = (build.loss(config), build.batches(config, data), build.plan(config))
-    trainer = Trainer(denoiser, *parts, team, build.times(config))
+    parts = (loss(config), batches(config, data), plan(config))
+    trainer = Trainer(denoiser, *parts, team, time_sampling(config))
     if config.train.compile:
         x = torch.zeros((trainer.micro, *data.shape), device=team.device).contiguous(memory_format=torch.channels_last)
         t = torch.ones(len(x), device=team.device)
-        compiled(trainer.network.train(), x, t, t.long() * 0 if build.num_classes(config) else None)
+        compile_network(trainer.network.train(), x, t, t.long() * 0 if build.num_classes(config) else None)
     return trainer
 
 
@@ -93,7 +186,7 @@ def restore(trainer: Trainer, run: RunFolder, config: Config) -> None:
     path = checkpoint.find(run.checkpoints, str(step))
     trainer.restore(path)
     trained_for = checkpoint.load_state(path).get("diffusion", {})  # older checkpoints do not say
-    for key, said in build.meaning(config).items():
+    for key, said in meaning(config).items():
         if (trained := trained_for.get(key, said)) != said:
             raise UsageError(
                 f"diffusion.{key}: {path} was trained with {trained}, config.yaml says {said}; put it back"
