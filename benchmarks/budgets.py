@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse import config
-from undiffuse.evaluation import drawing
-from undiffuse.evaluation import run as evaluation
-from undiffuse.evaluation.real import Real
+from undiffuse.evaluation.drawing import drawn_samples
+from undiffuse.evaluation.real import RealImages
+from undiffuse.evaluation.run import measure, model_protocol
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.pipeline.build import average_name
 from undiffuse.report.format import quantity
@@ -62,15 +62,15 @@ def course(run: Path) -> dict[str, Any]:
 
 def measured(run: Path, n: int, guidances: list[float]) -> Iterator[dict[str, Any]]:
     first = Pipeline.load(run)
-    real = Real.of(build.dataset(first.config), first.config.evaluate.features)
+    real = RealImages.of(build.dataset(first.config), first.config.evaluate.features)
     decays = build.decays(first.config)
     for index, decay in enumerate(decays):
         weights = average_name(decays, index)
         for guidance in guidances:
             pipe = Pipeline.load(run, weights=weights).configured(**DRAWN, guidance=guidance)
-            protocol = evaluation.model_protocol(pipe, [0], weights, "last")
-            with drawing.of_model(pipe, n, [0], real.data.levels) as sets:
-                found = evaluation.measure(sets, real, METRICS, protocol)["metrics"]
+            protocol = model_protocol(pipe, [0], weights, "last")
+            with drawn_samples(pipe, n, [0], real.data.levels) as sets:
+                found = measure(sets, real, METRICS, protocol)["metrics"]
             yield {"ema": decay, "guidance": guidance, "n": n, "metrics": found}
 
 

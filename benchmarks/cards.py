@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.evaluation import drawing, run
-from undiffuse.evaluation.real import Real
+from undiffuse.evaluation.choice import choose_metrics
+from undiffuse.evaluation.drawing import drawn_samples
+from undiffuse.evaluation.likelihood import measure_bound
+from undiffuse.evaluation.real import RealImages, reference_data
+from undiffuse.evaluation.run import measure, model_protocol
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.bundled import MODELS, bundled_names
 from undiffuse.report.format import quantity
@@ -50,8 +53,8 @@ class Card:
         return Pipeline.load(self.name)
 
     @cached_property
-    def real(self) -> Real:
-        return Real.of(run.real_images(self.pipe, None), self.pipe.config.evaluate.features)
+    def real(self) -> RealImages:
+        return RealImages.of(reference_data(self.pipe, None), self.pipe.config.evaluate.features)
 
     def work(self) -> dict[str, Callable[[], Found]]:
         """By name, in the order of the card."""
@@ -63,16 +66,16 @@ class Card:
 
     def samples(self, n: int, only: tuple[str, ...] = (), **changes: Any) -> Found:
         pipe, data = self.pipe.configured(**changes), self.real.data
-        able = run.chosen(None, len(pipe.class_names), True, data, n)
+        able = choose_metrics(None, len(pipe.class_names), True, data, n)
         wanted = [name for name in able if name in (only or TITLES)]
         shares = data.shares(pipe.config.evaluate.mix)
-        protocol = run.model_protocol(pipe, [0], "ema", "last", shares)
-        with drawing.of_model(pipe, n, [0], data.levels, shares=shares) as sets:
-            return run.measure(sets, self.real, wanted, protocol)
+        protocol = model_protocol(pipe, [0], "ema", "last", shares)
+        with drawn_samples(pipe, n, [0], data.levels, shares=shares) as sets:
+            return measure(sets, self.real, wanted, protocol)
 
     def bits(self) -> Found:
         data = self.real.data
-        estimate, said = run.likelihood(self.pipe, data, TERMS if len(data.held_out) > 1000 else None, 0)
+        estimate, said = measure_bound(self.pipe, data, TERMS if len(data.held_out) > 1000 else None, 0)
         return {"metrics": {"bpd": estimate.as_dict()}, "protocol": {"bpd": said}}
 
     # -- on disk ------------------------------------------------------------------------------------------------

@@ -18,15 +18,16 @@ import numpy as np
 from undiffuse import rng
 from undiffuse.data.prepare import load_data
 from undiffuse.evaluation import measures
-from undiffuse.evaluation.real import Real, Samples
+from undiffuse.evaluation.real import RealImages
+from undiffuse.evaluation.samples import Samples
 
 NUMBERS = (100, 250, 500, 1000, 2500, 5000, 10_000)
 NAMES = ("frechet", "kid", "inception_score", "precision", "recall", "density", "coverage")
 
 
-def cell(name: str, sets: Sequence[Samples], real: Real) -> str:
+def cell(name: str, sets: Sequence[Samples], real: RealImages) -> str:
     """mean ± spread (mean of the errors)."""
-    found = [measures.METRICS[name]([one], real) for one in sets]
+    found = [measures.MEASURES[name]([one], real) for one in sets]
     values = np.array([one.value for one in found])
     errors = [one.stderr for one in found if one.stderr is not None]
     spread = f" ± {values.std(ddof=1):.2g}" if len(sets) > 1 else ""
@@ -42,7 +43,7 @@ def main() -> None:
     parser.add_argument("--metrics", type=lambda text: text.split(","), default=NAMES)
     given = parser.parse_args()
     warnings.simplefilter("ignore", measures.MeasureWarning)
-    real = Real.of(load_data(given.data), given.features)
+    real = RealImages.of(load_data(given.data), given.features)
     train = real.data.train
     order = rng.permutation(len(train), 0, "estimates")
     print("| n | draws | " + " | ".join(given.metrics) + " | seconds a draw |\n|" + "---|" * (len(given.metrics) + 3))

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from undiffuse import config, images
-from undiffuse.evaluation import drawing, measures
-from undiffuse.evaluation import run as evaluation
+from undiffuse.evaluation import measures
+from undiffuse.evaluation.drawing import drawn_samples
+from undiffuse.evaluation.run import default_count
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.train.job import Training
 
@@ -55,8 +56,8 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     real = measures.Real.of(data, "pixels")
     result: dict[str, Any] = {}
     for steps, settings in WAYS.items():
-        n = evaluation.default_count(data)
-        with drawing.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
+        n = default_count(data)
+        with drawn_samples(pipe.configured(**settings), n, [0], data.levels) as sets:
             result[str(steps)] = {
                 "frechet": measures.frechet(sets, real).as_dict(),
                 "accuracy": measures.train_on_generated(sets, real).as_dict(),

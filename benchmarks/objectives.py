@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse import config
-from undiffuse.evaluation import drawing, measures
-from undiffuse.evaluation import run as evaluation
+from undiffuse.evaluation import measures
+from undiffuse.evaluation.drawing import drawn_samples
+from undiffuse.evaluation.likelihood import measure_bound
+from undiffuse.evaluation.run import default_count
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.train.job import Training
 
@@ -67,11 +69,11 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"row": asdict(row), "bpd": {}}
     for variance in ("small", "large") if fixed else ("learned",):
         denoiser = replace(pipe.denoiser, process=replace(pipe.process, variance=variance))
-        estimate, parts = evaluation.likelihood(replace(pipe, denoiser=denoiser), data, None, 0)
+        estimate, parts = measure_bound(replace(pipe, denoiser=denoiser), data, None, 0)
         result["bpd"][variance] = {"value": estimate.value, "stderr": estimate.stderr, "parts": parts}
     for name, settings in (("ddim", FAST), ("ancestral", ANCESTRAL)):
-        n = evaluation.default_count(data)
-        with drawing.of_model(pipe.configured(**settings), n, [0], data.levels) as sets:
+        n = default_count(data)
+        with drawn_samples(pipe.configured(**settings), n, [0], data.levels) as sets:
             result[name] = measures.frechet(sets, real).as_dict()
     return result
 

@@ -12,7 +12,7 @@ from undiffuse import Pipeline
 from undiffuse.cli import main
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.evaluation.run import ODE_STEPS
+from undiffuse.evaluation.likelihood import ODE_STEPS
 
 DATA = digits()
 X, Y = DATA.held_out.images()[:12], DATA.held_out.labels[:12]
@@ -147,7 +147,7 @@ def test_uniform_dequantisation_does_not_clip_what_reaches_beyond_the_range(cond
 
 
 def test_evaluate_measures_bits_by_the_ode(conditional, tmp_path, monkeypatch):
-    monkeypatch.setattr("undiffuse.evaluation.run.ODE_STEPS", 2)
+    monkeypatch.setattr("undiffuse.evaluation.likelihood.ODE_STEPS", 2)
     run, out = str(conditional.save(tmp_path / "run")), tmp_path / "n.json"
     assert main(["evaluate", run, "--metrics", "bpd_ode", "--dequantise", "uniform", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
@@ -218,7 +218,7 @@ def test_labels_of_other_classes_are_refused(tmp_path, capsys):
 
 
 def test_an_imported_model_is_scored_on_the_grid_of_the_images(conditional, tmp_path, monkeypatch):
-    monkeypatch.setattr("undiffuse.evaluation.run.ODE_STEPS", 2)
+    monkeypatch.setattr("undiffuse.evaluation.likelihood.ODE_STEPS", 2)
     run, theirs, out = conditional.save(tmp_path / "run"), tmp_path / "theirs", tmp_path / "n.json"
     assert main(["convert", str(run), str(theirs), "--to", "diffusers"]) == 0
     (theirs / "config.yaml").unlink()

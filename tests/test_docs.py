@@ -10,8 +10,8 @@ from undiffuse.data.sources import SOURCES
 from undiffuse.diffusion.noise import NOISES
 from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.diffusion.schedule import SCHEDULES
-from undiffuse.evaluation.measures import METRICS
-from undiffuse.evaluation.run import LIKELIHOODS
+from undiffuse.evaluation.choice import LIKELIHOODS
+from undiffuse.evaluation.measures import MEASURES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,7 +75,7 @@ def test_the_planted_faults_of_the_evaluation_page_are_those_of_the_tests():
     for name, features, amount in held:
         assert float(amount) in map(float, said[name, features]), (name, features, amount)
     means = re.findall(r"^\| `(\w+)` \|", page.split("## Planted faults")[0], re.M)
-    assert set(means) == {*METRICS, *LIKELIHOODS}
+    assert set(means) == {*MEASURES, *LIKELIHOODS}
 
 
 def test_the_readme_examples_run(tables, monkeypatch, demo_like_run, capsys):

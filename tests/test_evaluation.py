@@ -13,9 +13,11 @@ import made
 from undiffuse import images
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.evaluation import measures, run
-from undiffuse.evaluation import real as compared
-from undiffuse.evaluation.measures import Real, Samples
+from undiffuse.evaluation import measures
+from undiffuse.evaluation.choice import choose_metrics
+from undiffuse.evaluation.real import RealImages, _first, random_rows, reference_data
+from undiffuse.evaluation.run import default_count, measure, model_protocol, neighbours
+from undiffuse.evaluation.samples import Samples, samples_of_files
 from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.pipeline import build
 from undiffuse.rng import fold
@@ -30,7 +32,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def judged(data):
-    return Real.of(data, "pixels")
+    return RealImages.of(data, "pixels")
 
 
 def real(data) -> Samples:
@@ -42,21 +44,21 @@ def noise(n=200, seed=0) -> Samples:
 
 
 def test_real_train_images_score_the_floor(data, judged):
-    found = run.measure([real(data)], judged, ["frechet", "train_on_generated"], {})["metrics"]
+    found = measure([real(data)], judged, ["frechet", "train_on_generated"], {})["metrics"]
     for metric in found.values():
         assert metric["value"] == pytest.approx(metric["floor"])
     assert found["train_on_generated"]["value"] == pytest.approx(0.991, abs=0.001)
 
 
 def test_noise_scores_badly(judged):
-    found = run.measure([noise()], judged, ["frechet", "train_on_generated"], {})["metrics"]
+    found = measure([noise()], judged, ["frechet", "train_on_generated"], {})["metrics"]
     assert found["frechet"]["value"] > 20 * found["frechet"]["floor"]
     assert found["train_on_generated"]["value"] < 0.3
 
 
 def test_the_result_has_the_contracts_shape_and_is_strict_json(judged):
     """Also with so few images that there is no error bar."""
-    result = run.measure([noise(12)], judged, ["frechet"], {"seeds": [0]})
+    result = measure([noise(12)], judged, ["frechet"], {"seeds": [0]})
     text = json.dumps(result, allow_nan=False)
     assert set(result) == {"metrics", "protocol"}
     assert set(json.loads(text)["metrics"]["frechet"]) == {"value", "stderr", "floor", "unit", "n"}
@@ -77,21 +79,21 @@ def test_several_sets_give_their_mean_and_its_error(judged):
 def test_measures_are_chosen_by_name_or_by_what_the_samples_allow(data):
     neighbours = ["precision", "recall", "density", "coverage"]
     usual = ["frechet", "train_on_generated", "label_accuracy", "kid", *neighbours, "memorisation"]
-    assert run.chosen(None, 10, True, data) == usual
-    assert run.chosen(None, 1, True, data) == ["frechet", "label_accuracy", "kid", *neighbours, "memorisation"]
-    assert run.chosen(None, 0, True, data) == ["frechet", "kid", *neighbours, "memorisation"]
-    assert run.chosen(None, 0, True, data, 5) == ["frechet", "kid", "memorisation"]
-    assert run.chosen(" frechet ,", 10, True, data) == ["frechet"]
-    assert run.chosen("recall", 10, True, data, 5) == ["recall"]  # named, so refused where it is measured
-    assert set(run.chosen("all", 10, True, data)) == set(measures.METRICS)
-    assert run.chosen("bpd,all", 10, True, data)[:2] == ["bpd", "frechet"]
+    assert choose_metrics(None, 10, True, data) == usual
+    assert choose_metrics(None, 1, True, data) == ["frechet", "label_accuracy", "kid", *neighbours, "memorisation"]
+    assert choose_metrics(None, 0, True, data) == ["frechet", "kid", *neighbours, "memorisation"]
+    assert choose_metrics(None, 0, True, data, 5) == ["frechet", "kid", "memorisation"]
+    assert choose_metrics(" frechet ,", 10, True, data) == ["frechet"]
+    assert choose_metrics("recall", 10, True, data, 5) == ["recall"]  # named, so refused where it is measured
+    assert set(choose_metrics("all", 10, True, data)) == set(measures.MEASURES)
+    assert choose_metrics("bpd,all", 10, True, data)[:2] == ["bpd", "frechet"]
     other = replace(data, class_names=tuple("abcdefghij"))
-    assert run.chosen(None, 10, True, other) == usual
-    assert run.chosen(None, 1, True, other) == ["frechet", "kid", *neighbours, "memorisation"]
-    assert "inception_score" not in run.chosen("all", 10, True, other)
+    assert choose_metrics(None, 10, True, other) == usual
+    assert choose_metrics(None, 1, True, other) == ["frechet", "kid", *neighbours, "memorisation"]
+    assert "inception_score" not in choose_metrics("all", 10, True, other)
     for names, words in (("frechett", "did you mean 'frechet'"), ("", "an empty list"), (" , ", "an empty list")):
         with pytest.raises(UsageError, match=words):
-            run.chosen(names, 10, True, data)
+            choose_metrics(names, 10, True, data)
 
 
 def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):
@@ -100,28 +102,28 @@ def test_the_label_accuracy_of_real_images_is_the_classifiers_own(data, judged):
     wrong = Samples(data.train.images(), (data.train.labels + 1) % 10)
     assert measures.label_accuracy([wrong], judged).value < 0.01
     some = data.restricted(["3", "7"])
-    assert measures.label_accuracy([real(some)], Real.of(some, "pixels")).value > 0.99
+    assert measures.label_accuracy([real(some)], RealImages.of(some, "pixels")).value > 0.99
 
 
 def test_where_no_classifier_comes_along_an_svc_of_real_images_judges_labels(data):
     """Its accuracy on held-out images is the floor of train_on_generated, of as many train images."""
     other = replace(data, class_names=tuple("abcdefghij"))
-    judged = Real.of(other, "pixels")
+    judged = RealImages.of(other, "pixels")
     found = measures.label_accuracy([real(data)], judged)
     assert found.value > 0.99 and found.says == {"classifier": "the SVC, trained on 1347 train images"}
     assert found.floor == pytest.approx(measures.train_on_generated([real(data)], judged).floor)
     few = Samples(data.held_out.images()[:200], (data.held_out.labels[:200] + 1) % 10)
     assert measures.label_accuracy([few], judged).value < 0.05
     assert "label_accuracy" not in measures.per_class([real(data)], judged, ["label_accuracy", "kid"])
-    one = Real.of(other.restricted(["c"]), "pixels")
+    one = RealImages.of(other.restricted(["c"]), "pixels")
     with pytest.raises(UndiffuseError, match="at least two classes"):
         measures.label_accuracy([Samples(data.train.images()[:9], torch.zeros(9).long())], one)
 
 
 def test_samples_are_rounded_to_the_datas_levels_first(data, judged):
     shifted = Samples(data.train.images() + 0.06, data.train.labels)
-    for measure in measures.METRICS.values():
-        assert measure([shifted], judged).value == pytest.approx(measure([real(data)], judged).value)
+    for one in measures.MEASURES.values():
+        assert one([shifted], judged).value == pytest.approx(one([real(data)], judged).value)
 
 
 def test_the_error_of_a_share(data, judged):
@@ -136,14 +138,14 @@ def test_the_error_of_a_share(data, judged):
 
 def test_sums_in_pieces_are_those_of_the_whole(data, judged, monkeypatch):
     whole = judged.train(1000).sums.moments()
-    monkeypatch.setattr(compared, "CHUNK", 300)
-    for found, wanted in zip(Real.of(judged.data, "pixels").train(1000).sums.moments(), whole, strict=True):
+    monkeypatch.setattr("undiffuse.evaluation.samples.CHUNK", 300)
+    for found, wanted in zip(RealImages.of(judged.data, "pixels").train(1000).sums.moments(), whole, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
 def test_the_kernel_distance_of_real_digits_is_below_nothing_by_their_fixed_shares(data):
     """The split gives both parts the same shares of classes: by what `kernel_distance` says."""
-    judged = Real.of(data, "classifier")
+    judged = RealImages.of(data, "classifier")
     x, y = (part.features.astype(np.float64) for part in (judged.train(1347), judged.held_out()))
     both, label = np.concatenate([x, y]), np.concatenate([data.train.labels, data.held_out.labels])
     k, same = (both @ both.T / both.shape[1] + 1) ** 3, label[:, None] == label
@@ -157,14 +159,14 @@ def test_the_kernel_distance_of_real_digits_is_below_nothing_by_their_fixed_shar
 def test_no_classifier_is_said(data):
     other = replace(data, class_names=tuple("abcdefghij"))
     with pytest.raises(UndiffuseError, match="none comes with undiffuse for digits"):
-        measures.inception_score([real(data)], Real.of(other, "pixels"))
+        measures.inception_score([real(data)], RealImages.of(other, "pixels"))
     with pytest.raises(UsageError, match="no classifier comes with undiffuse for pictures of 1x8x8"):
-        Real.of(other, "classifier")
+        RealImages.of(other, "classifier")
 
 
 @pytest.mark.parametrize("features", ["pca", "classifier"])
 def test_every_kind_of_features_tells_noise_from_pictures(data, features):
-    judged = Real.of(data, features)
+    judged = RealImages.of(data, features)
     close, far = (measures.frechet([s], judged) for s in (real(data), noise()))
     assert close.value == pytest.approx(close.floor) and far.value > 10 * close.value
 
@@ -173,25 +175,25 @@ def test_the_floor_of_few_samples_is_of_as_few_train_images_of_all_classes(data,
     small = measures.frechet([noise(100)], judged).floor
     assert small > 1.5 * measures.frechet([noise(1347)], judged).floor
     by_class = replace(data, train=data.train.chosen(data.train.labels.argsort()))
-    assert len(np.unique(by_class.train.labels[compared.some(len(by_class.train), 100)])) == 10
+    assert len(np.unique(by_class.train.labels[random_rows(len(by_class.train), 100)])) == 10
 
 
 def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tmp_path, monkeypatch):
     monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
-    first = Real.of(data, "classifier").held_out()
+    first = RealImages.of(data, "classifier").held_out()
     assert len(list(tmp_path.iterdir())) == 1
-    again = Real.of(data, "classifier")
-    monkeypatch.setattr(Real, "_extracted", None)
+    again = RealImages.of(data, "classifier")
+    monkeypatch.setattr(RealImages, "_extracted", None)
     np.testing.assert_array_equal(again.held_out().features, first.features)
     monkeypatch.undo()
     monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
     fewer = replace(data, train=data.train.chosen(torch.arange(0, 1347, 2)))
-    Real.of(data, "pca").held_out()
+    RealImages.of(data, "pca").held_out()
     for other in (
-        Real.of(fewer, "pca"),
-        Real.of(data.restricted(["1", "2"]), "classifier"),
-        Real.of(replace(data, content="other"), "classifier"),
-        Real.of(data, "pixels"),
+        RealImages.of(fewer, "pca"),
+        RealImages.of(data.restricted(["1", "2"]), "classifier"),
+        RealImages.of(replace(data, content="other"), "classifier"),
+        RealImages.of(data, "pixels"),
     ):
         before = len(list(tmp_path.iterdir()))
         other.held_out()
@@ -223,38 +225,38 @@ def of_nothing_known(path):
 )
 def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
     monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
-    first = Real.of(data, "classifier").held_out()
+    first = RealImages.of(data, "classifier").held_out()
     (path,) = tmp_path.iterdir()
     damage(path)
-    np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
+    np.testing.assert_array_equal(RealImages.of(data, "classifier").held_out().features, first.features)
     if path.is_file():  # and kept, sound
-        monkeypatch.setattr(Real, "_extracted", None)
-        np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
+        monkeypatch.setattr(RealImages, "_extracted", None)
+        np.testing.assert_array_equal(RealImages.of(data, "classifier").held_out().features, first.features)
 
 
 def test_statistics_of_other_images_are_not_taken_even_under_the_right_name(data, tmp_path, monkeypatch):
     monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
-    first = Real.of(data, "classifier").held_out()
+    first = RealImages.of(data, "classifier").held_out()
     (right,) = tmp_path.iterdir()
     right.unlink()
-    Real.of(data.restricted(["1", "2"]), "classifier").held_out()
+    RealImages.of(data.restricted(["1", "2"]), "classifier").held_out()
     (wrong,) = tmp_path.iterdir()
     wrong.rename(right)
-    np.testing.assert_array_equal(Real.of(data, "classifier").held_out().features, first.features)
+    np.testing.assert_array_equal(RealImages.of(data, "classifier").held_out().features, first.features)
 
 
 def test_features_are_extracted_once_for_all_measures(data, monkeypatch):
-    judged, counted = Real.of(data, "pixels"), []
-    monkeypatch.setattr(compared, "kept", lambda key, make: make())
+    judged, counted = RealImages.of(data, "pixels"), []
+    monkeypatch.setattr("undiffuse.evaluation.real.cached_features", lambda key, make: make())
     extract = judged.features.extract
     seen = replace(judged.features, extract=lambda x: counted.append(len(x)) or extract(x))
     judged = replace(judged, features=seen)
-    run.measure([noise(100), noise(100, 1)], judged, ["frechet", "kid", "precision", "coverage"], {})
+    measure([noise(100), noise(100, 1)], judged, ["frechet", "kid", "precision", "coverage"], {})
     assert sorted(counted) == [100, 100, 100, 450]  # two sets, as many train images, the held-out ones
 
 
 def test_the_protocol_tells_what_a_measure_was_of(judged):
-    said = run.measure([noise(100)], judged, ["inception_score", "recall", "memorisation"], {})["protocol"]
+    said = measure([noise(100)], judged, ["inception_score", "recall", "memorisation"], {})["protocol"]
     assert said["inception_score"] == {"probabilities": "of the classifier 'digits' of undiffuse, 10 classes"}
     assert said["recall"] == {"k": 3, "images a side": 100, "features": "pixels"}
     closest = said["memorisation"]["closest"]
@@ -263,9 +265,9 @@ def test_the_protocol_tells_what_a_measure_was_of(judged):
 
 def test_a_model_protocol_hides_nothing_of_the_features(data, tiny_pipe):
     """Both have weights, under two names."""
-    judged = Real.of(data, "classifier")
-    of_model = run.model_protocol(tiny_pipe, [0], "ema", "last")
-    said = run.measure([noise(20)], judged, ["kid"], of_model)["protocol"]
+    judged = RealImages.of(data, "classifier")
+    of_model = model_protocol(tiny_pipe, [0], "ema", "last")
+    said = measure([noise(20)], judged, ["kid"], of_model)["protocol"]
     for one in (judged.features.says, of_model):
         assert {name: said[name] for name in one} == one
 
@@ -295,8 +297,8 @@ def test_the_closest_pairs_tell_the_nearest_held_out_image_too(data, judged):
 def test_the_floor_of_the_inception_score_is_of_images_that_its_classifier_has_not_seen(data, judged):
     found = measures.inception_score([noise(100)], judged)
     unseen = replace(data, train=data.held_out)
-    assert found.floor == measures.inception_score([noise(100)], Real.of(unseen, "pixels")).floor
-    held_out = Samples(data.held_out.images(compared.some(450, 100)), None)
+    assert found.floor == measures.inception_score([noise(100)], RealImages.of(unseen, "pixels")).floor
+    held_out = Samples(data.held_out.images(random_rows(450, 100)), None)
     assert measures.inception_score([held_out], judged).value == pytest.approx(found.floor)
 
 
@@ -308,21 +310,21 @@ def test_measures_by_neighbours_count_the_images_that_they_look_at(judged):
 def test_more_samples_than_there_are_real_images_is_said(data, judged):
     few = replace(judged.data, train=data.train.chosen(torch.arange(150)))
     with pytest.warns(measures.MeasureWarning, match=r"200 samples beside 150 real images.*take -n 150"):
-        result = run.measure([noise(200)], Real.of(few, "pixels"), ["frechet", "kid"], {})
+        result = measure([noise(200)], RealImages.of(few, "pixels"), ["frechet", "kid"], {})
     assert result["protocol"]["real_in_their_place"] == 150
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="the Frechet distance of")
         for n in (150, 160):  # as many, and rounded up to equal numbers of each class
-            run.measure([noise(n)], Real.of(few, "pixels"), ["frechet"], {})
+            measure([noise(n)], RealImages.of(few, "pixels"), ["frechet"], {})
 
 
 def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
     sets = [noise(50), noise(50, 1)]
     sets[1].images[17] = data.train.images()[700]
     sets[0].images[40] = data.held_out.images()[9]
-    result = run.measure(sets, judged, ["memorisation"], {})
-    found = run.neighbours(sets, judged, result)
+    result = measure(sets, judged, ["memorisation"], {})
+    found = neighbours(sets, judged, result)
     np.testing.assert_array_equal(found.generated[0], found.train[0])
     np.testing.assert_array_equal(found.train[0], images.to_hwc(data.train.images()[700:701])[0])
     (copy,) = np.flatnonzero(np.array(found.to_held_out) == 0)
@@ -330,17 +332,17 @@ def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
     levels = [(x / 255 * 16).round() for x in (found.generated, found.train, found.held_out)]
     for real, told in zip(levels[1:], (found.to_train, found.to_held_out), strict=True):
         np.testing.assert_allclose(np.sqrt(np.square(levels[0] - real).mean((1, 2, 3))), told)
-    assert run.neighbours(sets, judged, run.measure(sets, judged, ["kid"], {})) is None
+    assert neighbours(sets, judged, measure(sets, judged, ["kid"], {})) is None
 
 
 def by_class(samples, judged, names=("label_accuracy", "kid")):
-    return run.measure([samples], judged, names, {}).get("per_class", {})
+    return measure([samples], judged, names, {}).get("per_class", {})
 
 
 @pytest.mark.parametrize(("name", "said"), [("FID", "frechet with --features inception"), ("is", "inception_score")])
 def test_names_that_others_use_are_told_ours(data, name, said):
     with pytest.raises(UsageError, match=said):
-        run.chosen(name, 10, True, data)
+        choose_metrics(name, 10, True, data)
 
 
 def test_the_label_accuracies_of_the_classes_make_up_that_of_all(data, judged):
@@ -360,8 +362,8 @@ def test_the_label_accuracies_of_the_classes_make_up_that_of_all(data, judged):
 def test_a_measure_of_one_class_is_that_of_its_own_images(data, features):
     """As if the rest of the data were not there, though features are made once."""
     sets = [noise(300), noise(300, 1)]
-    judged, alone = Real.of(data, features), Real.of(data.restricted(["4"]), features)
-    found = run.measure(sets, judged, ["kid"], {})["per_class"]["kid"]["4"]
+    judged, alone = RealImages.of(data, features), RealImages.of(data.restricted(["4"]), features)
+    found = measure(sets, judged, ["kid"], {})["per_class"]["kid"]["4"]
     own = [Samples(s.images[4::10], torch.zeros(30).long()) for s in sets]
     wanted = measures.kid(own, alone)
     assert (found["value"], found["stderr"]) == pytest.approx((wanted.value, wanted.stderr))
@@ -385,14 +387,14 @@ def test_only_classes_with_images_enough_are_measured_alone(data, judged):
     assert by_class(Samples(noise().images, None), judged, ["kid"]) == {}
     assert by_class(noise(), judged, ["frechet"]) == {}
     one = data.restricted(["3"])
-    assert by_class(Samples(one.train.images(), one.train.labels), Real.of(one, "pixels")) == {}
+    assert by_class(Samples(one.train.images(), one.train.labels), RealImages.of(one, "pixels")) == {}
     few = Samples(noise().images, torch.arange(200) % 3 + 4)
     assert list(by_class(few, judged)["kid"]) == ["4", "5", "6"]
 
 
 def test_classes_that_differ_by_case_only_stay_apart(data):
     named = replace(data, class_names=("a", "A", *data.class_names[2:]))
-    judged, plain = Real.of(named, "pixels"), Real.of(data, "pixels")
+    judged, plain = RealImages.of(named, "pixels"), RealImages.of(data, "pixels")
     found, wanted = (by_class(noise(), one, ["kid"])["kid"] for one in (judged, plain))
     assert list(found.values()) == list(wanted.values()) and list(found)[:2] == ["a", "A"]
 
@@ -401,8 +403,8 @@ def test_the_error_of_a_mean_of_memberships(data, judged):
     """Samples are independent from set to set; the held-out images are the same."""
     sets = [noise(200, seed) for seed in range(2)]
     for name in ("precision", "density"):
-        alone = [measures.METRICS[name]([one], judged) for one in sets]
-        together = measures.METRICS[name](sets, judged)
+        alone = [measures.MEASURES[name]([one], judged) for one in sets]
+        together = measures.MEASURES[name](sets, judged)
         assert together.value == pytest.approx(np.mean([one.value for one in alone]))
         assert together.stderr == pytest.approx(np.linalg.norm([one.stderr for one in alone]) / 2)
 
@@ -437,12 +439,12 @@ def test_nothing_held_out_is_nothing_to_compare_with(data):
     for n in (0, 1):
         few = replace(data, held_out=data.held_out.chosen(torch.arange(n)))
         with pytest.raises(UndiffuseError, match=rf"digits: {n} held-out pictures to compare with, and at least 2"):
-            Real.of(few, "pixels")
+            RealImages.of(few, "pixels")
 
 
 def test_as_many_as_there_are_to_train_on_shared_by_the_classes(data):
-    assert run.default_count(data) == 1350
-    assert run.default_count(data.restricted(["1", "2"])) % 2 == 0
+    assert default_count(data) == 1350
+    assert default_count(data.restricted(["1", "2"])) % 2 == 0
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -457,13 +459,13 @@ PICTURES = (np.arange(20 * 64).reshape(20, 8, 8, 1) % 256).astype(np.uint8)
 
 
 def test_written_pictures_come_back(tmp_path, data):
-    samples = run.of_files(written(tmp_path / "a.npz", PICTURES, np.arange(20) % 10), data)
+    samples = samples_of_files(written(tmp_path / "a.npz", PICTURES, np.arange(20) % 10), data)
     np.testing.assert_array_equal(images.to_hwc(samples.images[:]), PICTURES)
     assert samples.labels.tolist() == [i % 10 for i in range(20)]
 
 
 def test_pictures_without_labels_have_none(tmp_path, data):
-    assert run.of_files(written(tmp_path / "a.npz", PICTURES, np.full(20, -1)), data).labels is None
+    assert samples_of_files(written(tmp_path / "a.npz", PICTURES, np.full(20, -1)), data).labels is None
 
 
 @pytest.mark.parametrize("bad", [10, -2, 2**40])
@@ -471,19 +473,19 @@ def test_a_label_that_is_no_class(tmp_path, data, bad):
     labels = np.zeros(20, np.int64)
     labels[3] = bad
     with pytest.raises(UndiffuseError, match="a label lies outside the 10 classes of digits"):
-        run.of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
+        samples_of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
 
 
 @pytest.mark.parametrize("shape", [(20, 8, 7, 1), (20, 8, 8, 3), (20, 16, 16, 1)])
 def test_pictures_of_another_shape(tmp_path, data, shape):
     shown = (np.arange(np.prod(shape)) % 251).astype(np.uint8).reshape(shape)
     with pytest.raises(UndiffuseError, match=r"pictures are .* but digits is 1x8x8; save them with its size"):
-        run.of_files(written(tmp_path / "a.npz", shown, np.zeros(20, int)), data)
+        samples_of_files(written(tmp_path / "a.npz", shown, np.zeros(20, int)), data)
 
 
 def test_gray_pictures_saved_as_colour_are_measured_as_gray(tmp_path, data):
     gray, colour = (written(tmp_path / f"{c}.npz", PICTURES.repeat(c, 3), np.zeros(20, int)) for c in (1, 3))
-    one, other = (run.of_files(path, data) for path in (gray, colour))
+    one, other = (samples_of_files(path, data) for path in (gray, colour))
     assert torch.equal(one.images[:], other.images[:])
 
 
@@ -491,17 +493,17 @@ def test_labels_of_some_pictures_only(tmp_path, data):
     labels = np.arange(20) % 10
     labels[7] = -1
     with pytest.raises(UndiffuseError, match=r"1 of 20 pictures have no label \(-1\); give it to all, or to none"):
-        run.of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
+        samples_of_files(written(tmp_path / "a.npz", PICTURES, labels), data)
 
 
 def test_other_pictures_than_the_model_was_trained_on_are_said(tiny_pipe):
     changed = replace(tiny_pipe, config=tiny_pipe.config.replaced({"data.content": "0" * 32}))
     with pytest.warns(measures.MeasureWarning, match="are not those that this model was trained on"):
-        run.real_images(changed, None)
+        reference_data(changed, None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run.real_images(tiny_pipe, None)
-        run.real_images(changed, "digits")  # asked for
+        reference_data(tiny_pipe, None)
+        reference_data(changed, "digits")  # asked for
 
 
 def test_a_models_own_data_in_another_place_are_read_by_its_own_choice(tiny_pipe, tmp_path):
@@ -514,16 +516,16 @@ def test_a_models_own_data_in_another_place_are_read_by_its_own_choice(tiny_pipe
     own = {"data.source": str(tmp_path / "a" / "pics"), "data.select": "8/*", "data.levels": None, "data.shape": None}
     config = tiny_pipe.config.replaced(own | {"data.content": None, "data.classes": None})
     pipe = replace(tiny_pipe, config=build.resolved(config, build.dataset(config)))
-    assert len(run.real_images(pipe, None).train) == 10
+    assert len(reference_data(pipe, None).train) == 10
     (tmp_path / "a").rename(tmp_path / "b")
     with pytest.raises(UsageError, match=r"no such file or folder.* or say where its pictures are with --data"):
-        run.real_images(pipe, None)
-    assert len(run.real_images(pipe, str(tmp_path / "b" / "pics")).train) == 10
+        reference_data(pipe, None)
+    assert len(reference_data(pipe, str(tmp_path / "b" / "pics")).train) == 10
     (tmp_path / "b" / "pics").rename(tmp_path / "b" / "others")
     with pytest.raises(UsageError, match="its classes are 8, 16"):
-        run.real_images(pipe, str(tmp_path / "b" / "others"))
+        reference_data(pipe, str(tmp_path / "b" / "others"))
 
 
 def test_class_names_in_a_message_are_few_or_none():
-    said = [run._first(names) for names in ((), ("cat", "dog"), tuple("abcdef"))]
+    said = [_first(names) for names in ((), ("cat", "dog"), tuple("abcdef"))]
     assert said == ["none", "cat, dog", "a, b, c, d ... (6)"]

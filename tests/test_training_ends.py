@@ -19,7 +19,7 @@ from undiffuse.pipeline import Pipeline
 from undiffuse.processes import signals
 from undiffuse.train import tracking
 from undiffuse.train.job import Training
-from undiffuse.train.quality import Judge, Quality, verdict
+from undiffuse.train.quality import Judge, Quality, verdict_of
 from undiffuse.train.starting import CheckpointWarning
 
 MEASURED = {"train__quality_every": 2, "train__quality_n": 20, "train__quality_steps": 2}
@@ -95,7 +95,7 @@ def distances(monkeypatch):
 
     def measure(self, step, averaged, raw, before):
         value = values.pop(0)
-        return Quality(step, value, 0.1, value, 0.5, *verdict([(r["frechet"], 0.1) for r in before], value, 0.1), "pca")
+        return Quality(step, value, 0.1, value, 0.5, *verdict_of([(r["frechet"], 0.1) for r in before], value, 0.1), "pca")
 
     monkeypatch.setattr(Judge, "measure", measure)
     return values
@@ -142,7 +142,7 @@ def test_told_to_leave_where_a_measure_is_due_it_leaves_and_measures_later(tmp_p
 
 
 def test_where_features_are_too_many_for_an_error_quality_is_of_principal_components(tmp_path, monkeypatch):
-    monkeypatch.setattr("undiffuse.train.quality.LARGE", 63)
+    monkeypatch.setattr("undiffuse.train.quality.MANY_FEATURES", 63)
     for n, name in ((127, "pca"), (128, "pixels")):
         run = tiny.trained(tmp_path / name, **{**MEASURED, "train__quality_every": 6, "train__quality_n": n})
         (record,) = (json.loads(line) for line in (run / "quality.jsonl").read_text().splitlines())

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 import tiny
 from made import files, pictures, png, written
-from undiffuse.cli import main, progress
+from undiffuse.cli import main
+from undiffuse.cli.progress import count_along, time
 from undiffuse.config import read
 from undiffuse.pipeline import Pipeline
 
@@ -157,8 +158,8 @@ def test_one_class_can_be_measured_alone(model, capsys, place):
 def test_reading_tells_no_rate_of_its_first_picture(monkeypatch, capsys):
     """A data set that comes as a whole takes its time before the first."""
     clock = iter([0.0, 6.0, 12.0, 12.1])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    assert list(progress.counted("pictures read", iter(range(4)))) == [0, 1, 2, 3]
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    assert list(count_along("pictures read", iter(range(4)))) == [0, 1, 2, 3]
     assert capsys.readouterr().err.splitlines() == [
         "pictures read: 1  0.167 a second",
         "pictures read: 2  0.167 a second",

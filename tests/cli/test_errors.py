@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from undiffuse.cli import main
 from undiffuse.data.prepare import digits
-from undiffuse.evaluation.real import Real
+from undiffuse.evaluation.real import RealImages
 from undiffuse.files.checkpoint import digest_of
 
 TINY = "tiny.yaml"
@@ -429,7 +429,7 @@ def test_an_interrupt_is_said(monkeypatch, capsys):
     def interrupted(given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("undiffuse.cli.train.demo", interrupted)
+    monkeypatch.setattr("undiffuse.cli.demo.demo", interrupted)
     assert main(["demo"]) == 130
     assert capsys.readouterr().err == "undiffuse: interrupted\n"
 
@@ -452,7 +452,7 @@ def test_statistics_of_other_images_or_cut_ones_change_no_number(place, capsys, 
     (kept,) = (place / "cache").iterdir()
     right = kept.read_bytes()
     kept.unlink()
-    Real.of(digits().restricted(["0", "1"]), "pixels").held_out()
+    RealImages.of(digits().restricted(["0", "1"]), "pixels").held_out()
     (other,) = kept.parent.iterdir()
     assert other != kept
     for damaged in (other.read_bytes(), right[: len(right) // 2]):

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from undiffuse.data.dataset import Part
 from undiffuse.data.prepare import digits
 from undiffuse.evaluation import measures
-from undiffuse.evaluation.real import Real, Samples
+from undiffuse.evaluation.real import RealImages
+from undiffuse.evaluation.samples import Samples
 from undiffuse.images import from_levels, to_levels
 from undiffuse.rng import fold
 
@@ -27,7 +28,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def judged(data):
-    return {features: Real.of(data, features) for features in ("pixels", "classifier")}
+    return {features: RealImages.of(data, features) for features in ("pixels", "classifier")}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +54,9 @@ def swapped(s: Samples) -> Samples:
     return Samples(s.images, other[s.labels])
 
 
-def moved(name: str, real: Real, fault: Samples, sound: Samples) -> tuple[float, float]:
+def moved(name: str, real: RealImages, fault: Samples, sound: Samples) -> tuple[float, float]:
     """By how much, and the standard error of that."""
-    after, before = (measures.METRICS[name]([s], real) for s in (fault, sound))
+    after, before = (measures.MEASURES[name]([s], real) for s in (fault, sound))
     return after.value - before.value, float(np.hypot(after.stderr, before.stderr))
 
 
@@ -117,7 +118,7 @@ def fewer(data):
     """A thousand train images, and 347 that are neither among them nor held out."""
     rows = torch.from_numpy(np.random.default_rng(3).permutation(len(data.train)))
     seen, fresh = (data.train.chosen(part) for part in (rows[:1000], rows[1000:]))
-    return Real.of(replace(data, train=seen), "pixels"), Samples(fresh.images(), fresh.labels)
+    return RealImages.of(replace(data, train=seen), "pixels"), Samples(fresh.images(), fresh.labels)
 
 
 def test_fresh_images_are_at_the_floor_of_memorisation(fewer):
@@ -174,7 +175,7 @@ def test_at_256_levels_truncation_is_caught_by_comparing_the_same_samples_only(d
         name: replace(part, pictures=part.pictures * 15 + 7, levels=256)
         for name, part in (("train", data.train), ("held_out", data.held_out))
     }
-    real = Real.of(replace(data, content="wide", **wide), "pixels")
+    real = RealImages.of(replace(data, content="wide", **wide), "pixels")
     rounded, truncated = (written(between_levels(wide["train"]), 255, truncate) for truncate in (False, True))
     difference, stderr = moved("frechet", real, truncated, rounded)
     assert 0 < difference < stderr / 4

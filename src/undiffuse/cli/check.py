@@ -3,19 +3,19 @@
 import functools
 
 from undiffuse import config
-from undiffuse.cli import progress
-from undiffuse.cli.options import Check
+from undiffuse.cli.options import CheckOptions
+from undiffuse.cli.progress import count_along
 from undiffuse.data.check import check_data
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.pipeline import build
 
 
-def check(given: Check) -> None:
+def check(given: CheckOptions) -> None:
     sets = given.sets or []
     if wrong := next((text for text in sets if not text.startswith("data.")), None):
         raise UsageError(f"--set {wrong}: check knows the keys data.* only")
     wanted = config.changed(config.Config(), [*sets, f"data.source={given.source!r}"])
-    found = check_data(build.data_spec(wanted), functools.partial(progress.counted, "pictures read"))
+    found = check_data(build.data_spec(wanted), functools.partial(count_along, "pictures read"))
     width = max(len(name) for name, _ in found.rows)
     for name, said in found.rows:
         print(f"{name.ljust(width)}  {said}")

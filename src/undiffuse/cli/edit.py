@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from undiffuse import images
-from undiffuse.cli import progress
-from undiffuse.cli.options import Edit, listed
+from undiffuse.cli.options import EditOptions, listed
+from undiffuse.cli.progress import track
 from undiffuse.errors import UsageError, nearest
 from undiffuse.files.drawn import write_folder
 from undiffuse.files.writing import check_file, check_name, file_kind, whole
@@ -22,11 +22,11 @@ from undiffuse.shapes import Images, Tensor
 ROWS, RESULTS, ON_THE_WAY, REPEATS = (0, 1, 2, 3), 4, 8, 5
 MOST_RESULTS = 10_000  # of a picture, which are in memory together
 SIDES = ("left", "right", "top", "bottom", "center")
-watch = functools.partial(progress.track, "step")
+watch = functools.partial(track, "step")
 
 
 @dataclass(frozen=True)
-class Made:
+class Edited:
     """Results, the class of each (-1: none), and the sheet that shows them beside what they come from."""
 
     results: Tensor
@@ -35,7 +35,7 @@ class Made:
     columns: int
 
 
-def edit(given: Edit) -> None:
+def edit(given: EditOptions) -> None:
     if given.kind not in KINDS:
         if given.model in KINDS:
             raise UsageError(f"the model comes first: undiffuse edit {given.kind} {given.model}")
@@ -51,7 +51,7 @@ def edit(given: Edit) -> None:
     print(given.out)
 
 
-def _inpaint(given: Edit, pipe: Pipeline) -> Made:
+def _inpaint(given: EditOptions, pipe: Pipeline) -> Edited:
     if given.mask is None:
         raise UsageError(f"inpaint needs --mask: a picture, white where to paint, or one of {', '.join(SIDES)}")
     _, h, w = pipe.shape
@@ -63,22 +63,22 @@ def _inpaint(given: Edit, pipe: Pipeline) -> Made:
     return _beside([x, torch.where(known, x, 0.0)], made, label)
 
 
-def _variation(given: Edit, pipe: Pipeline) -> Made:
+def _variation(given: EditOptions, pipe: Pipeline) -> Edited:
     x, n = _pictures(given, pipe), _count(given, RESULTS)
     label = _each(_label(given, pipe, x), n)
     made = editing.variations(pipe, x.repeat_interleave(n, 0), _or(given.strength, 0.5), label, given.seed, watch)
     return _beside([x], made, label)
 
 
-def _reconstruct(given: Edit, pipe: Pipeline) -> Made:
+def _reconstruct(given: EditOptions, pipe: Pipeline) -> Edited:
     x = _pictures(given, pipe)
     label = _label(given, pipe, x)
     made = editing.reconstruct(pipe, x, label, _or(given.refine, 0), watch)
     print(f"error per dimension of pictures in [0, 1]: {editing.error(x, made):.2e}")
-    return Made(made, _known(label, len(x)), torch.cat([x, made]), len(x))
+    return Edited(made, _known(label, len(x)), torch.cat([x, made]), len(x))
 
 
-def _interpolate(given: Edit, pipe: Pipeline) -> Made:
+def _interpolate(given: EditOptions, pipe: Pipeline) -> Edited:
     pictures = given.image is not None or given.rows is not None
     if pictures and given.between is not None:
         raise UsageError("--between takes images of the seed; give it, or two pictures, not both")
@@ -96,10 +96,10 @@ def _interpolate(given: Edit, pipe: Pipeline) -> Made:
         x_T = torch.cat([pipe.noise(1, given.seed, row) for row in ends])
         label = pipe.labels(ends, listed(given.label))
     made = editing.interpolate(pipe, x_T, _count(given, ON_THE_WAY), label, watch)
-    return Made(made, torch.full((len(made),), -1), made, len(made))
+    return Edited(made, torch.full((len(made),), -1), made, len(made))
 
 
-KINDS: dict[str, tuple[Callable[[Edit, Pipeline], Made], set[str]]] = {  # and the options that it alone takes
+KINDS: dict[str, tuple[Callable[[EditOptions, Pipeline], Edited], set[str]]] = {  # and the options that it alone takes
     "inpaint": (_inpaint, {"mask", "repeats", "n"}),
     "variation": (_variation, {"strength", "n"}),
     "interpolate": (_interpolate, {"between", "refine", "n"}),
@@ -111,7 +111,7 @@ FIXED: dict[str, dict[str, Any]] = {"reconstruct": {"sampler": "ddim", "eta": 0.
 # -- what is given ----------------------------------------------------------------------------------------------------
 
 
-def _refuse_others(given: Edit, own: set[str]) -> None:
+def _refuse_others(given: EditOptions, own: set[str]) -> None:
     for name in sorted(set().union(*(options for _, options in KINDS.values())) - own):
         if getattr(given, name) is not None:
             flag = "-n" if name == "n" else f"--{name}"
@@ -122,13 +122,13 @@ def _refuse_others(given: Edit, own: set[str]) -> None:
             raise UsageError(f"{given.kind} has {name} {fixed}: leave --{name} out")
 
 
-def _check_guided(given: Edit) -> None:
+def _check_guided(given: EditOptions) -> None:
     of_noise = given.kind == "interpolate" and given.image is None and given.rows is None  # whose images have classes
     if given.guidance not in (None, 1) and given.label is None and not of_noise:
         raise UsageError("--guidance leads towards a class: say which, with --label")
 
 
-def _check_out(given: Edit) -> None:
+def _check_out(given: EditOptions) -> None:
     suffix, out = file_kind(given.out), given.out
     known = [".png", ".npz", *([".gif"] if given.kind == "interpolate" else [])]
     if suffix not in ("", *known):
@@ -143,7 +143,7 @@ def _check_out(given: Edit) -> None:
     return check_name(out)
 
 
-def _pictures(given: Edit, pipe: Pipeline) -> Images:
+def _pictures(given: EditOptions, pipe: Pipeline) -> Images:
     """Those of --image, else held-out ones."""
     if given.image is not None and given.rows is not None:
         raise UsageError("--rows takes held-out pictures; give it, or --image, not both")
@@ -189,12 +189,12 @@ def _numbers(text: str, flag: str) -> list[int]:
     return numbers
 
 
-def _label(given: Edit, pipe: Pipeline, x: Images) -> Tensor | None:
+def _label(given: EditOptions, pipe: Pipeline, x: Images) -> Tensor | None:
     """Of the pictures: as asked, one after the other; else none."""
     return None if given.label is None else pipe.labels(range(len(x)), listed(given.label))
 
 
-def _count(given: Edit, otherwise: int) -> int:
+def _count(given: EditOptions, otherwise: int) -> int:
     n = _or(given.n, otherwise)
     if not 1 <= n <= MOST_RESULTS:
         raise UsageError(f"-n must lie in 1..{MOST_RESULTS:,}, got {n}; draw more with other seeds: --seed")
@@ -212,18 +212,18 @@ def _each(rows: Tensor | None, n: int) -> Tensor | None:
 # -- what is made -----------------------------------------------------------------------------------------------------
 
 
-def _beside(first: list[Tensor], made: Tensor, label: Tensor | None) -> Made:
+def _beside(first: list[Tensor], made: Tensor, label: Tensor | None) -> Edited:
     """A row for each picture: it, and what was made of it."""
     n = len(made) // len(first[0])
     rows = [column[:, None] for column in first] + [made.reshape(-1, n, *made.shape[1:])]
-    return Made(made, _known(label, len(made)), torch.cat(rows, 1).flatten(0, 1), len(first) + n)
+    return Edited(made, _known(label, len(made)), torch.cat(rows, 1).flatten(0, 1), len(first) + n)
 
 
 def _known(label: Tensor | None, count: int) -> Tensor:
     return torch.full((count,), -1) if label is None else label
 
 
-def _write(out: Path, made: Made) -> None:
+def _write(out: Path, made: Edited) -> None:
     pictures, labels = images.to_hwc(made.results), made.labels.numpy()
     with whole(out) as aside:
         if not file_kind(out):

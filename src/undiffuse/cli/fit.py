@@ -2,8 +2,8 @@
 
 import functools
 
-from undiffuse.cli import progress
-from undiffuse.cli.options import Fit
+from undiffuse.cli.options import FitOptions
+from undiffuse.cli.progress import count_along
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.run import RunFolder
 from undiffuse.files.writing import check_writable, write_text
@@ -12,7 +12,7 @@ from undiffuse.pipeline.bundled import is_bundled, locate_model
 from undiffuse.pipeline.diffusers.folder import is_diffusers
 
 
-def fit(given: Fit) -> None:
+def fit(given: FitOptions) -> None:
     path = locate_model(given.model)
     if is_bundled(path):
         own = f"undiffuse.Pipeline.load({given.model!r}).save('runs/{given.model}')"
@@ -24,7 +24,7 @@ def fit(given: Fit) -> None:
     if run.times.is_dir():
         raise UndiffuseError(f"{run.times}: is a folder, where the times' file belongs; remove it")
     check_writable(run.path, "mend that")
-    made = pipe.fit(given.n, given.seed, functools.partial(progress.counted, "network calls")).fitted
+    made = pipe.fit(given.n, given.seed, functools.partial(count_along, "network calls")).fitted
     assert made is not None
     write_text(run.times, made.write())
     for steps in (3, 5, 10):

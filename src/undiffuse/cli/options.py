@@ -6,25 +6,29 @@ from typing import Annotated
 
 from typer import Argument, BadParameter, Option
 
-Model = Annotated[
+from undiffuse.errors import UsageError
+
+ModelArgument = Annotated[
     str, Argument(metavar="MODEL", help="A run folder, a diffusers folder, or digits, fashion-mnist, emoji.")
 ]
-Out = Annotated[Path | None, Option("--out", help="A new folder (default: runs/NAME, then runs/NAME-2 ...).")]
-Png = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
-Label = Annotated[str | None, Option("--label", help="A class name or index, or several, over and over: a,b,c.")]
-Seed = Annotated[int, Option("--seed", help="Image i of a seed is always the same.")]
-Device = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one).")]
-Weights = Annotated[str, Option("--weights", metavar="ema|raw", help="Averaged or raw; a further average: ema-0.9999.")]
-Checkpoint = Annotated[str, Option("--checkpoint", metavar="STEP|last|best", help="Which checkpoint.")]
-Guidance = Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")]
-Sampler = Annotated[
+OutOption = Annotated[Path | None, Option("--out", help="A new folder (default: runs/NAME, then runs/NAME-2 ...).")]
+PngOption = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
+LabelOption = Annotated[str | None, Option("--label", help="A class name or index, or several, over and over: a,b,c.")]
+SeedOption = Annotated[int, Option("--seed", help="Image i of a seed is always the same.")]
+DeviceOption = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one).")]
+WeightsOption = Annotated[
+    str, Option("--weights", metavar="ema|raw", help="Averaged or raw; a further average: ema-0.9999.")
+]
+CheckpointOption = Annotated[str, Option("--checkpoint", metavar="STEP|last|best", help="Which checkpoint.")]
+GuidanceOption = Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")]
+SamplerOption = Annotated[
     str | None,
     Option(
         "--sampler",
         help="ancestral, ddim, euler, heun, dpmpp_1m, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, deis, pndm or edm.",
     ),
 ]
-SampleSteps = Annotated[
+SampleStepsOption = Annotated[
     int | None,
     Option(
         "--steps",
@@ -32,11 +36,11 @@ SampleSteps = Annotated[
         help="Steps from noise to picture, of two network calls with heun and edm (default: the model's).",
     ),
 ]
-Spacing = Annotated[
+SpacingOption = Annotated[
     str | None, Option("--spacing", help="auto, uniform, quadratic, trailing, log-snr, karras or fitted.")
 ]
-Eta = Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")]
-Steps = Annotated[int, Option("-T", help="Number of steps T of the forward process.")]
+EtaOption = Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")]
+StepsOption = Annotated[int, Option("-T", help="Number of steps T of the forward process.")]
 
 
 def _picture(text: str) -> Path:
@@ -46,17 +50,31 @@ def _picture(text: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Demo:
-    out: Out = None
+class Options:
+    """What a command was given."""
+
+    def check(self) -> None:
+        """Raise UsageError for what makes no sense, before anything is loaded."""
+        if getattr(self, "device", None) == "":
+            raise UsageError("--device is empty: name one, as in cpu or cuda, or leave it out")
 
 
 @dataclass(frozen=True)
-class Train:
+class DemoOptions(Options):
+    """Train the digits recipe, draw samples, measure them, write the report: minutes on two cores."""
+
+    out: OutOption = None
+
+
+@dataclass(frozen=True)
+class TrainOptions(Options):
+    """Train a model, or continue a run that was stopped."""
+
     recipe: Annotated[
         str | None,
         Argument(metavar="RECIPE|FILE.yaml", help="digits, fashion-mnist, mnist, cifar10, emoji, folder, or a file."),
     ] = None
-    out: Out = None
+    out: OutOption = None
     sets: Annotated[list[str] | None, Option("--set", metavar="a.b=c", help="Change a key of the recipe.")] = None
     model: Annotated[
         str | None,
@@ -66,9 +84,24 @@ class Train:
     ] = None
     resume: Annotated[bool, Option("--resume", help="Continue the run in --out.")] = False
 
+    def check(self) -> None:
+        if self.resume and (self.recipe or self.sets or self.model or self.out is None):
+            raise UsageError(
+                "--resume takes --out DIR and nothing else: DIR is the run's folder, its own configuration is used; to "
+                "train its model otherwise, or longer: undiffuse train --from DIR --set ..."
+            )
+        if not self.resume and self.recipe is None and self.model is None:
+            raise UsageError("name a recipe or a .yaml file, for example: undiffuse train digits")
+        if self.recipe is not None:
+            from undiffuse import config
+
+            config.load(self.recipe, self.sets or ())  # a wrong key should not wait for torch
+
 
 @dataclass(frozen=True)
-class Check:
+class CheckOptions(Options):
+    """Read a data set as training would: counts, sizes, classes, bad files, copies. Exit status 1 on trouble."""
+
     source: Annotated[str, Argument(metavar="DATA", help="A data set's name, a folder, a file, or hub:NAME.")]
     sets: Annotated[
         list[str] | None, Option("--set", metavar="data.x=y", help="How to read it, as train --set has it.")
@@ -76,17 +109,21 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitOptions(Options):
+    """Choose the times of sampling in few steps for this model, and keep them with it."""
+
     model: Annotated[str, Argument(metavar="RUN", help="A run folder; what comes with undiffuse is fitted already.")]
     n: Annotated[int, Option("-n", help="Images to fit them on, each about a hundred network calls.")] = 64
-    seed: Seed = 0
-    guidance: Guidance = None
-    device: Device = None
+    seed: SeedOption = 0
+    guidance: GuidanceOption = None
+    device: DeviceOption = None
 
 
 @dataclass(frozen=True)
-class Sample:
-    model: Model
+class SampleOptions(Options):
+    """Draw images from a model: a picture, an animation, an array or a folder of PNG files."""
+
+    model: ModelArgument
     out: Annotated[
         Path,
         Option(
@@ -96,27 +133,29 @@ class Sample:
         ),
     ]
     n: Annotated[int, Option("-n", help="How many images.")] = 64
-    seed: Seed = 0
+    seed: SeedOption = 0
     start: Annotated[int, Option("--start", help="Index of the first image.")] = 0
-    label: Label = None
-    guidance: Guidance = None
-    sampler: Sampler = None
-    steps: SampleSteps = None
-    eta: Eta = None
-    spacing: Spacing = None
+    label: LabelOption = None
+    guidance: GuidanceOption = None
+    sampler: SamplerOption = None
+    steps: SampleStepsOption = None
+    eta: EtaOption = None
+    spacing: SpacingOption = None
     noise: Annotated[str | None, Option("--noise", hidden=True)] = None  # asked for, so it is answered
     batch_size: Annotated[int | None, Option("--batch-size", help="Images at a time (default: 128).")] = None
     format: Annotated[
         str | None, Option("--format", metavar="png|npz|tar", help="Of a folder's files (default: png).")
     ] = None
-    device: Device = None
-    weights: Weights = "ema"
-    checkpoint: Checkpoint = "last"
+    device: DeviceOption = None
+    weights: WeightsOption = "ema"
+    checkpoint: CheckpointOption = "last"
 
 
 @dataclass(frozen=True)
-class Edit:
-    model: Model
+class EditOptions(Options):
+    """Change pictures: paint what is missing, vary, go from one to another, take to noise and back."""
+
+    model: ModelArgument
     kind: Annotated[str, Argument(metavar="KIND", help="inpaint, variation, interpolate or reconstruct.")]
     out: Annotated[Path, Option("--out", metavar="X.png|X.npz|DIR/", help="Where to (interpolate: also X.gif).")]
     image: Annotated[
@@ -143,20 +182,22 @@ class Edit:
     refine: Annotated[
         int | None, Option("--refine", help="reconstruct, interpolate: fixed-point iterations a step (default: 0).")
     ] = None
-    label: Label = None
-    seed: Seed = 0
-    guidance: Guidance = None
-    sampler: Sampler = None
-    steps: SampleSteps = None
-    eta: Eta = None
-    spacing: Spacing = None
-    device: Device = None
-    weights: Weights = "ema"
-    checkpoint: Checkpoint = "last"
+    label: LabelOption = None
+    seed: SeedOption = 0
+    guidance: GuidanceOption = None
+    sampler: SamplerOption = None
+    steps: SampleStepsOption = None
+    eta: EtaOption = None
+    spacing: SpacingOption = None
+    device: DeviceOption = None
+    weights: WeightsOption = "ema"
+    checkpoint: CheckpointOption = "last"
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluateOptions(Options):
+    """Measure a model, or pictures that someone drew, against real held-out images."""
+
     what: Annotated[
         str,
         Argument(
@@ -184,9 +225,9 @@ class Evaluate:
         str | None,
         Option("--mix", metavar="auto|even|train", help="How often each class: docs/evaluation.md (default: auto)."),
     ] = None
-    guidance: Guidance = None
-    sampler: Sampler = None
-    steps: SampleSteps = None
+    guidance: GuidanceOption = None
+    sampler: SamplerOption = None
+    steps: SampleStepsOption = None
     seed: Annotated[int | None, Option("--seed", help="The first sampling seed (default: 0).")] = None
     repeats: Annotated[
         int | None, Option("--repeats", help="Sampling seeds to average over (default: the model's, mostly 3).")
@@ -195,7 +236,7 @@ class Evaluate:
         str | None,
         Option("--features", help="pixels, pca, classifier, efficientnet or inception (default: the model's)."),
     ] = None
-    device: Device = None
+    device: DeviceOption = None
     weights: Annotated[
         str | None, Option("--weights", metavar="ema|raw", help="Averaged, raw, or as ema-0.9999 (default: ema).")
     ] = None
@@ -209,70 +250,88 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Convert:
-    model: Model
+class ConvertOptions(Options):
+    """Write a model for another library."""
+
+    model: ModelArgument
     out: Annotated[Path, Argument(metavar="DEST", help="A new folder.")]
     to: Annotated[str, Option("--to", metavar="diffusers", help="For which library.")]
-    weights: Weights = "ema"
-    checkpoint: Checkpoint = "last"
+    weights: WeightsOption = "ema"
+    checkpoint: CheckpointOption = "last"
+
+    def check(self) -> None:
+        if self.to != "diffusers":
+            raise UsageError(f"--to {self.to}: this version writes for diffusers only")
 
 
 @dataclass(frozen=True)
-class PlotSchedules:
-    out: Png = Path("schedules.png")
-    T: Steps = 1000
+class PlotSchedulesOptions(Options):
+    """beta_t, alpha_bar_t and the signal-to-noise ratio of every schedule."""
+
+    out: PngOption = Path("schedules.png")
+    T: StepsOption = 1000
 
 
 @dataclass(frozen=True)
-class PlotForward:
-    out: Png = Path("forward.png")
+class PlotForwardOptions(Options):
+    """A picture turning into noise, one row for each schedule."""
+
+    out: PngOption = Path("forward.png")
     data: Annotated[str, Option("--data", metavar="SOURCE", help="A data set.")] = "digits"
     row: Annotated[int, Option("--row", help="Which of its train images.")] = 0
-    T: Steps = 1000
+    T: StepsOption = 1000
 
 
 @dataclass(frozen=True)
-class PlotNoise:
-    out: Png = Path("noise.png")
+class PlotNoiseOptions(Options):
+    """Noise families: densities and draws of x_t, and a picture in each family's noise."""
+
+    out: PngOption = Path("noise.png")
     data: Annotated[str, Option("--data", metavar="SOURCE", help="A data set.")] = "digits"
     row: Annotated[int, Option("--row", help="Which of its train images.")] = 0
     schedule: Annotated[str, Option("--schedule", metavar="NAME", help="linear, cosine, sigmoid or quadratic.")] = (
         "cosine"
     )
-    T: Steps = 1000
+    T: StepsOption = 1000
 
 
 @dataclass(frozen=True)
-class PlotReverse:
-    model: Model
-    out: Png = Path("reverse.png")
+class PlotReverseOptions(Options):
+    """Noise turning into pictures: the state x_t and the guess of x_0 at times along the way."""
+
+    model: ModelArgument
+    out: PngOption = Path("reverse.png")
     n: Annotated[int, Option("-n", help="How many images, 1 to 6.")] = 3
-    seed: Seed = 0
-    label: Label = None
+    seed: SeedOption = 0
+    label: LabelOption = None
 
 
 @dataclass(frozen=True)
-class PlotElbo:
-    model: Model
-    out: Png = Path("elbo.png")
+class PlotElboOptions(Options):
+    """The variational bound of a model: terms by t, rate against distortion, progressive decoding."""
+
+    model: ModelArgument
+    out: PngOption = Path("elbo.png")
     n: Annotated[int | None, Option("-n", help="How many held-out images (default: all).")] = None
     data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Images to score.")] = None
-    seed: Seed = 0
-    device: Device = None
-    weights: Weights = "ema"
-    checkpoint: Checkpoint = "last"
+    seed: SeedOption = 0
+    device: DeviceOption = None
+    weights: WeightsOption = "ema"
+    checkpoint: CheckpointOption = "last"
 
 
 @dataclass(frozen=True)
-class PlotScore:
-    model: Model
-    out: Png = Path("score.png")
+class PlotScoreOptions(Options):
+    """A model's score beside the exact scores of its training and held-out images: what it knows by heart."""
+
+    model: ModelArgument
+    out: PngOption = Path("score.png")
     n: Annotated[int | None, Option("-n", help="How many images of each set (default: all held-out).")] = None
     data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Images it was trained on.")] = None
-    seed: Seed = 0
-    device: Device = None
-    weights: Weights = "ema"
-    checkpoint: Checkpoint = "last"
+    seed: SeedOption = 0
+    device: DeviceOption = None
+    weights: WeightsOption = "ema"
+    checkpoint: CheckpointOption = "last"
 
 
 def listed(text: str | None) -> list[str] | None:

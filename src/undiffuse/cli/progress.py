@@ -11,7 +11,7 @@ from undiffuse.processes import ranks
 from undiffuse.report.format import quantity
 from undiffuse.sampling.job import Job
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -76,7 +76,7 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
         yield Bar(bar, what, total, done)
 
 
-def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
+def track(what: str, items: Iterable[_Item], total: int) -> Iterator[_Item]:
     """Pass items on, showing how many have come."""
     with progress(what, total) as tell:
         for done, item in enumerate(items, 1):
@@ -84,7 +84,7 @@ def track(what: str, items: Iterable[Item], total: int) -> Iterator[Item]:
             yield item
 
 
-def drawing(job: Job, what: str = "image") -> None:
+def draw_job(job: Job, what: str = "image") -> None:
     """Have a job drawn, showing how many images there are; process 0 speaks for all."""
     if ranks.rank() or job.finished:
         job.run()
@@ -93,7 +93,7 @@ def drawing(job: Job, what: str = "image") -> None:
         job.run(lambda done: tell(done, tell.rate(done, "images")))
 
 
-def counted(what: str, items: Iterable[Item]) -> Iterator[Item]:
+def count_along(what: str, items: Iterable[_Item]) -> Iterator[_Item]:
     """Pass items on, whose number nobody knows; speaks only of what takes a while."""
     began = spoke = None
     for done, item in enumerate(items):  # the first says when reading begins

@@ -16,7 +16,7 @@ import torch
 from undiffuse import __version__
 from undiffuse.data.generated import read_images
 from undiffuse.errors import UndiffuseError
-from undiffuse.evaluation.real import OfLevels, Samples
+from undiffuse.evaluation.samples import LevelImages, Samples
 from undiffuse.files import cache
 from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.pipeline import Pipeline
@@ -50,7 +50,7 @@ class Shards:
 
 
 @contextmanager
-def of_model(
+def drawn_samples(
     pipe: Pipeline,
     n: int,
     seeds: Sequence[int],
@@ -78,7 +78,7 @@ def of_model(
             folder = _folder(request)
             job = open_jobs.enter_context(open_job(pipe, request, folder))
             run(job)
-            sets.append(Samples(OfLevels(Shards(folder, request), levels), labels))
+            sets.append(Samples(LevelImages(Shards(folder, request), levels), labels))
             folders.append(folder)
         yield sets
         if ranks.rank() == 0:

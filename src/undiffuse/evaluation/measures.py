@@ -11,7 +11,8 @@ import torch
 from undiffuse import images
 from undiffuse.data.dataset import Dataset, Part
 from undiffuse.errors import UndiffuseError
-from undiffuse.evaluation.real import MOST, Described, Real, Samples, on_grid, shown, some
+from undiffuse.evaluation.real import MOST_SAMPLES, FeatureSet, MeasureWarning, RealImages, in_chunks, random_rows
+from undiffuse.evaluation.samples import Samples, to_grid
 from undiffuse.metrics.base import Estimate
 from undiffuse.metrics.classifier import Shipped, shipped_for
 from undiffuse.metrics.frechet import frechet_with_error
@@ -22,15 +23,11 @@ from undiffuse.metrics.memorisation import Nearest, share_nearer, split_error
 from undiffuse.metrics.transfer import binomial_stderr, svc, svc_accuracy
 from undiffuse.shapes import Labels, Tensor
 
-BLOCK = 2000  # images whose pixels are compared with those of all samples at once
+PIXELS_BLOCK = 2000  # images whose pixels are compared with those of all samples at once
 CLOSEST = 12  # pairs that are told
 
 
-class MeasureWarning(UserWarning):
-    """A number that means less than it seems to."""
-
-
-def frechet(sets: Sequence[Samples], real: Real) -> Estimate:
+def frechet(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """Frechet distance, samples against held-out images; floor: as many train images in their place."""
     held_out, floor = real.held_out(), _floor(sets, real)
     few, d = min(len(floor), len(held_out), *(len(s.images) for s in sets)), held_out.features.shape[1]
@@ -45,11 +42,11 @@ def frechet(sets: Sequence[Samples], real: Real) -> Estimate:
     return _mean(found, frechet_with_error(floor.sums, held_out.sums)[0], real.features.unit, sets)
 
 
-def kid(sets: Sequence[Samples], real: Real) -> Estimate:
+def kid(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """Kernel distance (KID), samples against held-out images; floor: as many train images in their place."""
     held_out = real.held_out()
 
-    def distance(x: Described) -> tuple[float, float | None]:
+    def distance(x: FeatureSet) -> tuple[float, float | None]:
         return kernel_distance(x.features, held_out.features, (x.kernel_sums, held_out.kernel_sums))
 
     found = [distance(real.of_samples(s)) for s in sets]
@@ -57,53 +54,53 @@ def kid(sets: Sequence[Samples], real: Real) -> Estimate:
     return _mean(found, distance(_floor(sets, real))[0], unit, sets)
 
 
-def precision(sets: Sequence[Samples], real: Real) -> Estimate:
+def precision(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """How many samples lie among held-out images; floor: how many train images do."""
     found = [(m.precision, binomial_stderr(m.precision, len(m.precise))) for m in _memberships(sets, real)]
     return _neighbours(found, "precision", sets, real)
 
 
-def recall(sets: Sequence[Samples], real: Real) -> Estimate:
+def recall(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """How many held-out images lie among samples; floor: among train images."""
     scores = [m.recall for m in _memberships(sets, real)]
     return _neighbours([_share(scores, real.neighbours(len(sets[0].images)))], "recall", sets, real)
 
 
-def density(sets: Sequence[Samples], real: Real) -> Estimate:
+def density(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """Among how many held-out images samples lie, over k; floor: the same of train images."""
     found = [(m.density, m.density_error) for m in _memberships(sets, real)]
     return _neighbours(found, "density", sets, real)
 
 
-def coverage(sets: Sequence[Samples], real: Real) -> Estimate:
+def coverage(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """How many held-out images have a sample among their neighbours; floor: a train image."""
     scores = [m.coverage for m in _memberships(sets, real)]
     return _neighbours([_share(scores, real.neighbours(len(sets[0].images)))], "coverage", sets, real)
 
 
-def inception_score(sets: Sequence[Samples], real: Real) -> Estimate:
+def inception_score(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """Inception Score by the class probabilities of a classifier of such images; floor: that of held-out images, which
     the classifier has not seen."""
     data = real.data
     shipped = _shipped(data, "inception_score")
 
     def score(parts: Iterable[Tensor]) -> tuple[float, float | None]:
-        return score_of(np.concatenate([shipped.probabilities(on_grid(part, data)).numpy() for part in parts]))
+        return score_of(np.concatenate([shipped.probabilities(to_grid(part, data)).numpy() for part in parts]))
 
     found = [score(s.parts()) for s in sets]
-    floor = score(shown(data.held_out, some(len(data.held_out), len(sets[0].images))))[0]
+    floor = score(in_chunks(data.held_out, random_rows(len(data.held_out), len(sets[0].images))))[0]
     says = {"probabilities": f"of the classifier '{shipped.name}' of undiffuse, {len(shipped.class_names)} classes"}
     return _mean(found, floor, "classes", sets, says)
 
 
-def memorisation(sets: Sequence[Samples], real: Real) -> Estimate:
+def memorisation(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """How many samples are nearer to a train image than to any held-out one, by their pixels.
 
     floor: what is expected of fresh data. The closest pairs and the exact copies go into the protocol.
     """
     data = real.data
     n, m = len(data.train), len(data.held_out)
-    drawn = [_levels(s.images[some(len(s.images), MOST)], data) for s in sets]
+    drawn = [_levels(s.images[random_rows(len(s.images), MOST_SAMPLES)], data) for s in sets]
     near, far = (
         Nearest.together([Nearest.of(x, _blocks(part, data)) for x in drawn]) for part in (data.train, data.held_out)
     )
@@ -112,17 +109,17 @@ def memorisation(sets: Sequence[Samples], real: Real) -> Estimate:
     return Estimate(value, stderr, n / (n + m), "share nearer to train images", sum(map(len, drawn)), says)
 
 
-def train_on_generated(sets: Sequence[Samples], real: Real) -> Estimate:
+def train_on_generated(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """Accuracy on held-out images of an SVC trained on samples; floor: of one trained on as many train images."""
     data = real.data
     test = (data.held_out.images(), data.held_out.labels)
     scores = [svc_accuracy((s.images[:], _labels(s, "train_on_generated")), test, data.levels) for s in sets]
-    rows = some(len(data.train), len(sets[0].images))
+    rows = random_rows(len(data.train), len(sets[0].images))
     trained = svc_accuracy((data.train.images(rows), data.train.labels[rows]), test, data.levels)
     return Estimate(*_share(scores, len(data.held_out)), trained, "accuracy", _n(sets))
 
 
-def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
+def label_accuracy(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """How many samples a classifier of real images takes for the class that they were asked for.
 
     The classifier is the one that comes with undiffuse for such images; where there is none, the SVC of
@@ -133,20 +130,20 @@ def label_accuracy(sets: Sequence[Samples], real: Real) -> Estimate:
     classes, says = _judge(real, len(sets[0].images))
 
     def accuracy(parts: Iterable[Tensor], labels: Labels) -> float:
-        taken = torch.cat([classes(on_grid(part, data)) for part in parts])
+        taken = torch.cat([classes(to_grid(part, data)) for part in parts])
         return float((taken == labels).float().mean())
 
     value = float(np.mean([accuracy(s.parts(), labels) for s, labels in zip(sets, wanted, strict=True)]))
-    held_out = accuracy(shown(data.held_out, np.arange(len(data.held_out))), data.held_out.labels)
+    held_out = accuracy(in_chunks(data.held_out, np.arange(len(data.held_out))), data.held_out.labels)
     return Estimate(value, binomial_stderr(value, _n(sets)), held_out, "accuracy", _n(sets), says)
 
 
-def _judge(real: Real, n: int) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+def _judge(real: RealImages, n: int) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
     """Images -> which of the data's classes they are taken for; -1 for another."""
     data = real.data
     shipped = shipped_for(data.shape, data.class_names)
     if shipped is None:
-        rows = some(len(data.train), n)
+        rows = random_rows(len(data.train), n)
         classes = real.once(("svc", n), lambda: svc(data.train.images(rows), data.train.labels[rows], data.levels))
         return classes, {"classifier": f"the SVC, trained on {len(rows)} train images"}
     place = torch.full((len(shipped.class_names),), -1)
@@ -167,7 +164,7 @@ def _share(scores: Sequence[float], n: int) -> tuple[float, float]:
     return value, float(np.hypot(binomial_stderr(value, n), spread))
 
 
-METRICS: dict[str, Callable[[Sequence[Samples], Real], Estimate]] = {
+MEASURES: dict[str, Callable[[Sequence[Samples], RealImages], Estimate]] = {
     "frechet": frechet,
     "train_on_generated": train_on_generated,
     "label_accuracy": label_accuracy,
@@ -188,7 +185,7 @@ NEED_NEIGHBOURS = ("precision", "recall", "density", "coverage")
 PER_CLASS = ("label_accuracy", "kid")
 
 
-def per_class(sets: Sequence[Samples], real: Real, names: Iterable[str]) -> dict[str, dict[str, Estimate]]:
+def per_class(sets: Sequence[Samples], real: RealImages, names: Iterable[str]) -> dict[str, dict[str, Estimate]]:
     """Those of the measures that mean something class by class, each of a class's own samples and real images.
 
     {measure: {class: ...}}: of the classes that have at least 2 samples in every set, 2 train images among as many as
@@ -200,13 +197,13 @@ def per_class(sets: Sequence[Samples], real: Real, names: Iterable[str]) -> dict
     found: dict[str, dict[str, Estimate]] = {name: {} for name in wanted}
     for known, one in _by_class(sets, real) if wanted else ():
         for name in wanted:
-            found[name][known] = METRICS[name](*one)
+            found[name][known] = MEASURES[name](*one)
     return {name: classes for name, classes in found.items() if classes}
 
 
-def _by_class(sets: Sequence[Samples], real: Real) -> Iterator[tuple[str, tuple[list[Samples], Real]]]:
+def _by_class(sets: Sequence[Samples], real: RealImages) -> Iterator[tuple[str, tuple[list[Samples], RealImages]]]:
     data = real.data
-    train = data.train.labels[torch.from_numpy(some(len(data.train), len(sets[0].images)))]
+    train = data.train.labels[torch.from_numpy(random_rows(len(data.train), len(sets[0].images)))]
     sides = [train, data.held_out.labels, *(s.labels for s in sets)]
     for index, name in enumerate(data.class_names):
         if min(int((labels == index).sum()) for labels in sides if labels is not None) >= 2:
@@ -225,16 +222,16 @@ def _mean(
     return Estimate(float(np.mean(values)), _combined(stderrs), floor, unit, _n(sets), says or {})
 
 
-def _floor(sets: Sequence[Samples], real: Real) -> Described:
+def _floor(sets: Sequence[Samples], real: RealImages) -> FeatureSet:
     return real.train(len(sets[0].images))
 
 
-def _memberships(sets: Sequence[Samples], real: Real) -> list[Membership]:
+def _memberships(sets: Sequence[Samples], real: RealImages) -> list[Membership]:
     return [real.membership(real.of_samples(s)) for s in sets]
 
 
 def _neighbours(
-    found: Iterable[tuple[float, float | None]], name: str, sets: Sequence[Samples], real: Real
+    found: Iterable[tuple[float, float | None]], name: str, sets: Sequence[Samples], real: RealImages
 ) -> Estimate:
     """One of precision, recall, density and coverage: what they have in common."""
     k = K_PRECISION if name in ("precision", "recall") else K_DENSITY
@@ -244,10 +241,10 @@ def _neighbours(
     return replace(estimate, n=len(sets) * real.neighbours(len(sets[0].images)))
 
 
-def _pairs(sets: Sequence[Samples], near: Nearest, far: Nearest, real: Real) -> dict[str, Any]:
+def _pairs(sets: Sequence[Samples], near: Nearest, far: Nearest, real: RealImages) -> dict[str, Any]:
     """The samples closest to a train image: which of which set, which image, how far; and which held-out image is
     closest to them."""
-    place = [(i, int(j)) for i, s in enumerate(sets) for j in some(len(s.images), MOST)]
+    place = [(i, int(j)) for i, s in enumerate(sets) for j in random_rows(len(s.images), MOST_SAMPLES)]
     first = np.argsort(near.squared, kind="stable")[:CLOSEST]
     pixels = int(np.prod(real.data.shape))
     return {
@@ -269,7 +266,7 @@ def _levels(x: Tensor, data: Dataset) -> np.ndarray:
 
 
 def _blocks(part: Part, data: Dataset) -> Iterable[np.ndarray]:
-    return (_levels(part.images(slice(i, i + BLOCK)), data) for i in range(0, len(part), BLOCK))
+    return (_levels(part.images(slice(i, i + PIXELS_BLOCK)), data) for i in range(0, len(part), PIXELS_BLOCK))
 
 
 def _shipped(data: Dataset, metric: str) -> Shipped:

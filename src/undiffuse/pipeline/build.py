@@ -28,7 +28,7 @@ class NoiseWarning(UserWarning):
     """A noise family used beyond what is known to work."""
 
 
-Row = TypeVar("Row")
+_Row = TypeVar("_Row")
 GAMMA_SOUND = 0.005  # up to here every sampler brings the data back within chance (benchmarks/reverse_noise.py)
 
 
@@ -169,7 +169,7 @@ def decays(config: Config) -> tuple[float, ...]:
     return found
 
 
-def look_up(table: Mapping[str, Row], name: str, key: str) -> Row:
+def look_up(table: Mapping[str, _Row], name: str, key: str) -> _Row:
     if name not in table:
         raise UsageError(f"{key}: unknown name '{name}'; {nearest(name, list(table))}")
     return table[name]

@@ -22,7 +22,7 @@ from undiffuse.nn.layers import frozen
 from undiffuse.pipeline import build, labels
 from undiffuse.pipeline.labels import Label
 
-Made = TypeVar("Made", bound="Model")
+_Made = TypeVar("_Made", bound="Model")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Model:
         """(c, h, w) of an image."""
         return tuple(self.config.data.shape or ())
 
-    def configured(self: Made, **changes: Any) -> Made:
+    def configured(self: _Made, **changes: Any) -> _Made:
         """With other defaults: sampler, steps, spacing, guidance, eta, clip ... None keeps the present one.
 
         eta goes with the sampler: another than ddim puts it at 0, unless it is given too.

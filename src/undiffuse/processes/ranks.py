@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from undiffuse.errors import UndiffuseError, UsageError
 
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 FOR_EVER = timedelta(days=365)  # a block of a slow model may take hours
 SECONDS_BETWEEN_LOOKS = 0.2
 
@@ -64,14 +64,14 @@ def warn_if_alone() -> None:
         warnings.warn(said, ProcessWarning, stacklevel=2)
 
 
-def from_first(make: Callable[[], Made]) -> Made:
+def from_first(make: Callable[[], _Made]) -> _Made:
     """What process 0 makes, known to all. If it cannot, it says why, and the others leave quietly with its status."""
     if count() == 1:
         return make()
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=FOR_EVER)
         atexit.register(_part)
-    shared: list[tuple[Made | None, int]] = [(None, 1)]
+    shared: list[tuple[_Made | None, int]] = [(None, 1)]
     try:
         if rank() == 0:
             shared = [(make(), 0)]
@@ -92,7 +92,7 @@ def _part() -> None:
         dist.destroy_process_group()
 
 
-def one_first(make: Callable[[], Made]) -> Made:
+def one_first(make: Callable[[], _Made]) -> _Made:
     """Made by process 0, then by the others, who find what it left in the caches."""
     if count() > 1:
         from_first(lambda: make() and None)

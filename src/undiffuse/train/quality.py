@@ -9,7 +9,8 @@ import numpy as np
 
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
-from undiffuse.evaluation.real import Real, Samples
+from undiffuse.evaluation.real import RealImages
+from undiffuse.evaluation.samples import Samples
 from undiffuse.metrics.frechet import MANY_FEATURES, FeatureSums, frechet_with_error
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.labels import labels_by_share
@@ -48,11 +49,11 @@ class Judge:
     """
 
     def __init__(self, config: Config, data: Dataset) -> None:
-        self.real = Real.of(data, config.evaluate.features)
+        self.real = RealImages.of(data, config.evaluate.features)
         self.n, self.shares = config.train.quality_n, data.shares(config.evaluate.mix)
         many = self.real.features(data.train.images(slice(0, 1))).shape[1]
         if many > MANY_FEATURES and self.n < 2 * many:
-            self.real = Real.of(data, "pca")
+            self.real = RealImages.of(data, "pca")
         self.steps = min(config.train.quality_steps, config.diffusion.T)
 
     @cached_property
@@ -75,7 +76,7 @@ class Judge:
         if self.shares is not None and pipe.class_names:
             label = [pipe.class_names[index] for index in labels_by_share(self.shares, self.n).tolist()]
         x = pipe.configured(sampler="ddim", eta=0.0, steps=self.steps).sample(n=self.n, start=START, label=label)
-        once = Real(self.real.data, self.real.features)  # which keeps what it measured: nothing of it stays
+        once = RealImages(self.real.data, self.real.features)  # which keeps what it measured: nothing of it stays
         value, stderr = frechet_with_error(once.of_samples(Samples(x, None)).sums, self.held_out)
         assert stderr is not None
         return value, stderr

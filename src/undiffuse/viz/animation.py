@@ -11,7 +11,7 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.images import grid, write_gif
 from undiffuse.viz.style import time_text
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 BAR, TEXT, EDGE = 30, 13, 6  # pixels: height of the caption, of its letters, space around
 DARK, DIM, LIGHT = 24, 84, 235  # grey levels
 MOST_FRAMES = 60  # five seconds; a thousand steps would be megabytes
@@ -45,7 +45,7 @@ def denoising_gif(
     write_gif(path, pictures, float(seconds), float(hold))
 
 
-def thinned(frames: list[Item], most: int = MOST_FRAMES) -> list[Item]:
+def thinned(frames: list[_Item], most: int = MOST_FRAMES) -> list[_Item]:
     """At most `most` of them, evenly spread, with both ends."""
     if len(frames) <= most:
         return frames

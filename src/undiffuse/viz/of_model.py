@@ -18,50 +18,16 @@ from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError
-from undiffuse.evaluation.run import Neighbours
-from undiffuse.files.run import RunFolder
-from undiffuse.files.writing import whole
 from undiffuse.pipeline import Pipeline, build
-from undiffuse.report.page import write_report
 from undiffuse.shapes import Tensor
-from undiffuse.viz.animation import denoising_gif
 from undiffuse.viz.bound import plot_bound
 from undiffuse.viz.noise import REACH, Cell, plot_noise
 from undiffuse.viz.score import Scores, plot_score
-from undiffuse.viz.strips import forward_strips, neighbour_strips, reverse_strips, sample_grid
+from undiffuse.viz.strips import forward_strips, reverse_strips
 
-SHOWN, ANIMATED, STATES = 100, 40, 9
+STATES = 9
 PARTS, DRAWN = (0.05, 0.2, 0.4, 0.7, 1.0), 100_000
 SEED = 1  # not the seed that `sample` starts from, so that the pictures show other images
-
-
-def write_views(run: RunFolder, pipe: Pipeline) -> Path:
-    """Draw samples, classes, denoising (GIF), reverse and forward pictures, then the report; return its path."""
-    folder = run.samples
-    drawn = images.to_hwc(pipe.sample(n=SHOWN))
-    images.write_png(folder / "samples.png", images.grid(drawn, columns=10))
-    if 1 < len(pipe.class_names) <= 20:
-        save(class_rows(pipe), folder / "classes.png")
-    x_T, frames = pipe.noise(n=ANIMATED, seed=SEED), list(pipe.frames(n=ANIMATED, seed=SEED))
-    denoising_gif(folder / "denoising.gif", states(pipe, x_T, frames), columns=10)
-    save(reverse(pipe, x_T, frames, count=3), folder / "reverse.png")
-    save(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
-    return write_report(run.path)
-
-
-def write_neighbours(run: RunFolder, found: Neighbours | None) -> None:
-    """Draw the samples nearest to training pictures; that of an earlier evaluation stays where this had none, as its
-    numbers do."""
-    if found is None:
-        return
-    path = run.samples / "neighbours.png"
-    rows = {
-        "in training": (found.train, found.to_train),
-        "held out": (found.held_out, found.to_held_out),
-    }
-    run.samples.mkdir(exist_ok=True)
-    with whole(path) as aside:
-        save(neighbour_strips(found.generated, rows), aside)
 
 
 def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
@@ -87,13 +53,6 @@ def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Callable[[Any
         x0 = known[noisy].images()[:n].to(pipe.device)
         found[f"{noisy}_{exact}"] = score_errors(pipe.process, pipe.denoise(y), finite.of(y), x0, times, seed)
     return plot_score(Scores(**found), n)
-
-
-def class_rows(pipe: Pipeline, each: int = 10) -> Figure:
-    """`each` samples of every class, a row per class."""
-    names = pipe.class_names
-    drawn = images.to_hwc(pipe.sample(n=each * len(names), seed=SEED))
-    return sample_grid(drawn, [names[i % len(names)] for i in range(len(drawn))])
 
 
 def states(pipe: Pipeline, x_T: Tensor, frames: Iterable[Frame]) -> Iterator[tuple[float, np.ndarray]]:
