@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import undiffuse as ud
 from undiffuse import config
-from undiffuse.evaluation.drawing import drawn_samples
-from undiffuse.evaluation.real import RealImages
-from undiffuse.evaluation.run import measure, model_protocol
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.pipeline.build import average_name
 from undiffuse.report.format import quantity
@@ -62,16 +60,13 @@ def course(run: Path) -> dict[str, Any]:
 
 def measured(run: Path, n: int, guidances: list[float]) -> Iterator[dict[str, Any]]:
     first = Pipeline.load(run)
-    real = RealImages.of(build.dataset(first.config), first.config.evaluate.features)
-    decays = build.decays(first.config)
+    data, decays = build.dataset(first.config), build.decays(first.config)
     for index, decay in enumerate(decays):
         weights = average_name(decays, index)
         for guidance in guidances:
             pipe = Pipeline.load(run, weights=weights).configured(**DRAWN, guidance=guidance)
-            protocol = model_protocol(pipe, [0], weights, "last")
-            with drawn_samples(pipe, n, [0], real.data.levels) as sets:
-                found = measure(sets, real, METRICS, protocol)["metrics"]
-            yield {"ema": decay, "guidance": guidance, "n": n, "metrics": found}
+            found = ud.evaluate(pipe, data=data, metrics=[*METRICS], n=n, seeds=[0], mix="even")
+            yield {"ema": decay, "guidance": guidance, "n": n, "metrics": found.as_dict()["metrics"]}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

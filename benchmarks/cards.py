@@ -15,12 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import undiffuse as ud
+from undiffuse.data.dataset import Dataset
 from undiffuse.errors import UndiffuseError
 from undiffuse.evaluation.choice import choose_metrics
-from undiffuse.evaluation.drawing import drawn_samples
-from undiffuse.evaluation.likelihood import measure_bound
-from undiffuse.evaluation.real import RealImages, reference_data
-from undiffuse.evaluation.run import measure, model_protocol
+from undiffuse.evaluation.real import reference_data
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.bundled import MODELS, bundled_names
 from undiffuse.report.format import quantity
@@ -53,8 +52,8 @@ class Card:
         return Pipeline.load(self.name)
 
     @cached_property
-    def real(self) -> RealImages:
-        return RealImages.of(reference_data(self.pipe, None), self.pipe.config.evaluate.features)
+    def data(self) -> Dataset:
+        return reference_data(self.pipe, None)
 
     def work(self) -> dict[str, Callable[[], Found]]:
         """By name, in the order of the card."""
@@ -65,18 +64,15 @@ class Card:
         return told
 
     def samples(self, n: int, only: tuple[str, ...] = (), **changes: Any) -> Found:
-        pipe, data = self.pipe.configured(**changes), self.real.data
-        able = choose_metrics(None, len(pipe.class_names), True, data, n)
+        pipe = self.pipe.configured(**changes)
+        able = choose_metrics(None, len(pipe.class_names), True, self.data, n)
         wanted = [name for name in able if name in (only or TITLES)]
-        shares = data.shares(pipe.config.evaluate.mix)
-        protocol = model_protocol(pipe, [0], "ema", "last", shares)
-        with drawn_samples(pipe, n, [0], data.levels, shares=shares) as sets:
-            return measure(sets, self.real, wanted, protocol)
+        return ud.evaluate(pipe, data=self.data, metrics=wanted, n=n, seeds=[0]).as_dict()
 
     def bits(self) -> Found:
-        data = self.real.data
-        estimate, said = measure_bound(self.pipe, data, TERMS if len(data.held_out) > 1000 else None, 0)
-        return {"metrics": {"bpd": estimate.as_dict()}, "protocol": {"bpd": said}}
+        times = TERMS if len(self.data.held_out) > 1000 else None
+        bits = ud.evaluate(self.pipe, data=self.data, metrics="bpd", times=times).metrics["bpd"]
+        return {"metrics": {"bpd": bits.as_dict()}, "protocol": {"bpd": bits.says}}
 
     # -- on disk ------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import numpy as np
 from undiffuse import rng
 from undiffuse.data.prepare import load_data
 from undiffuse.evaluation import measures
-from undiffuse.evaluation.real import RealImages
+from undiffuse.evaluation.real import MeasureWarning, RealImages
 from undiffuse.evaluation.samples import Samples
 
 NUMBERS = (100, 250, 500, 1000, 2500, 5000, 10_000)
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--metrics", type=lambda text: text.split(","), default=NAMES)
     given = parser.parse_args()
-    warnings.simplefilter("ignore", measures.MeasureWarning)
+    warnings.simplefilter("ignore", MeasureWarning)
     real = RealImages.of(load_data(given.data), given.features)
     train = real.data.train
     order = rng.permutation(len(train), 0, "estimates")

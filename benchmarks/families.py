@@ -17,10 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+import undiffuse as ud
 from undiffuse import config, images
-from undiffuse.evaluation import measures
-from undiffuse.evaluation.drawing import drawn_samples
-from undiffuse.evaluation.run import default_count
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.train.job import Training
 
@@ -53,17 +51,13 @@ def trained(name: str, folder: Path) -> Pipeline:
 def measured(name: str, folder: Path) -> dict[str, Any]:
     pipe = trained(name, folder)
     data = build.dataset(pipe.config)
-    real = measures.Real.of(data, "pixels")
     result: dict[str, Any] = {}
     for steps, settings in WAYS.items():
-        n = default_count(data)
-        with drawn_samples(pipe.configured(**settings), n, [0], data.levels) as sets:
-            result[str(steps)] = {
-                "frechet": measures.frechet(sets, real).as_dict(),
-                "accuracy": measures.train_on_generated(sets, real).as_dict(),
-            }
-            shown = images.grid(images.to_hwc(sets[0].images[:40]), columns=10)
-            images.write_png(folder / f"{name}-{steps}.png", shown)
+        way = pipe.configured(**settings)
+        names = ("frechet", "train_on_generated")
+        found = ud.evaluate(way, data=data, metrics=names, seeds=[0], features="pixels").as_dict()["metrics"]
+        result[str(steps)] = dict(zip(("frechet", "accuracy"), (found[name] for name in names), strict=True))
+        images.write_png(folder / f"{name}-{steps}.png", images.grid(images.to_hwc(way.sample(40)), columns=10))
     return result
 
 

@@ -13,11 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import undiffuse as ud
 from undiffuse import config
-from undiffuse.evaluation import measures
-from undiffuse.evaluation.drawing import drawn_samples
-from undiffuse.evaluation.likelihood import measure_bound
-from undiffuse.evaluation.run import default_count
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.train.job import Training
 
@@ -64,17 +61,16 @@ def measured(row: Row, folder: Path) -> dict[str, Any]:
     """Bits per dimension for every variance that the model can be read with, and Frechet distances."""
     pipe = trained(row, folder)
     data = build.dataset(pipe.config)
-    real = measures.Real.of(data, "pixels")
     fixed = pipe.process.variance != "learned"
     result: dict[str, Any] = {"row": asdict(row), "bpd": {}}
     for variance in ("small", "large") if fixed else ("learned",):
         denoiser = replace(pipe.denoiser, process=replace(pipe.process, variance=variance))
-        estimate, parts = measure_bound(replace(pipe, denoiser=denoiser), data, None, 0)
-        result["bpd"][variance] = {"value": estimate.value, "stderr": estimate.stderr, "parts": parts}
+        bits = ud.evaluate(replace(pipe, denoiser=denoiser), data=data, metrics="bpd").metrics["bpd"]
+        result["bpd"][variance] = {"value": bits.value, "stderr": bits.stderr, "parts": bits.says}
     for name, settings in (("ddim", FAST), ("ancestral", ANCESTRAL)):
-        n = default_count(data)
-        with drawn_samples(pipe.configured(**settings), n, [0], data.levels) as sets:
-            result[name] = measures.frechet(sets, real).as_dict()
+        way = pipe.configured(**settings)
+        found = ud.evaluate(way, data=data, metrics="frechet", seeds=[0], features="pixels")
+        result[name] = found.metrics["frechet"].as_dict()
     return result
 
 

@@ -26,7 +26,7 @@ from undiffuse import images, rng
 from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, trajectory
 from undiffuse.diffusion.split import Split
 from undiffuse.errors import UndiffuseError
-from undiffuse.evaluation import measures
+from undiffuse.evaluation.real import RealImages
 from undiffuse.metrics.frechet import FeatureSums, Reference
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.shapes import Data, Times
@@ -104,7 +104,7 @@ def replicates(features: np.ndarray, reference: Reference) -> list[float]:
     return values
 
 
-def measured(pipe: Pipeline, real: measures.Real, n: int, batch: int) -> dict[str, Any]:
+def measured(pipe: Pipeline, real: RealImages, n: int, batch: int) -> dict[str, Any]:
     began = time.monotonic()
     x = pipe.sample(n, batch_size=batch)
     seconds = time.monotonic() - began
@@ -138,7 +138,7 @@ def made(given: argparse.Namespace) -> None:
     pipe = Pipeline.load(given.model)
     if "fitted" in given.spacings and pipe.fitted is None:
         pipe = pipe.fit()
-    real = measures.Real.of(build.dataset(pipe.config), given.features)
+    real = RealImages.of(build.dataset(pipe.config), given.features)
     floor = Reference.of(real.held_out().sums.moments()).distance(real.train(given.n).sums.moments())
     part, parts = map(int, given.part.split("/"))
     wanted = [(name, spacing, calls) for calls in given.calls for name in given.samplers for spacing in given.spacings]

@@ -10,6 +10,7 @@ from undiffuse.diffusion.samplers import Frame
 from undiffuse.pipeline import Pipeline
 from undiffuse.sampling.job import Job, open_job
 from undiffuse.sampling.request import Request
+from undiffuse.shapes import unwatched
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,23 @@ class Cheap(Pipeline):
         yield Frame(0.0, x, x)
 
 
-def draw(pipe, out, tell=lambda done: None, **asked) -> Job:
+def draw(pipe, out, watch=unwatched, **asked) -> Job:
     """The whole command, but for the words: seven images from the third on, in blocks of four, by default."""
     request = Request.of(pipe, **{"n": 7, "start": 2, "batch_size": 4, **asked})
     with open_job(pipe, request, out) as job:
-        job.run(tell)
+        job.run(watch)
     return job
+
+
+def telling(tell):
+    """A Watch that tells each item."""
+
+    def watch(items, total, what):
+        for item in items:
+            tell(item)
+            yield item
+
+    return watch
 
 
 def stamps(folder: Path) -> dict[str, int]:

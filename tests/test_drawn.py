@@ -19,11 +19,10 @@ from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.evaluation.drawing import drawn_samples
 from undiffuse.evaluation.measures import MEASURES
 from undiffuse.evaluation.real import RealImages, reference_data
-from undiffuse.evaluation.run import measure, neighbours
+from undiffuse.evaluation.run import measure
 from undiffuse.evaluation.samples import LevelImages, Samples
 from undiffuse.pipeline import Pipeline, labels
 from undiffuse.pipeline.labels import labels_by_share
-from undiffuse.sampling.job import Job
 from undiffuse.train.quality import Judge
 
 
@@ -38,7 +37,7 @@ def test_an_index_that_is_another_class_s_name_does_not_draw_that_one(tiny_pipe,
     names = ("1", "2", "3")
     monkeypatch.setattr(Pipeline, "class_names", names)
     assert labels.labels_of_rows(names, range(3), ["1", "2", "3"]).tolist() == [0, 1, 2]
-    with drawn_samples(tiny_pipe, 6, [0], shares=[3, 2, 1]) as (samples,):
+    with drawn_samples(tiny_pipe, 6, seeds=[0], shares=[3, 2, 1]) as (samples,):
         assert samples.labels.tolist() == [0, 1, 0, 2, 1, 0]
         x = tiny_pipe.sample(6, label=[names[i] for i in samples.labels])
         assert torch.equal(samples.images[:], images.from_levels(images.to_levels(x)))
@@ -46,7 +45,7 @@ def test_an_index_that_is_another_class_s_name_does_not_draw_that_one(tiny_pipe,
 
 @pytest.mark.parametrize("levels", [17, 256])
 def test_a_models_samples_are_its_samples_rounded_once(tiny_pipe, cache, levels):
-    with drawn_samples(tiny_pipe, 6, range(3, 5), levels) as sets:
+    with drawn_samples(tiny_pipe, 6, seeds=range(3, 5), levels=levels) as sets:
         for seed, samples in zip((3, 4), sets, strict=True):
             expected = images.from_levels(images.to_levels(tiny_pipe.sample(n=6, seed=seed), levels), levels)
             assert torch.equal(samples.images[:], expected)
@@ -54,18 +53,18 @@ def test_a_models_samples_are_its_samples_rounded_once(tiny_pipe, cache, levels)
 
 
 def test_of_some_classes_labels_count_within_them(tiny_pipe, cache):
-    with drawn_samples(tiny_pipe, 5, [0], classes=["7", "2"]) as (samples,):
+    with drawn_samples(tiny_pipe, 5, seeds=[0], classes=["7", "2"]) as (samples,):
         expected = tiny_pipe.sample(n=5, label=["7", "2"])
         assert torch.equal(samples.images[:], images.from_levels(images.to_levels(expected)))
         assert samples.labels.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_shares_say_how_often_each_class_is_drawn(tiny_pipe, cache):
-    with drawn_samples(tiny_pipe, 5, [0], classes=["7", "2"], shares=[3, 1]) as (samples,):
+    with drawn_samples(tiny_pipe, 5, seeds=[0], classes=["7", "2"], shares=[3, 1]) as (samples,):
         expected = tiny_pipe.sample(n=5, label=["7", "7", "2", "7", "7"])
         assert torch.equal(samples.images[:], images.from_levels(images.to_levels(expected)))
         assert samples.labels.tolist() == [0, 0, 1, 0, 0]
-    with drawn_samples(tiny_pipe, 3, [0], shares=[0] * 8 + [1, 2]) as (samples,):
+    with drawn_samples(tiny_pipe, 3, seeds=[0], shares=[0] * 8 + [1, 2]) as (samples,):
         assert samples.labels.tolist() == [9, 8, 9]
 
 
@@ -93,7 +92,7 @@ def test_classes_are_drawn_as_often_as_in_training_where_that_is_unlike(tiny_pip
 
 def test_any_rows_over_several_blocks(cheap, cache):
     """300 images lie in blocks of 128: slices, masks, and indices in any order, with repeats."""
-    with drawn_samples(cheap, 300, [0]) as (samples,):
+    with drawn_samples(cheap, 300, seeds=[0]) as (samples,):
         whole = samples.images[:]
         assert torch.equal(whole, images.from_levels(images.to_levels(cheap.sample(n=300))))
         for rows in (slice(100, 270), np.array([299, 0, 128, 127, 0]), torch.arange(300) % 7 == 0, [5], []):
@@ -103,65 +102,66 @@ def test_any_rows_over_several_blocks(cheap, cache):
 def test_measures_of_what_is_read_are_those_of_what_is_in_memory(tiny_pipe, cache):
     """Every measure, and per class; 300 samples are more than a block."""
     data = reference_data(tiny_pipe, None)
-    with drawn_samples(tiny_pipe, 300, [0], data.levels) as sets:
+    with drawn_samples(tiny_pipe, 300, seeds=[0], levels=data.levels) as sets:
         held = [Samples(tiny_pipe.sample(n=300), torch.arange(300) % 10)]
-        found = [measure(one, RealImages.of(data, "pca"), MEASURES, {}) for one in (sets, held)]
-        assert found[0] == found[1]
-        one, other = (neighbours(s, RealImages.of(data, "pca"), found[0]) for s in (sets, held))
-        np.testing.assert_array_equal(one.generated, other.generated)
+        one, other = (measure(each, RealImages.of(data, "pca"), [*MEASURES], {}) for each in (sets, held))
+        assert one == other
+        np.testing.assert_array_equal(one.neighbours.generated, other.neighbours.generated)
 
 
 def test_parts_of_a_few_images_give_the_same_numbers(tiny_pipe, cache, monkeypatch):
     data = reference_data(tiny_pipe, None)
     names = ["frechet", "inception_score", "label_accuracy"]
-    with drawn_samples(tiny_pipe, 80, [0], data.levels) as sets:
-        whole = measure(sets, RealImages.of(data, "pixels"), names, {})["metrics"]
+    with drawn_samples(tiny_pipe, 80, seeds=[0], levels=data.levels) as sets:
+        whole = measure(sets, RealImages.of(data, "pixels"), names, {}).metrics
         monkeypatch.setattr("undiffuse.evaluation.samples.CHUNK", 7)
-        parts = measure(sets, RealImages.of(data, "pixels"), names, {})["metrics"]
+        parts = measure(sets, RealImages.of(data, "pixels"), names, {}).metrics
     for name in names:
-        assert parts[name]["value"] == pytest.approx(whole[name]["value"], rel=1e-6)
-        assert parts[name]["floor"] == pytest.approx(whole[name]["floor"], rel=1e-6)
+        assert parts[name].value == pytest.approx(whole[name].value, rel=1e-6)
+        assert parts[name].floor == pytest.approx(whole[name].floor, rel=1e-6)
 
 
 # -- stopped and gone on with -----------------------------------------------------------------------------------------
 
 
 def test_nothing_is_left_once_they_are_measured(cheap, cache):
-    with drawn_samples(cheap, 300, range(2)):
+    with drawn_samples(cheap, 300, seeds=range(2)):
         assert len(list(cache.iterdir())) == 2
     assert not list(cache.iterdir())
 
 
 def test_what_was_drawn_before_a_stop_is_not_drawn_again(cheap, cache):
     """Two seeds: stopped in the second block of the second."""
-    drawn_then: list[int] = []
 
-    def stopping(job: Job) -> None:
-        def tell(done: int) -> None:
-            drawn_then.append(done)
-            if job.request.seed == 1 and done > 128:
+    def stopping(items, total, what):
+        for done in items:
+            if what == "seed 1: image" and done > 128:
                 os.kill(os.getpid(), signal.SIGINT)
-
-        job.run(tell)
+            yield done
 
     said = "of 300 images in .*; go on with the same command"
-    with pytest.raises(Interrupted, match=said), drawn_samples(cheap, 300, range(2), run=stopping):
+    with pytest.raises(Interrupted, match=said), drawn_samples(cheap, 300, seeds=range(2), watch=stopping):
         pass
     kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
     assert len(kept) == 4
-    again: list[int] = []
-    with drawn_samples(cheap, 300, range(2), run=lambda job: job.run(again.append)) as sets:
+    again = []
+
+    def watch(items, total, what):
+        again.append((total, what))
+        return items
+
+    with drawn_samples(cheap, 300, seeds=range(2), watch=watch) as sets:
         assert kept.items() <= {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}.items()
         for seed, samples in enumerate(sets):
             assert torch.equal(samples.images[:], images.from_levels(images.to_levels(cheap.sample(n=300, seed=seed))))
-    assert len(again) == 2 * 2  # two frames of each of two blocks
+    assert again == [(300 - 128, "seed 1: image")]  # all of seed 0 and a block of seed 1 were there
     assert not list(cache.iterdir())
 
 
 def test_measuring_that_fails_keeps_them(cheap, cache):
-    with pytest.raises(UndiffuseError, match="later"), drawn_samples(cheap, 10, [0]):
+    with pytest.raises(UndiffuseError, match="later"), drawn_samples(cheap, 10, seeds=[0]):
         raise UndiffuseError("later")
-    with drawn_samples(cheap, 10, [0], run=lambda job: pytest.fail() if not job.finished else None):
+    with drawn_samples(cheap, 10, seeds=[0], watch=lambda *told: pytest.fail()):
         pass
 
 
@@ -179,13 +179,13 @@ def test_what_nobody_went_on_with_is_forgotten_after_a_month(cheap, cache):
     for folder, days in ((old, 31), (recent, 29)):
         folder.mkdir(parents=True)
         os.utime(folder, (time.time() - days * 86400,) * 2)
-    with drawn_samples(cheap, 10, [0]):
+    with drawn_samples(cheap, 10, seeds=[0]):
         assert old.exists()
     assert list(cache.iterdir()) == [recent]
 
 
 def test_two_commands_at_once_do_not_mix(cheap, cache):
-    first, second = (drawn_samples(cheap, 10, [0]) for _ in range(2))
+    first, second = (drawn_samples(cheap, 10, seeds=[0]) for _ in range(2))
     with first, pytest.raises(UsageError, match="another command is writing into it"), second:
         pass
 
@@ -194,7 +194,7 @@ def test_a_cache_that_cannot_be_is_one_line(cheap, cache, monkeypatch):
     cache.parent.joinpath("file").write_text("")
     monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": cache.parent / "file" / "samples")
     said = "set XDG_CACHE_HOME to a folder that can be written"
-    with pytest.raises(UndiffuseError, match=said), drawn_samples(cheap, 10, [0]):
+    with pytest.raises(UndiffuseError, match=said), drawn_samples(cheap, 10, seeds=[0]):
         pass
 
 

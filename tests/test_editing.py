@@ -62,7 +62,7 @@ def test_a_picture_s_edit_does_not_depend_on_those_beside_it(tiny_pipe, edit, mo
 def test_who_watches_is_told_how_many_frames_will_come(tiny_pipe, edit, walks, monkeypatch):
     told, seen = [], []
 
-    def watch(frames, total):
+    def watch(frames, total, what):
         told.append(total)
         seen.append(0)
         for frame in frames:

@@ -16,7 +16,7 @@ from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.evaluation import measures
 from undiffuse.evaluation.choice import choose_metrics
 from undiffuse.evaluation.real import RealImages, _first, random_rows, reference_data
-from undiffuse.evaluation.run import default_count, measure, model_protocol, neighbours
+from undiffuse.evaluation.run import default_count, measure, model_protocol
 from undiffuse.evaluation.samples import Samples, samples_of_files
 from undiffuse.metrics.kernel import kernel_distance
 from undiffuse.pipeline import build
@@ -44,21 +44,21 @@ def noise(n=200, seed=0) -> Samples:
 
 
 def test_real_train_images_score_the_floor(data, judged):
-    found = measure([real(data)], judged, ["frechet", "train_on_generated"], {})["metrics"]
+    found = measure([real(data)], judged, ["frechet", "train_on_generated"], {}).metrics
     for metric in found.values():
-        assert metric["value"] == pytest.approx(metric["floor"])
-    assert found["train_on_generated"]["value"] == pytest.approx(0.991, abs=0.001)
+        assert metric.value == pytest.approx(metric.floor)
+    assert found["train_on_generated"].value == pytest.approx(0.991, abs=0.001)
 
 
 def test_noise_scores_badly(judged):
-    found = measure([noise()], judged, ["frechet", "train_on_generated"], {})["metrics"]
-    assert found["frechet"]["value"] > 20 * found["frechet"]["floor"]
-    assert found["train_on_generated"]["value"] < 0.3
+    found = measure([noise()], judged, ["frechet", "train_on_generated"], {}).metrics
+    assert found["frechet"].value > 20 * found["frechet"].floor
+    assert found["train_on_generated"].value < 0.3
 
 
 def test_the_result_has_the_contracts_shape_and_is_strict_json(judged):
     """Also with so few images that there is no error bar."""
-    result = measure([noise(12)], judged, ["frechet"], {"seeds": [0]})
+    result = measure([noise(12)], judged, ["frechet"], {"seeds": [0]}).as_dict()
     text = json.dumps(result, allow_nan=False)
     assert set(result) == {"metrics", "protocol"}
     assert set(json.loads(text)["metrics"]["frechet"]) == {"value", "stderr", "floor", "unit", "n"}
@@ -256,7 +256,7 @@ def test_features_are_extracted_once_for_all_measures(data, monkeypatch):
 
 
 def test_the_protocol_tells_what_a_measure_was_of(judged):
-    said = measure([noise(100)], judged, ["inception_score", "recall", "memorisation"], {})["protocol"]
+    said = measure([noise(100)], judged, ["inception_score", "recall", "memorisation"], {}).protocol
     assert said["inception_score"] == {"probabilities": "of the classifier 'digits' of undiffuse, 10 classes"}
     assert said["recall"] == {"k": 3, "images a side": 100, "features": "pixels"}
     closest = said["memorisation"]["closest"]
@@ -266,8 +266,8 @@ def test_the_protocol_tells_what_a_measure_was_of(judged):
 def test_a_model_protocol_hides_nothing_of_the_features(data, tiny_pipe):
     """Both have weights, under two names."""
     judged = RealImages.of(data, "classifier")
-    of_model = model_protocol(tiny_pipe, [0], "ema", "last")
-    said = measure([noise(20)], judged, ["kid"], of_model)["protocol"]
+    of_model = model_protocol(tiny_pipe, [0])
+    said = measure([noise(20)], judged, ["kid"], of_model).protocol
     for one in (judged.features.says, of_model):
         assert {name: said[name] for name in one} == one
 
@@ -311,7 +311,7 @@ def test_more_samples_than_there_are_real_images_is_said(data, judged):
     few = replace(judged.data, train=data.train.chosen(torch.arange(150)))
     with pytest.warns(measures.MeasureWarning, match=r"200 samples beside 150 real images.*take -n 150"):
         result = measure([noise(200)], RealImages.of(few, "pixels"), ["frechet", "kid"], {})
-    assert result["protocol"]["real_in_their_place"] == 150
+    assert result.protocol["real_in_their_place"] == 150
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message="the Frechet distance of")
@@ -323,8 +323,7 @@ def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
     sets = [noise(50), noise(50, 1)]
     sets[1].images[17] = data.train.images()[700]
     sets[0].images[40] = data.held_out.images()[9]
-    result = measure(sets, judged, ["memorisation"], {})
-    found = neighbours(sets, judged, result)
+    found = measure(sets, judged, ["memorisation"], {}).neighbours
     np.testing.assert_array_equal(found.generated[0], found.train[0])
     np.testing.assert_array_equal(found.train[0], images.to_hwc(data.train.images()[700:701])[0])
     (copy,) = np.flatnonzero(np.array(found.to_held_out) == 0)
@@ -332,11 +331,11 @@ def test_neighbours_are_the_pictures_that_the_protocol_tells_of(data, judged):
     levels = [(x / 255 * 16).round() for x in (found.generated, found.train, found.held_out)]
     for real, told in zip(levels[1:], (found.to_train, found.to_held_out), strict=True):
         np.testing.assert_allclose(np.sqrt(np.square(levels[0] - real).mean((1, 2, 3))), told)
-    assert neighbours(sets, judged, measure(sets, judged, ["kid"], {})) is None
+    assert measure(sets, judged, ["kid"], {}).neighbours is None
 
 
 def by_class(samples, judged, names=("label_accuracy", "kid")):
-    return measure([samples], judged, names, {}).get("per_class", {})
+    return measure([samples], judged, names, {}).per_class
 
 
 @pytest.mark.parametrize(("name", "said"), [("FID", "frechet with --features inception"), ("is", "inception_score")])
@@ -351,10 +350,10 @@ def test_the_label_accuracies_of_the_classes_make_up_that_of_all(data, judged):
     samples = Samples(data.train.images(), wrong)
     found = by_class(samples, judged)["label_accuracy"]
     whole = measures.label_accuracy([samples], judged)
-    assert list(found) == list(data.class_names) and sum(one["n"] for one in found.values()) == 1347
-    assert sum(one["value"] * one["n"] for one in found.values()) / 1347 == pytest.approx(whole.value)
+    assert list(found) == list(data.class_names) and sum(one.n for one in found.values()) == 1347
+    assert sum(one.value * one.n for one in found.values()) / 1347 == pytest.approx(whole.value)
     held_out = [int((data.held_out.labels == index).sum()) for index in range(10)]
-    floors = [one["floor"] for one in found.values()]
+    floors = [one.floor for one in found.values()]
     assert np.dot(floors, held_out) / sum(held_out) == pytest.approx(whole.floor)
 
 
@@ -363,11 +362,11 @@ def test_a_measure_of_one_class_is_that_of_its_own_images(data, features):
     """As if the rest of the data were not there, though features are made once."""
     sets = [noise(300), noise(300, 1)]
     judged, alone = RealImages.of(data, features), RealImages.of(data.restricted(["4"]), features)
-    found = measure(sets, judged, ["kid"], {})["per_class"]["kid"]["4"]
+    found = measure(sets, judged, ["kid"], {}).per_class["kid"]["4"]
     own = [Samples(s.images[4::10], torch.zeros(30).long()) for s in sets]
     wanted = measures.kid(own, alone)
-    assert (found["value"], found["stderr"]) == pytest.approx((wanted.value, wanted.stderr))
-    assert found["n"] == 60
+    assert (found.value, found.stderr) == pytest.approx((wanted.value, wanted.stderr))
+    assert found.n == 60
 
 
 def test_a_class_that_is_drawn_as_another_is_found_by_its_measures(data, judged):
@@ -376,10 +375,10 @@ def test_a_class_that_is_drawn_as_another_is_found_by_its_measures(data, judged)
     threes = (labels == 3).nonzero()[:, 0]
     shown[threes] = data.train.images()[(labels == 5).nonzero()[: len(threes), 0].repeat(2)[: len(threes)]]
     found = by_class(Samples(shown, labels), judged)
-    assert found["label_accuracy"]["3"]["value"] < 0.01
-    assert max(found["kid"], key=lambda name: found["kid"][name]["value"]) == "3"
+    assert found["label_accuracy"]["3"].value < 0.01
+    assert max(found["kid"], key=lambda name: found["kid"][name].value) == "3"
     others = [one for name, one in found["kid"].items() if name != "3"]
-    assert all(one["value"] == pytest.approx(one["floor"]) for one in others)
+    assert all(one.value == pytest.approx(one.floor) for one in others)
 
 
 def test_only_classes_with_images_enough_are_measured_alone(data, judged):

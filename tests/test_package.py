@@ -1,9 +1,13 @@
 """The wheel is whole: what runs from the source tree runs from an installation."""
 
+import ast
+import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import undiffuse as ud
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,8 +21,56 @@ def test_the_wheel_holds_the_code_the_recipes_and_the_report_template(tmp_path):
     ours = {
         str(p.relative_to(source))
         for p in (source / "undiffuse").rglob("*")
-        if p.suffix in (".py", ".yaml", ".template")
+        if p.suffix in (".py", ".yaml", ".template", ".typed")
     }
     assert len(ours) > 40
     assert ours <= inside
     assert not [name for name in inside if name.startswith("tests")]
+
+
+# -- the public names -------------------------------------------------------------------------------------------------
+
+
+def test_what_type_checkers_see_is_what_there_is():
+    """The imports under TYPE_CHECKING, the table of homes and `__all__` name the same things."""
+    tree = ast.parse((ROOT / "src/undiffuse/__init__.py").read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {alias.asname: f"{node.module}.{alias.name}" for node in block.body for alias in node.names}
+    homes = {name: f"{home.partition(':')[0]}.{home.partition(':')[2] or name}" for name, home in ud._HOMES.items()}
+    assert seen == homes | ud._MODULES
+    assert sorted([*seen, "__version__"]) == sorted(ud.__all__) == dir(ud)
+    for name in ud.__all__:
+        assert getattr(ud, name) is not None
+
+
+CLIENT = """
+import undiffuse as ud
+
+pipe = ud.Pipeline.load("digits")
+print(pipe.sample(4, seed=1).shape)
+found: ud.Evaluation = ud.evaluate(pipe, n=100, seeds=[0], metrics=["frechet"])
+print(found.metrics["frechet"].value)
+"""
+PLANTED = """
+pipe.sample(4, sead=1)
+ud.evaluate(pipe, metric="frechet")
+"""
+
+
+def test_a_type_checker_finds_a_wrong_keyword_in_a_user_s_script(tmp_path):
+    script = tmp_path / "client.py"
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(script)]
+    command += ["--config-file=", "--cache-dir", str(ROOT / ".mypy_cache" / "client")]
+
+    def checked(text: str) -> list[str]:
+        script.write_text(text)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "MYPYPATH": str(ROOT / "src")}
+        )
+        assert not done.stderr
+        return [line for line in done.stdout.splitlines() if ": error: " in line]
+
+    assert checked(CLIENT) == []
+    first, second = checked(CLIENT + PLANTED)
+    assert "client.py:9: error: Unexpected keyword argument" in first and "sead" in first
+    assert "client.py:10: error: Unexpected keyword argument" in second and "metric" in second

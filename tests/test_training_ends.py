@@ -95,7 +95,9 @@ def distances(monkeypatch):
 
     def measure(self, step, averaged, raw, before):
         value = values.pop(0)
-        return Quality(step, value, 0.1, value, 0.5, *verdict_of([(r["frechet"], 0.1) for r in before], value, 0.1), "pca")
+        return Quality(
+            step, value, 0.1, value, 0.5, *verdict_of([(r["frechet"], 0.1) for r in before], value, 0.1), "pca"
+        )
 
     monkeypatch.setattr(Judge, "measure", measure)
     return values

@@ -3,8 +3,8 @@
 b images, c channels, h rows, w columns; `*d` any shape of one datum.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
@@ -18,6 +18,24 @@ Mask: TypeAlias = Bool[Tensor, "..."]  # which pixels; broadcast against data
 Labels: TypeAlias = Int64[Tensor, "b"]  # class indices; the null label is num_classes
 Float64Array: TypeAlias = NDArray[np.float64] | np.float64  # schedule tables and coefficients
 Times: TypeAlias = float | int | np.ndarray | np.generic | Tensor  # t in [0, T]: one for all data, or one per datum [b]
+
+_Item = TypeVar("_Item")
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Who is told what comes, and passes it on: a progress bar.
+
+    total: how many items will come, None if nobody knows; what: one of them, or the work, in words, as in "step".
+    """
+
+    def __call__(self, items: Iterable[_Item], total: int | None, what: str, /) -> Iterable[_Item]: ...
+
+
+def unwatched(items: Iterable[_Item], total: int | None, what: str) -> Iterable[_Item]:
+    """Nobody looks."""
+    return items
+
 
 __all__ = [
     "Callable",
@@ -33,4 +51,6 @@ __all__ = [
     "Tensor",
     "Times",
     "UInt8",
+    "Watch",
+    "unwatched",
 ]

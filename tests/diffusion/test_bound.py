@@ -58,12 +58,13 @@ def test_the_size_of_a_block_changes_nothing(count, monkeypatch):
 
 def test_every_datum_has_draws_of_its_own_and_every_seed_and_time_others():
     same = GRID[:1].expand(7, 2, 3)
-    seeds = [estimate_bound(PROCESS, one_network, same, 17, T, seed).mse_x0 for seed in (0, 1)]
+    seeds = [estimate_bound(PROCESS, one_network, same, 17, T, seed=seed).mse_x0 for seed in (0, 1)]
     assert torch.cat([seed.flatten() for seed in seeds]).unique().numel() == 2 * 7 * T
     truth = PROCESS.corrupt(GRID, 1, fold(0))
     eps = []
 
-    def watch(pieces):
+    def watch(pieces, total, what):
+        assert total == T
         for piece in pieces:
             eps.append(piece.mse_eps)
             yield piece

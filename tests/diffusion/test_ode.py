@@ -99,7 +99,7 @@ def test_uniform_noise_on_the_bins_is_exact_for_a_density_that_is_flat_there():
     """Gaussian data wide beside the bins of 257 levels: density times bin, averaged over the bin."""
     process = Process(schedule("cosine"))
     x0 = torch.tensor([[-0.5], [0.0], [0.5]], dtype=torch.float64)
-    flow = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, 257, 64, "uniform")
+    flow = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, 257, 64, dequantise="uniform")
     assert flow.rest.tolist() == [7.0] * 3  # -log2 of a bin of 2 / 256
     middle = gaussian_nats(process, x0) / LN2
     torch.testing.assert_close(flow.density, middle, rtol=0, atol=0.07)
@@ -145,7 +145,7 @@ def test_uniform_noise_covers_the_bin_and_no_more():
     """Mean and spread of the density over one bin of 17 levels, against sums over that bin."""
     process = Process(schedule("cosine"))
     x0 = torch.full((4000, 1), 0.5, dtype=torch.float64)
-    flow = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, 17, 32, "uniform")
+    flow = integrate_flow(process, lambda rows: DATA.denoiser(process), x0, 17, 32, dequantise="uniform")
     bin_ = gaussian_nats(process, torch.linspace(0.5 - 1 / 16, 0.5 + 1 / 16, 2001, dtype=torch.float64)[:, None]) / LN2
     assert float(flow.density.mean()) == pytest.approx(float(bin_.mean()), abs=5e-3)
     assert float(flow.density.std()) == pytest.approx(float(bin_.std()), rel=0.05)
@@ -191,7 +191,8 @@ def test_the_way_leads_from_1_to_T_and_stays_finite(name, steps):
 
     seen = []
 
-    def watch(states):
+    def watch(states, total, what):
+        assert total == steps
         for state in states:
             seen.append(state.t)
             yield state
@@ -236,12 +237,12 @@ def test_draws_belong_to_the_datum_and_not_to_its_block(dequantise, monkeypatch)
         asked.append(rows)
         return lambda x_t, t: ud.Split.from_v(x_t, torch.sin(x_t) + x_t.flip(-1), *process.scales(t))
 
-    whole = integrate_flow(process, denoiser, x0, 17, 4, dequantise, seed=3)
+    whole = integrate_flow(process, denoiser, x0, 17, 4, dequantise=dequantise, seed=3)
     monkeypatch.setattr(ode, "FLOW_BLOCK", 3)
-    parts = integrate_flow(process, denoiser, x0, 17, 4, dequantise, seed=3)
+    parts = integrate_flow(process, denoiser, x0, 17, 4, dequantise=dequantise, seed=3)
     assert asked == [slice(0, 7), slice(0, 3), slice(3, 6), slice(6, 7)]
     torch.testing.assert_close(parts.total, whole.total, rtol=1e-12, atol=0)
-    other = integrate_flow(process, denoiser, x0, 17, 4, dequantise, seed=4)
+    other = integrate_flow(process, denoiser, x0, 17, 4, dequantise=dequantise, seed=4)
     assert (other.total != whole.total).all()
     value, error = whole.mean()
     assert value == near(float(whole.total.mean()), 1e-12)

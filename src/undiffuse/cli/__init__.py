@@ -65,7 +65,7 @@ def _fail(message: str, status: int) -> int:
     return status
 
 
-def _show_warning(
+def _show_warning(  # noqa: PLR0917  (the signature of warnings.showwarning)
     message: Warning | str,
     category: type[Warning],
     filename: str,

@@ -1,10 +1,8 @@
 """check: what a data set holds."""
 
-import functools
-
 from undiffuse import config
 from undiffuse.cli.options import CheckOptions
-from undiffuse.cli.progress import count_along
+from undiffuse.cli.progress import show
 from undiffuse.data.check import check_data
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.pipeline import build
@@ -15,7 +13,7 @@ def check(given: CheckOptions) -> None:
     if wrong := next((text for text in sets if not text.startswith("data.")), None):
         raise UsageError(f"--set {wrong}: check knows the keys data.* only")
     wanted = config.changed(config.Config(), [*sets, f"data.source={given.source!r}"])
-    found = check_data(build.data_spec(wanted), functools.partial(count_along, "pictures read"))
+    found = check_data(build.data_spec(wanted), show)
     width = max(len(name) for name, _ in found.rows)
     for name, said in found.rows:
         print(f"{name.ljust(width)}  {said}")

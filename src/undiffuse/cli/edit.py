@@ -1,6 +1,5 @@
 """edit: pictures in, changed pictures out."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 from undiffuse import images
 from undiffuse.cli.options import EditOptions, listed
-from undiffuse.cli.progress import track
+from undiffuse.cli.progress import show
 from undiffuse.errors import UsageError, nearest
 from undiffuse.files.drawn import write_folder
 from undiffuse.files.writing import check_file, check_name, file_kind, whole
@@ -22,7 +21,6 @@ from undiffuse.shapes import Images, Tensor
 ROWS, RESULTS, ON_THE_WAY, REPEATS = (0, 1, 2, 3), 4, 8, 5
 MOST_RESULTS = 10_000  # of a picture, which are in memory together
 SIDES = ("left", "right", "top", "bottom", "center")
-watch = functools.partial(track, "step")
 
 
 @dataclass(frozen=True)
@@ -59,21 +57,21 @@ def _inpaint(given: EditOptions, pipe: Pipeline) -> Edited:
     x, n = _pictures(given, pipe), _count(given, RESULTS)
     label = _each(_label(given, pipe, x), n)
     repeats = _or(given.repeats, REPEATS if "chain" in pipe.process.noise.exact else 1)
-    made = editing.inpaint(pipe, x.repeat_interleave(n, 0), known, label, given.seed, repeats, watch)
+    made = editing.inpaint(pipe, x.repeat_interleave(n, 0), known, label, given.seed, repeats=repeats, watch=show)
     return _beside([x, torch.where(known, x, 0.0)], made, label)
 
 
 def _variation(given: EditOptions, pipe: Pipeline) -> Edited:
     x, n = _pictures(given, pipe), _count(given, RESULTS)
     label = _each(_label(given, pipe, x), n)
-    made = editing.variations(pipe, x.repeat_interleave(n, 0), _or(given.strength, 0.5), label, given.seed, watch)
+    made = editing.variations(pipe, x.repeat_interleave(n, 0), _or(given.strength, 0.5), label, given.seed, watch=show)
     return _beside([x], made, label)
 
 
 def _reconstruct(given: EditOptions, pipe: Pipeline) -> Edited:
     x = _pictures(given, pipe)
     label = _label(given, pipe, x)
-    made = editing.reconstruct(pipe, x, label, _or(given.refine, 0), watch)
+    made = editing.reconstruct(pipe, x, label, _or(given.refine, 0), show)
     print(f"error per dimension of pictures in [0, 1]: {editing.error(x, made):.2e}")
     return Edited(made, _known(label, len(x)), torch.cat([x, made]), len(x))
 
@@ -87,7 +85,7 @@ def _interpolate(given: EditOptions, pipe: Pipeline) -> Edited:
         if len(x) != 2:
             raise UsageError(f"interpolate goes from one picture to another: give two, not {len(x)}")
         label = _label(given, pipe, x)
-        x_T = editing.invert(pipe, x, label, _or(given.refine, 0), watch)
+        x_T = editing.invert(pipe, x, label, _or(given.refine, 0), show)
         pipe = pipe.configured(clip=False, threshold=1.0)  # as it went up
     else:
         ends = _numbers(given.between or "0,1", "--between")
@@ -95,7 +93,7 @@ def _interpolate(given: EditOptions, pipe: Pipeline) -> Edited:
             raise UsageError(f"--between takes two numbers of images, as in 0,1; got {given.between}")
         x_T = torch.cat([pipe.noise(1, given.seed, row) for row in ends])
         label = pipe.labels(ends, listed(given.label))
-    made = editing.interpolate(pipe, x_T, _count(given, ON_THE_WAY), label, watch)
+    made = editing.interpolate(pipe, x_T, _count(given, ON_THE_WAY), label, show)
     return Edited(made, torch.full((len(made),), -1), made, len(made))
 
 

@@ -1,9 +1,7 @@
 """fit: times for sampling in few steps."""
 
-import functools
-
 from undiffuse.cli.options import FitOptions
-from undiffuse.cli.progress import count_along
+from undiffuse.cli.progress import show
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.run import RunFolder
 from undiffuse.files.writing import check_writable, write_text
@@ -24,7 +22,7 @@ def fit(given: FitOptions) -> None:
     if run.times.is_dir():
         raise UndiffuseError(f"{run.times}: is a folder, where the times' file belongs; remove it")
     check_writable(run.path, "mend that")
-    made = pipe.fit(given.n, given.seed, functools.partial(count_along, "network calls")).fitted
+    made = pipe.fit(given.n, given.seed, show).fitted
     assert made is not None
     write_text(run.times, made.write())
     for steps in (3, 5, 10):

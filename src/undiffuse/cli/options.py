@@ -248,6 +248,12 @@ class EvaluateOptions(Options):
         Option("--out", metavar="FILE.json", help="Write the numbers here, not into the run and its report."),
     ] = None
 
+    def check(self) -> None:
+        super().check()
+        for flag, value, least in (("-n", self.n, 2), ("--repeats", self.repeats, 1)):
+            if value is not None and value < least:
+                raise UsageError(f"{flag} must be at least {least}, got {value}")
+
 
 @dataclass(frozen=True)
 class ConvertOptions(Options):

@@ -1,6 +1,5 @@
 """plot: schedules, the forward and reverse process, noise, the bound, the score."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,10 @@ from undiffuse.cli.options import (
     PlotScoreOptions,
     listed,
 )
-from undiffuse.cli.progress import track
+from undiffuse.cli.progress import show
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load_data
-from undiffuse.diffusion.bound import BOUND_BLOCK
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UsageError
@@ -60,8 +58,7 @@ def plot_reverse(given: PlotReverseOptions) -> None:
     if not 1 <= given.n <= MOST_ROWS:
         raise UsageError(f"-n must lie in 1..{MOST_ROWS}, got {given.n}")
     pipe = Pipeline.load(given.model)
-    count = pipe.frame_count(given.n)
-    frames = track("step", pipe.frames(given.n, given.seed, label=listed(given.label)), count)
+    frames = pipe.frames(given.n, given.seed, label=listed(given.label), watch=show)
     _figure(lambda: of_model.reverse(pipe, pipe.noise(given.n, given.seed), list(frames), given.n), given.out)
 
 
@@ -71,12 +68,10 @@ def plot_elbo(given: PlotElboOptions) -> None:
     pipe = on_its_grid(pipe, data)
     held_out = data.held_out.chosen(torch.arange(_held_out_count(given.n, data)))
     data = replace(data, held_out=held_out)
-    calls = -(-len(held_out) // BOUND_BLOCK) * pipe.process.T
 
     def draw() -> Figure:
         label = held_out.labels if pipe.class_names else None
-        watch = functools.partial(track, "term of the bound", total=calls)
-        return of_model.bound(pipe, data, pipe.bound(held_out.images(), label, None, given.seed, watch))
+        return of_model.bound(pipe, data, pipe.bound(held_out.images(), label, None, given.seed, show))
 
     _figure(draw, given.out)
 
@@ -86,8 +81,7 @@ def plot_score(given: PlotScoreOptions) -> None:
     check_gaussian(pipe.process, "the score", "score = -eps / sigma is the Gaussian's")
     data = reference_data(pipe, given.data)
     n = _held_out_count(given.n, data)
-    watch = functools.partial(track, "comparison", total=3)
-    _figure(lambda: of_model.score(pipe, data, n, given.seed, watch), given.out)
+    _figure(lambda: of_model.score(pipe, data, n, given.seed, show), given.out)
 
 
 def _held_out_count(n: int | None, data: Dataset) -> int:

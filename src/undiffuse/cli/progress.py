@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from undiffuse.cli import say
+from undiffuse.metrics.base import Estimate
 from undiffuse.processes import ranks
-from undiffuse.report.format import quantity
-from undiffuse.sampling.job import Job
+from undiffuse.report.format import duration, quantity
 
 _Item = TypeVar("_Item")
 SECONDS_BETWEEN_LINES = 5.0
@@ -76,21 +76,19 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
         yield Bar(bar, what, total, done)
 
 
+def show(items: Iterable[_Item], total: int | None, what: str) -> Iterable[_Item]:
+    """Pass items on, showing how many have come: the Watch of the command line. Process 0 speaks for all."""
+    if ranks.rank():
+        return items
+    return count_along(what, items) if total is None else track(what, items, total)
+
+
 def track(what: str, items: Iterable[_Item], total: int) -> Iterator[_Item]:
-    """Pass items on, showing how many have come."""
+    """Pass items on, whose number is known; of images also how many a second."""
     with progress(what, total) as tell:
         for done, item in enumerate(items, 1):
-            tell(done)
+            tell(done, tell.rate(done, "images") if what.endswith("image") else "")
             yield item
-
-
-def draw_job(job: Job, what: str = "image") -> None:
-    """Have a job drawn, showing how many images there are; process 0 speaks for all."""
-    if ranks.rank() or job.finished:
-        job.run()
-        return
-    with progress(what, job.request.n, job.done) as tell:
-        job.run(lambda done: tell(done, tell.rate(done, "images")))
 
 
 def count_along(what: str, items: Iterable[_Item]) -> Iterator[_Item]:
@@ -105,22 +103,13 @@ def count_along(what: str, items: Iterable[_Item]) -> Iterator[_Item]:
         yield item
 
 
-def duration(seconds: float) -> str:
-    """1:02:03, 2:03 or 4 s."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
-def table(metrics: dict[str, dict[str, Any]]) -> str:
+def table(metrics: dict[str, Estimate]) -> str:
     """Measures as aligned text: value ± stderr, what real images score, unit, n."""
     rows = [("measure", "value", "real images", "unit", "n")]
     for name, m in metrics.items():
-        value = " ± ".join(part for part in quantity(m["value"], m["stderr"]) if part)
-        floor = "" if m["floor"] is None else quantity(m["floor"], None, m["stderr"])[0]
-        rows.append((name, value, floor, m["unit"], str(m["n"])))
+        value = " ± ".join(part for part in quantity(m.value, m.stderr) if part)
+        floor = "" if m.floor is None else quantity(m.floor, None, m.stderr)[0]
+        rows.append((name, value, floor, m.unit, str(m.n)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

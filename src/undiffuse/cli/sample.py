@@ -1,15 +1,15 @@
 """sample and plot: from a model to files."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from undiffuse import images
+from undiffuse.cli import say
 from undiffuse.cli.options import SampleOptions, listed
-from undiffuse.cli.progress import draw_job, track
+from undiffuse.cli.progress import show
 from undiffuse.errors import UsageError
 from undiffuse.files.writing import check_file, file_kind, whole
 from undiffuse.pipeline import Pipeline
@@ -67,8 +67,7 @@ def _writer(out: Path, format: str | None) -> Writer:
 def _blocks(given: SampleOptions, pipe: Pipeline) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
     """Indices, uint8 [n, h, w, c] and int64 labels (-1 = none) of one block after the other."""
     label = listed(given.label)
-    frames = pipe.stream(given.n, given.seed, given.start, label, given.batch_size)
-    for rows, frame in track("step", frames, pipe.frame_count(given.n, given.start, given.batch_size)):
+    for rows, frame in pipe.stream(given.n, given.seed, given.start, label, given.batch_size, watch=show):
         if frame.t == 0:
             y = pipe.labels(rows, label)
             yield rows, images.to_hwc(frame.x), np.full(len(rows), -1) if y is None else y.numpy()
@@ -87,19 +86,27 @@ def _write_npz(out: Path, given: SampleOptions, pipe: Pipeline) -> None:
 def _write_gif(out: Path, given: SampleOptions, pipe: Pipeline) -> None:
     if given.n > MOST_ANIMATED:
         raise UsageError(f"an animation of {given.n} images cannot be seen; take -n {MOST_ANIMATED} or fewer")
-    frames = pipe.frames(given.n, given.seed, given.start, listed(given.label))
-    watched = track("step", frames, pipe.frame_count(given.n, batch_size=given.n))
-    denoising_gif(out, of_model.states(pipe, pipe.noise(given.n, given.seed, given.start), watched))
+    frames = pipe.frames(given.n, given.seed, given.start, listed(given.label), watch=show)
+    denoising_gif(out, of_model.states(pipe, pipe.noise(given.n, given.seed, given.start), frames))
 
 
 def _write_folder(out: Path, given: SampleOptions, pipe: Pipeline) -> None:
     """A job that may be stopped and goes on; process 0 speaks for all."""
     ranks.warn_if_alone()
-    asked = (given.n, given.seed, given.start, listed(given.label), given.batch_size, given.format or "png")
-    with open_job(pipe, Request.of(pipe, *asked), out) as job:
-        if job.finished and ranks.rank() == 0:
-            print(f"all {given.n:,} images are there already", file=sys.stderr)
-        draw_job(job)
+    request = Request.of(
+        pipe,
+        given.n,
+        seed=given.seed,
+        start=given.start,
+        label=listed(given.label),
+        batch_size=given.batch_size,
+        format=given.format or "png",
+    )
+    with open_job(pipe, request, out) as job:
+        there = "all" if job.finished else f"{job.done:,} of"
+        if job.done and ranks.rank() == 0:
+            say(f"{there} {given.n:,} images are there already")
+        job.run(show)
 
 
 WRITERS: dict[str, Writer] = {".png": _write_png, ".gif": _write_gif, ".npz": _write_npz, "": _write_folder}

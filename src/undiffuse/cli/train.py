@@ -1,24 +1,18 @@
-"""demo, train and evaluate: what is called and what is printed. Results on stdout, progress on stderr."""
+"""train: a recipe or a file in, a run folder out."""
 
-import functools
-import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from undiffuse import config
 from undiffuse.cli import say
 from undiffuse.cli.options import TrainOptions
-from undiffuse.cli.progress import count_along, progress
+from undiffuse.cli.progress import progress, show
 from undiffuse.errors import Interrupted, UndiffuseError
-from undiffuse.evaluation.run import Neighbours
-from undiffuse.files.run import RunFolder, resuming
+from undiffuse.files.run import resuming
 from undiffuse.files.writing import remedy
 from undiffuse.pipeline import Pipeline
-from undiffuse.pipeline.diffusers.folder import is_diffusers
 from undiffuse.processes import ranks
-from undiffuse.report.page import write_report
-from undiffuse.report.pictures import write_neighbours, write_views
+from undiffuse.report.pictures import write_views
 from undiffuse.train.job import Training
 from undiffuse.train.quality import Quality
 from undiffuse.train.starting import finetuned_config
@@ -31,7 +25,7 @@ def train(given: TrainOptions) -> None:
         step, more = training.trainer.step, f"undiffuse train --from {given.out} --set train.steps=N"
         is_over = bool(training.ended) or step >= training.config.train.steps
         if not is_over or not (given.out / "report.html").exists():
-            _train(training)
+            run_training(training)
         elif training.trainer.team.writes:
             where = f"has {training.ended}" if training.ended else f"is at the last of its {step} steps"
             print(f"{given.out} {where}; to train its model further: {more}")
@@ -45,19 +39,21 @@ def train(given: TrainOptions) -> None:
             config.changed(finetuned_config(start.config), given.sets or ()),
             Path(str(given.model)).resolve().name,
         )
-    _train(_started(chosen, given.out, name, start))
+    run_training(start_training(chosen, given.out, name, start))
 
 
-def _started(chosen: config.Config, out: Path | None, name: str, start: Pipeline | None = None) -> Training:
+def start_training(chosen: config.Config, out: Path | None, name: str, start: Pipeline | None = None) -> Training:
+    """Begin a run, saying what it starts with."""
     if chosen.train.minutes is not None and not ranks.rank():
         print(f"measuring how many steps fit into {chosen.train.minutes:g} minutes", flush=True)
-    training = Training.start(chosen, out, name, start, functools.partial(count_along, "pictures read"))
+    training = Training.start(chosen, out, name, start, show)
     for note in training.notes if training.trainer.team.writes else ():
         print(note, flush=True)
     return training
 
 
-def _train(training: Training) -> None:
+def run_training(training: Training) -> None:
+    """Train to the end, telling how it goes; then draw the pictures and the report."""
     done, total, speaks = training.trainer.step, training.config.train.steps, training.trainer.team.writes
     if speaks:
         print(f"training into {training.run.path}" + (f", from step {done} of {total}" if done else ""), flush=True)
@@ -99,13 +95,3 @@ def _best(training: Training) -> list[str]:
     if not training.run.measured() or (best := training.run.best_step()) == training.trainer.step:
         return []
     return [f"best samples: step {best}; take them with --checkpoint best"]
-
-
-def _keep(run: RunFolder, result: dict[str, Any], closest: Neighbours | None) -> list[str]:
-    """The run's own numbers: in its folder and in its report. Where they are, in words."""
-    before = run.keep_evaluation(json.dumps(result, indent=1))
-    said = [f"numbers: {run.evaluation}"] + ([] if before is None else [f"numbers before: {before}"])
-    if is_diffusers(run.path):
-        return said
-    write_neighbours(run, closest)
-    return [*said, f"report: {write_report(run.path)}"]

@@ -28,10 +28,10 @@ from undiffuse.data.sources.base import Item, Source, natural
 from undiffuse.data.sources.hub import Hub
 from undiffuse.data.sources.spool import read_once
 from undiffuse.data.spec import BadPicture, DataSpec, DataWarning
-from undiffuse.data.survey import Finding, Size, Survey, Watch, shape_of, surveyed
+from undiffuse.data.survey import PICTURES_READ, Finding, Size, Survey, shape_of, surveyed
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache
-from undiffuse.shapes import Tensor
+from undiffuse.shapes import Tensor, Watch, unwatched
 
 VERSION = 2
 DECODE_CHUNK = 256
@@ -54,7 +54,7 @@ class Prepared:
     survey: dict[str, Any] = field(default_factory=dict)
 
 
-def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = iter) -> tuple[Tensor, Prepared]:
+def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) -> tuple[Tensor, Prepared]:
     """uint8 [n, c, h, w] and the facts, from the cache if it has them."""
     stamp = source.stamp()
     if stamp is None:
@@ -67,7 +67,7 @@ def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = iter) -> tupl
         survey = surveyed(source, watch)
         known = cache.folder("data") / _key("content", survey.content, _policy(spec))
         if not (known / "facts.json").is_file():
-            return _kept(source, spec, survey, known, pointer, watch)
+            return _kept(source, spec, survey, known, pointer, watch=watch)
     _point(pointer, known)
     return _mapped(known)
 
@@ -121,7 +121,7 @@ def _facts(raw: dict[str, Any]) -> Prepared:
 
 
 def _kept(
-    source: Source, spec: DataSpec, survey: Survey, folder: Path, pointer: Path, watch: Watch
+    source: Source, spec: DataSpec, survey: Survey, folder: Path, pointer: Path, *, watch: Watch
 ) -> tuple[Tensor, Prepared]:
     """Prepare into the cache, aside first; in memory where the cache cannot be written."""
     size, channels = shape_of(survey, source, spec)
@@ -163,7 +163,7 @@ def _read(source: Source, spec: DataSpec, survey: Survey, path: Path | None, wat
     index = {name: place for place, name in enumerate(names)}
     held: list[np.ndarray] = []
     with path.open("wb") if path else _nothing() as file:
-        for item, picture in _all_decoded(source, survey, spec, size, channels, watch):
+        for item, picture in _all_decoded(source, survey, spec, size, channels, watch=watch):
             if isinstance(picture, BadPicture):
                 facts.bad.append(Finding(item.name, picture.kind, str(picture)))
                 continue
@@ -198,10 +198,10 @@ def _class_names(source: Source, survey: Survey) -> tuple[str, ...]:
 
 
 def _all_decoded(
-    source: Source, survey: Survey, spec: DataSpec, size: Size, channels: int, watch: Watch
+    source: Source, survey: Survey, spec: DataSpec, size: Size, channels: int, *, watch: Watch
 ) -> Iterator[Decoded]:
     one = partial(_one, labelled=survey.labelled, spec=spec, size=size, channels=channels)
-    items = iter(watch(source.items()))
+    items = iter(watch(source.items(), None, PICTURES_READ))
     with ThreadPoolExecutor(THREADS) as pool:
         while chunk := list(islice(items, DECODE_CHUNK)):
             yield from pool.map(one, chunk) if _worth_threads(chunk) else map(one, chunk)

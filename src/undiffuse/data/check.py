@@ -11,8 +11,9 @@ from undiffuse.data.prepare import counted_bad, kept_rows, lacking, split
 from undiffuse.data.sources import find_source
 from undiffuse.data.sources.base import Source
 from undiffuse.data.spec import DataSpec
-from undiffuse.data.survey import Survey, Watch, shape_of, surveyed, times_sign
+from undiffuse.data.survey import Survey, shape_of, surveyed, times_sign
 from undiffuse.errors import UndiffuseError
+from undiffuse.shapes import Watch, unwatched
 
 MOST_LISTED = 20
 SUGGESTED = 32
@@ -26,7 +27,7 @@ class Checked:
     trouble: list[str]
 
 
-def check_data(spec: DataSpec, watch: Watch = iter) -> Checked:
+def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
     """Every picture decoded, by the policy of `spec`; unusable ones are listed, not refused."""
     source = find_source(spec)
     survey = surveyed(source, watch)

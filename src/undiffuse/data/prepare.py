@@ -10,11 +10,12 @@ from undiffuse.data.cache import Prepared, load_or_prepare
 from undiffuse.data.dataset import Dataset, Part
 from undiffuse.data.sources import find_source
 from undiffuse.data.spec import DataSpec
-from undiffuse.data.survey import Finding, Watch
+from undiffuse.data.survey import Finding
 from undiffuse.errors import UndiffuseError
+from undiffuse.shapes import Watch, unwatched
 
 
-def prepare_dataset(spec: DataSpec, watch: Watch = iter) -> Dataset:
+def prepare_dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
     """The data set, ready for training. Raises UsageError or UndiffuseError in one line."""
     source = find_source(spec)
     pictures, facts = load_or_prepare(source, spec, watch)

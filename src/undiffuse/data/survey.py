@@ -1,7 +1,6 @@
 """The first look at a source: what its pictures are, by their headers, and a key of all that they hold."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -11,9 +10,10 @@ from undiffuse.data.decode import Facts, examined
 from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.shapes import Watch, unwatched
 
-Watch = Callable[[Iterator[Item]], Iterable[Item]]
 Size = tuple[int, int]
+PICTURES_READ = "picture read"
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Survey:
         return any(label is not None for label in self.labels)
 
 
-def surveyed(source: Source, watch: Watch = iter) -> Survey:
+def surveyed(source: Source, watch: Watch = unwatched) -> Survey:
     survey, digest = Survey(), blake2b(digest_size=16)
-    for item in watch(source.items()):
+    for item in watch(source.items(), None, PICTURES_READ):
         survey.add(item)
         digest.update(repr((item.name, item.label, item.held_out)).encode())
         if isinstance(item.content, np.ndarray):

@@ -1,6 +1,6 @@
 """The variational bound of a whole model, estimated: every term by its time, with the errors that make it up."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from undiffuse.diffusion.likelihood import bound_term, check_gaussian, check_gri
 from undiffuse.diffusion.process import Process
 from undiffuse.errors import UsageError
 from undiffuse.rng import Generator, per_row
-from undiffuse.shapes import Data, Tensor
+from undiffuse.shapes import Data, Tensor, Watch, unwatched
 
 BOUND_BLOCK = 450  # images to a network call
 
@@ -76,8 +76,9 @@ def estimate_bound(
     x0: Data,
     levels: int | None,
     count: int,
+    *,
     seed: int = 0,
-    watch: Callable[[Iterator[Slice]], Iterable[Slice]] = iter,
+    watch: Watch = unwatched,
 ) -> Bits:
     """`count` draws of terms for each datum; denoise gives the denoiser of some rows, which knows their labels.
 
@@ -90,7 +91,8 @@ def estimate_bound(
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= process.T:
         raise UsageError(f"the bound takes between 1 and T = {process.T} times for each image, not {count}")
     blocks = [slice(first, min(first + BOUND_BLOCK, len(x0))) for first in range(0, len(x0), BOUND_BLOCK)]
-    drawn = list(watch(piece for rows in blocks for piece in _slices(process, denoise, x0, levels, count, seed, rows)))
+    pieces = (piece for rows in blocks for piece in _slices(process, denoise, x0, levels, count, seed=seed, rows=rows))
+    drawn = list(watch(pieces, len(blocks) * count, "term of the bound"))
     columns = []
     for name in ("t", "term", "mse_x0", "mse_eps"):
         values = [getattr(piece, name) for piece in drawn]
@@ -104,6 +106,7 @@ def _slices(
     x0: Data,
     levels: int | None,
     count: int,
+    *,
     seed: int,
     rows: slice,
 ) -> Iterator[Slice]:
@@ -111,7 +114,7 @@ def _slices(
     some, guessing = x0[rows], denoise(rows)
     draws = per_row(seed, "bound", rows=range(rows.start, rows.stop))
     for k in range(count):
-        yield _one(process, guessing, some, levels, _times(process.T, k, count, draws), draws)
+        yield _one(process, guessing, some, levels, _times(process.T, k, count, draws), draws=draws)
 
 
 def _times(T: int, k: int, count: int, draws: Generator) -> np.ndarray:
@@ -124,7 +127,7 @@ def _times(T: int, k: int, count: int, draws: Generator) -> np.ndarray:
 
 
 @torch.no_grad()
-def _one(process: Process, denoise: Denoise, x0: Data, levels: int | None, t: np.ndarray, draws: Generator) -> Slice:
+def _one(process: Process, denoise: Denoise, x0: Data, levels: int | None, t: np.ndarray, *, draws: Generator) -> Slice:
     truth = process.corrupt(x0, t, draws)
     guess = denoise(truth.x_t, t)
     term = bound_term(process, truth, guess, t, levels)

@@ -85,6 +85,7 @@ def score_errors(
     exact: Denoise,
     x0: Data,
     times: np.ndarray,
+    *,
     seed: int = 0,
 ) -> Comparison:
     """The model and the exact score on x_t drawn from each x0 at each time; draws of datum i come from (seed, i)."""

@@ -11,7 +11,7 @@ Gaussian noise only. All results are [n], bits per dimension.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -26,7 +26,7 @@ from undiffuse.diffusion.schedule import NoiseSchedule
 from undiffuse.diffusion.split import expand
 from undiffuse.errors import UsageError, nearest
 from undiffuse.rng import Generator, per_row
-from undiffuse.shapes import Data, PerDatum, Tensor
+from undiffuse.shapes import Data, PerDatum, Tensor, Watch, unwatched
 
 FLOW_BLOCK = 64  # data at a time: a network call is kept for its gradient
 DEQUANTISATIONS = ("noise", "uniform")
@@ -67,9 +67,10 @@ def integrate_flow(
     x0: Data,
     levels: int | None,
     steps: int = 50,
+    *,
     dequantise: str = "noise",
     seed: int = 0,
-    watch: Callable[[Iterator[State]], Iterable[State]] = iter,
+    watch: Watch = unwatched,
 ) -> Flow:
     """`steps` steps by Runge and Kutta's method of order 4, uniform in half_log_snr; four calls and gradients each.
 
@@ -80,7 +81,7 @@ def integrate_flow(
       "uniform": x_1 = x_0 + u, u uniform on the bin, and -log P(x_0) <= E[-log p_1(x_1)] - log(bin) (Theis et al.
         2016; Song et al. 2021 do so). Only for bins narrower than sigma_1, or models trained on such data: else p_1 is
         a row of spikes that u misses.
-    Draws of datum i come from (seed, i) alone. Raises as `bound.estimated` does.
+    Draws of datum i come from (seed, i) alone. Raises as `bound.estimate_bound` does.
     """
     check_gaussian(process, "the likelihood by the ODE", "it takes q(x_1 | x_0) and the law at T for Gaussian")
     if levels is not None:
@@ -94,11 +95,12 @@ def integrate_flow(
         for first in range(0, len(x0), FLOW_BLOCK):
             rows = slice(first, min(first + FLOW_BLOCK, len(x0)))
             draws, guessing = per_row(seed, "ode", rows=range(rows.start, rows.stop)), denoise(rows)
-            x, rest = _start(process, guessing, x0[rows], levels, dequantise, draws)
+            x, rest = _start(process, guessing, x0[rows], levels, dequantise, draws=draws)
             starts.append(rest)
             yield from path(process, guessing, x, _signs(x, draws), steps)
 
-    for state in watch(states()):
+    total = -(-len(x0) // FLOW_BLOCK) * steps
+    for state in watch(states(), total, f"step of the ODE, of {steps}"):
         if state.t == process.T:
             ends.append(_density(state))
     return Flow(torch.cat(ends).cpu(), torch.cat(starts).cpu(), steps)
@@ -155,7 +157,7 @@ def _time_at(process: Process, angle: float) -> float:
 
 
 def _start(
-    process: Process, denoise: Denoise, x0: Data, levels: int | None, dequantise: str, draws: Generator
+    process: Process, denoise: Denoise, x0: Data, levels: int | None, dequantise: str, *, draws: Generator
 ) -> tuple[Data, PerDatum]:
     """x_1, and what turns its density into the probability of x_0, bits per dimension."""
     if levels is None:

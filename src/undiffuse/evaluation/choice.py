@@ -1,5 +1,7 @@
 """Which measures to take: what was asked for, or what the samples and the data allow."""
 
+from collections.abc import Sequence
+
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import UsageError, nearest
 from undiffuse.evaluation.measures import (
@@ -24,8 +26,10 @@ ALIASES = {
 }
 
 
-def choose_metrics(names: str | None, classes: int, model: bool, data: Dataset, n: int = MOST_SAMPLES) -> list[str]:
-    """The measures asked for, comma-separated, where `all` is all of samples; by default those of DEFAULT.
+def choose_metrics(
+    names: Sequence[str] | str | None, classes: int, model: bool, data: Dataset, n: int = MOST_SAMPLES
+) -> list[str]:
+    """The measures asked for, one by one or with commas between, where `all` is all of samples; else DEFAULT_METRICS.
 
     What nobody named is left out where n samples of so many classes (0: no labels) do not allow it. model: there is
     one.
@@ -34,7 +38,8 @@ def choose_metrics(names: str | None, classes: int, model: bool, data: Dataset, 
     if names is None:
         return [name for name in DEFAULT_METRICS if name in allowed]
     known = [*MEASURES, *LIKELIHOODS, "all"]
-    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    asked = names.split(",") if isinstance(names, str) else names
+    wanted = list(dict.fromkeys(name.strip() for name in asked if name.strip()))
     for name in wanted:
         if name not in known:
             raise UsageError(f"unknown metric '{name}'; {ALIASES.get(name.lower()) or nearest(name, known)}")

@@ -4,7 +4,7 @@ and be shared by processes. They vanish once they are measured: other code may d
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -22,8 +22,9 @@ from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.labels import Label, labels_by_share
 from undiffuse.processes import ranks
-from undiffuse.sampling.job import Job, open_job
+from undiffuse.sampling.job import open_job
 from undiffuse.sampling.request import Request
+from undiffuse.shapes import Watch, unwatched
 
 MONTH = 30 * 24 * 3600  # seconds
 
@@ -53,17 +54,18 @@ class Shards:
 def drawn_samples(
     pipe: Pipeline,
     n: int,
+    *,
     seeds: Sequence[int],
     levels: int = 256,
     classes: Sequence[str] | None = None,
-    run: Callable[[Job], object] = Job.run,
     shares: Sequence[int] | None = None,
+    watch: Watch = unwatched,
 ) -> Iterator[list[Samples]]:
     """n images for each seed, of all classes or of these, in the order of the data restricted to them, in turn.
 
-    levels: of grey, that they are rounded to. run: has a job drawn, and may tell how far it is. shares: counts of these
-    classes, to draw each as often as they say. What an interrupt leaves is gone on with by the next call alike, within
-    a month, and nothing is left after a block that ends well. Processes that enter together share the work.
+    levels: of grey, that they are rounded to. shares: counts of these classes, to draw each as often as they say. What
+    an interrupt leaves is gone on with by the next call alike, within a month, and nothing is left after a block that
+    ends well. Processes that enter together share the work.
     """
     label: Label = None if classes is None else list(classes)
     labels = pipe.labels(range(n)) if classes is None else torch.arange(n) % len(classes)
@@ -74,16 +76,21 @@ def drawn_samples(
     with ExitStack() as open_jobs:
         sets, folders = [], []
         for seed in seeds:
-            request = Request.of(pipe, n, seed, label=label, format="npz", levels=levels)
+            request = Request.of(pipe, n, seed=seed, label=label, format="npz", levels=levels)
             folder = _folder(request)
             job = open_jobs.enter_context(open_job(pipe, request, folder))
-            run(job)
+            job.run(_of_seed(watch, seed))
             sets.append(Samples(LevelImages(Shards(folder, request), levels), labels))
             folders.append(folder)
         yield sets
         if ranks.rank() == 0:
             for folder in (*folders, *_forgotten()):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _of_seed(watch: Watch, seed: int) -> Watch:
+    """Who watches several jobs is told whose images come."""
+    return lambda items, total, what: watch(items, total, f"seed {seed}: {what}")
 
 
 def _forgotten() -> list[Path]:

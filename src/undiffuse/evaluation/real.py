@@ -145,14 +145,9 @@ def in_chunks(part: Part, rows: np.ndarray) -> Iterator[Tensor]:
     return (part.images(rows[i : i + CHUNK]) for i in range(0, len(rows), CHUNK))
 
 
-def reference_data(pipe: Pipeline, source: str | None) -> Dataset:
-    """The model's own data set, or another of the same shape."""
-    if source is None and _is_imported(pipe):
-        raise UsageError("say which real images to compare this model with, for example: --data digits")
-    try:
-        data = build.dataset(pipe.config) if source is None else _prepared_alike(pipe, source)
-    except UsageError as error:
-        raise UsageError(f"{error}" + ("" if source else "; or say where its pictures are with --data")) from None
+def reference_data(pipe: Pipeline, source: Dataset | str | None) -> Dataset:
+    """The model's own data set, or another of the same shape and classes."""
+    data = source if isinstance(source, Dataset) else _prepared(pipe, source)
     if source is None and not build.is_same_data(pipe.config, data):
         warnings.warn(
             f"the pictures of {data.name} are not those that this model was trained on: 'held out' and memorisation "
@@ -160,16 +155,25 @@ def reference_data(pipe: Pipeline, source: str | None) -> Dataset:
             MeasureWarning,
             stacklevel=2,
         )
+    known, asked = pipe.class_names, data.name if isinstance(source, Dataset) else source
     if data.shape != pipe.shape:
-        raise UsageError(f"--data {source}: images of {list(data.shape)}, but the model draws {list(pipe.shape)}")
-    known = pipe.class_names
+        raise UsageError(f"--data {asked}: images of {list(data.shape)}, but the model draws {list(pipe.shape)}")
     alike = len(data.class_names) <= len(known) if _is_imported(pipe) else data.class_names == known
     if known and not alike:  # an imported model's classes have numbers, not names
         raise UsageError(
-            f"--data {source}: its classes are {_first(data.class_names)}, the model's are {_first(known)}, so labels "
+            f"--data {asked}: its classes are {_first(data.class_names)}, the model's are {_first(known)}, so labels "
             "mean something else; leave --data out"
         )
     return data
+
+
+def _prepared(pipe: Pipeline, source: str | None) -> Dataset:
+    if source is None and _is_imported(pipe):
+        raise UsageError("say which real images to compare this model with, for example: --data digits")
+    try:
+        return build.dataset(pipe.config) if source is None else _prepared_alike(pipe, source)
+    except UsageError as error:
+        raise UsageError(f"{error}" + ("" if source else "; or say where its pictures are with --data")) from None
 
 
 def _prepared_alike(pipe: Pipeline, source: str) -> Dataset:

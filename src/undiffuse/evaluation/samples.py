@@ -1,6 +1,6 @@
 """Sets of generated images: a tensor, a folder, or the files of a job, read when they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,10 +11,11 @@ import torch
 from undiffuse import images
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.generated import in_channels, read_images
-from undiffuse.errors import UndiffuseError
+from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.shapes import Labels, Tensor
 
 CHUNK = 10_000  # images that are in memory at once as floats
+FARTHEST = 2.0  # from 0 that a sampler without clipping may end; beyond it, images are on another scale
 
 
 @runtime_checkable
@@ -93,6 +94,27 @@ def samples_of_files(path: Path, data: Dataset) -> Samples:
             f"{path}: {without} of {len(known)} pictures have no label (-1); give it to all, or to none"
         )
     return Samples(LevelImages(alike), known if not without else None)
+
+
+def samples_of_tensor(images: Tensor, labels: Tensor | Sequence[int] | None, data: Dataset) -> Samples:
+    """Images float32 [n, c, h, w] in [-1, 1], at least 2, of the data's shape; labels: class indices, if there are."""
+    if not images.is_floating_point() or images.ndim != 4:
+        got = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+        raise UsageError(f"give images as a float32 tensor [n, c, h, w] in [-1, 1]; got {got}")
+    if len(images) < 2:
+        raise UsageError(f"images to measure: {len(images)}, and at least 2 are needed")
+    if tuple(images.shape[1:]) != data.shape:
+        raise UsageError(f"images are {_size(tuple(images.shape[1:]))} but {data.name} is {_size(data.shape)}")
+    if (largest := float(images.abs().max())) > FARTHEST:
+        raise UsageError(f"values reach {largest:g}, and images lie in [-1, 1]: scale them first")
+    if labels is None:
+        return Samples(images.float().cpu(), None)
+    known = torch.as_tensor(labels, dtype=torch.int64).cpu()
+    if known.shape != images.shape[:1]:
+        raise UsageError(f"labels are {list(known.shape)} for {len(images)} images; give one for each")
+    if ((known < 0) | (known >= len(data.class_names))).any():
+        raise UsageError(f"a label lies outside the {len(data.class_names)} classes of {data.name}")
+    return Samples(images.float().cpu(), known)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -134,7 +134,13 @@ def workspace(floats: int) -> Tensor:
 
 
 def _convolve(
-    library: CDLL, x: Tensor, weight: Tensor, transposed: bool, bias: Tensor | None = None, plus: Tensor | None = None
+    library: CDLL,
+    x: Tensor,
+    weight: Tensor,
+    transposed: bool,
+    bias: Tensor | None = None,
+    *,
+    plus: Tensor | None = None,
 ) -> Tensor:
     """The convolution, or (transposed) the gradient of its input from x, that of its output."""
     (b, k, h, w), threads = x.shape, torch.get_num_threads()
@@ -162,7 +168,7 @@ class _Conv3x3(torch.autograd.Function):
         weight, plus = last(weight), None if plus is None else last(plus)
         ctx.save_for_backward(x, weight)
         ctx.library = kernels()
-        return _convolve(ctx.library, x, weight, False, bias, plus)
+        return _convolve(ctx.library, x, weight, False, bias, plus=plus)
 
     @staticmethod
     @once_differentiable
@@ -179,7 +185,7 @@ class _GroupNorm(torch.autograd.Function):
     """Saves its input, and mean and 1 / std per group; the activation is computed again in backward."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  (torch passes them by position)
         ctx: Any, x: Tensor, offset: Tensor | None, weight: Tensor, bias: Tensor, norm: tuple[int, float, bool]
     ) -> Tensor:
         groups, eps, silu = norm

@@ -13,15 +13,17 @@ from undiffuse.data import prepare
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.sources import anywhere
 from undiffuse.data.spec import DataSpec
-from undiffuse.data.survey import Watch
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.noise import NOISES, Gamma, Noise
 from undiffuse.diffusion.process import VARIANCES, Process
 from undiffuse.diffusion.samplers import GUESSES, SAMPLERS, Sampler
+from undiffuse.diffusion.samplers.fitted import FEW, Fitted
+from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarning
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
+from undiffuse.shapes import Watch, unwatched
 
 
 class NoiseWarning(UserWarning):
@@ -32,7 +34,7 @@ _Row = TypeVar("_Row")
 GAMMA_SOUND = 0.005  # up to here every sampler brings the data back within chance (benchmarks/reverse_noise.py)
 
 
-def dataset(config: Config, watch: Watch = iter) -> Dataset:
+def dataset(config: Config, watch: Watch = unwatched) -> Dataset:
     """The data, restricted to data.classes; refused if it is not what the configuration says it is."""
     data = prepare.prepare_dataset(data_spec(config), watch)
     wanted = config.data.classes
@@ -178,3 +180,17 @@ def look_up(table: Mapping[str, _Row], name: str, key: str) -> _Row:
 def average_name(decays: tuple[float, ...], index: int) -> str:
     """The name of an average's file: the first is `ema`, others say their decay, as in `ema-0.9999`."""
     return "ema" if index == 0 else f"ema-{decays[index]!r}"
+
+
+def visited_times(config: Config, process: Process, fitted: Fitted | None) -> list[float]:
+    """The times that sampling as configured visits, from T to 0: see Pipeline.times."""
+    settings, per_step = config.sample, guesses(config)
+    spacing = settings.spacing
+    if spacing == "auto":
+        known = fitted is not None and settings.steps <= min(FEW, fitted.most)
+        spacing = "fitted" if known and per_step == 1 else "uniform"
+    if spacing != "fitted":
+        return times(process.schedule, settings.steps, spacing)
+    if fitted is None:
+        raise UsageError("no times were fitted for this model; do so with: undiffuse fit MODEL")
+    return fitted.times(settings.steps, per_step or 1)

@@ -1,10 +1,10 @@
 """Change pictures with a model: paint what is missing, vary, take to noise and back, go from one to another.
 
 All take images float32 [n, c, h, w] in [-1, 1] and label, int64 [n] (None: of no class), and give images alike. Image i
-draws its noise from (seed, i). `watch` is given the frames and how many will come, and passes them on: a progress bar.
+draws its noise from (seed, i). `watch` sees the frames: shapes.Watch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,16 +16,12 @@ from undiffuse.diffusion.inversion import inverted, slerp
 from undiffuse.diffusion.samplers import GUESSES, Frame, Resampled
 from undiffuse.errors import UsageError
 from undiffuse.pipeline import build
+from undiffuse.pipeline.likelihood import check_scored
 from undiffuse.pipeline.pipeline import BLOCK, Pipeline
 from undiffuse.pipeline.ranges import aligned
-from undiffuse.shapes import Images, Mask, Tensor
+from undiffuse.shapes import Images, Mask, Tensor, Watch, unwatched
 
 JUMP = 10, 5  # RePaint's j, there of 250 steps: at most so many steps, and at most this part of all
-Watch = Callable[[Iterator[Frame], int], Iterable[Frame]]
-
-
-def unwatched(frames: Iterator[Frame], total: int) -> Iterable[Frame]:
-    return frames
 
 
 def inpaint(
@@ -34,6 +30,7 @@ def inpaint(
     known: Tensor,
     label: Tensor | None = None,
     seed: int = 0,
+    *,
     repeats: int = 5,
     watch: Watch = unwatched,
 ) -> Images:
@@ -63,6 +60,7 @@ def variations(
     strength: float = 0.5,
     label: Tensor | None = None,
     seed: int = 0,
+    *,
     watch: Watch = unwatched,
 ) -> Images:
     """The pictures put into the noise of t = strength T and brought back (SDEdit, Meng et al. 2022, algorithm 1).
@@ -165,7 +163,7 @@ def _label(pipe: Pipeline, images: Images, label: Tensor | None) -> Tensor | Non
         raise UsageError(
             "this model was trained with a class for every picture (train.label_dropout = 0): give a label"
         )
-    return pipe.scored(images, label)
+    return check_scored(pipe, images, label)
 
 
 def _mask(images: Images, known: Tensor) -> Mask:
@@ -202,6 +200,6 @@ def _made(
             assert last is not None
             done.append(last.x.float().cpu())
 
-    for _ in watch(frames(), len(blocks) * (len(stops) - 1)):
+    for _ in watch(frames(), len(blocks) * (len(stops) - 1), "step"):
         pass
     return torch.cat(done)

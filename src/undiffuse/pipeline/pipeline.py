@@ -6,26 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from undiffuse import rng
-from undiffuse.config import Config, read
-from undiffuse.diffusion.denoiser import Denoise, Denoiser
+from undiffuse.config import Config
+from undiffuse.diffusion.bound import Bits
+from undiffuse.diffusion.denoiser import Denoise, Denoiser, bind
+from undiffuse.diffusion.guidance import clipped, guided, thresholded
+from undiffuse.diffusion.ode import Flow
+from undiffuse.diffusion.process import Process
 from undiffuse.diffusion.samplers import Frame, Sampler, trajectory
-from undiffuse.diffusion.samplers.fitted import Fitted, Watch, fit_times
+from undiffuse.diffusion.samplers.fitted import Fitted, fit_times
+from undiffuse.diffusion.split import Split
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.files import checkpoint
-from undiffuse.files.run import RunFolder
 from undiffuse.nn.compiling import compile_network
-from undiffuse.pipeline import build
-from undiffuse.pipeline.build import average_name
+from undiffuse.pipeline import build, labels, likelihood
 from undiffuse.pipeline.bundled import locate_model
 from undiffuse.pipeline.diffusers.convert import load_diffusers
 from undiffuse.pipeline.diffusers.folder import is_diffusers
 from undiffuse.pipeline.labels import Label
-from undiffuse.pipeline.model import Model
 from undiffuse.pipeline.ranges import aligned, check_blocks, check_count
-from undiffuse.shapes import Data, Images
+from undiffuse.pipeline.storage import load_run, save_run
+from undiffuse.shapes import Data, Images, Watch, unwatched
 
 BLOCK = 128
 FIT_MOST = 4096
@@ -33,15 +35,21 @@ FIT_START = 1 << 40  # the first index of the images that times are fitted on, f
 
 
 @dataclass(frozen=True)
-class Pipeline(Model):
-    """A trained model, ready to make images.
+class Pipeline:
+    """A trained model, ready to make images: a configuration, a denoiser, and times fitted to it, if any were.
 
     Image i of seed S draws its noise from (S, i) alone, whatever n, the batch size, the device and the labels. So it
     is the same image up to float rounding, which differs between batch sizes and devices; equal blocks are equal.
-    block: how many are made at once where nothing else is said.
+    block: how many are made at once where nothing else is said. weights, checkpoint: which of a run's these are.
     """
 
+    config: Config
+    denoiser: Denoiser
+    device: str = "cpu"
+    fitted: Fitted | None = None
     block: int = BLOCK
+    weights: str = "ema"
+    checkpoint: str = "last"
 
     # -- in and out -----------------------------------------------------------------------------------------------
 
@@ -62,11 +70,8 @@ class Pipeline(Model):
         path = locate_model(model)
         if is_diffusers(path):
             return cls.of(*load_diffusers(path), device)
-        run = RunFolder.open(path)
-        config = read(run.config)
-        denoiser = build.denoiser(config)
-        _load_weights(denoiser, run, _group(weights, config), str(checkpoint))
-        return replace(cls.of(config, denoiser, device), fitted=_fitted(run, denoiser.process.T) if times else None)
+        config, denoiser, fitted = load_run(path, weights, str(checkpoint), times)
+        return replace(cls.of(config, denoiser, device), fitted=fitted, weights=weights, checkpoint=str(checkpoint))
 
     @classmethod
     def of(cls, config: Config, denoiser: Denoiser, device: str | None = None) -> "Pipeline":
@@ -83,14 +88,59 @@ class Pipeline(Model):
 
     def save(self, folder: str | Path) -> Path:
         """Write the configuration and these weights as a run folder that `load` reads. The folder must not exist."""
-        run = RunFolder.create(Path(folder), "model")
-        run.config.write_text(self.config.as_yaml())
-        weights = {"ema": self._network().state_dict()}
-        state = {"step": self.config.train.steps, "noise": str(self.process.noise)}
-        checkpoint.save(run.checkpoints, checkpoint.Snapshot(weights, state))
-        if self.fitted is not None:
-            run.times.write_text(self.fitted.write())
-        return run.path
+        return save_run(Path(folder), self.config, replace(self.denoiser, backbone=self._network()), self.fitted)
+
+    # -- what it is ------------------------------------------------------------------------------------------------
+
+    @property
+    def process(self) -> Process:
+        return self.denoiser.process
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Empty for an unconditional model."""
+        return tuple(self.config.data.classes or ()) if build.num_classes(self.config) else ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w) of an image."""
+        return tuple(self.config.data.shape or ())
+
+    def configured(self, **changes: Any) -> "Pipeline":
+        """With other defaults: sampler, steps, spacing, guidance, eta, clip ... None keeps the present one.
+
+        eta goes with the sampler: another than ddim puts it at 0, unless it is given too.
+        """
+        if changes.get("sampler") not in (None, "ddim") and changes.get("eta") is None:
+            changes["eta"] = 0.0
+        wanted = {f"sample.{key}": value for key, value in changes.items() if value is not None}
+        return replace(self, config=self.config.replaced(wanted)) if wanted else self
+
+    def times(self) -> list[float]:
+        """The times that sampling as configured visits, from T to 0.
+
+        The spacing "auto" is "fitted" for at most 10 steps of a sampler that uses one guess a step, where the model
+        has such times, else "uniform": those that use more were no better for it (docs/samplers.md).
+        """
+        return build.visited_times(self.config, self.process, self.fitted)
+
+    def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
+        """int64 class index of each image, as `labels.of_rows` reads `label`; None for an unconditional model."""
+        return labels.labels_of_rows(self.class_names, rows, label)
+
+    def denoise(self, y: Tensor | None = None) -> Denoise:
+        """(x_t, t) -> Split as sampling uses it: guided and clipped as configured, for rows of these classes."""
+        settings = self.config.sample
+        if settings.guidance != 1 and self.class_names and self.config.train.label_dropout == 0:
+            raise UsageError(
+                "guidance needs a model trained with train.label_dropout above 0; leave it at 1 for this one"
+            )
+        bound = bind(self.denoiser, None if y is None else y.to(self.device))
+        between = (settings.guidance_from, settings.guidance_to)
+        denoise = guided(bound, settings.guidance, len(self.class_names), between, settings.guidance_rescale)
+        if settings.threshold < 1:
+            return thresholded(denoise, settings.threshold)
+        return clipped(denoise) if settings.clip else denoise
 
     # -- sampling -------------------------------------------------------------------------------------------------
 
@@ -100,7 +150,7 @@ class Pipeline(Model):
         self.frame_count(1)
         self.denoise(self.labels([0]))
 
-    def fit(self, n: int = 64, seed: int = 0, watch: Watch = iter) -> "Pipeline":
+    def fit(self, n: int = 64, seed: int = 0, watch: Watch = unwatched) -> "Pipeline":
         """With times for few steps, fitted to this model on n images (at most 4,096, which are in memory together) of
         no other use: see `samplers.fitted`."""
         if check_count(n) > FIT_MOST:
@@ -118,7 +168,7 @@ class Pipeline(Model):
             compile_network(self._network(), x, x.new_ones(BLOCK), None if y is None else y.to(self.device))
         return self
 
-    def sample(
+    def sample(  # noqa: PLR0917  (public, in this order since 0.1)
         self,
         n: int = 64,
         seed: int = 0,
@@ -128,23 +178,34 @@ class Pipeline(Model):
         sampler: str | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
+        *,
+        watch: Watch = unwatched,
     ) -> Images:
         """Images start..start+n-1 of this seed: float32 [n, c, h, w] in [-1, 1] on the CPU.
 
         label: a class name, an index, or a sequence of them (image i gets entry i modulo its length); None gives image
         i the class i mod K. Blocks of `batch_size` are aligned to the index, so equal blocks are equal bit for bit.
+        watch: is told of every step of a block.
         """
         pipe = self.configured(guidance=guidance, sampler=sampler, steps=steps)
-        done = [frame.x.float().cpu() for _, frame in pipe.stream(n, seed, start, label, batch_size) if frame.t == 0]
-        return torch.cat(done)
+        frames = pipe.stream(n, seed, start, label, batch_size, watch=watch)
+        return torch.cat([frame.x.float().cpu() for _, frame in frames if frame.t == 0])
 
     def stream(
-        self, n: int = 64, seed: int = 0, start: int = 0, label: Label = None, batch_size: int | None = None
+        self,
+        n: int = 64,
+        seed: int = 0,
+        start: int = 0,
+        label: Label = None,
+        batch_size: int | None = None,
+        *,
+        watch: Watch = unwatched,
     ) -> Iterator[tuple[range, Frame]]:
         """The same images block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
-        for rows in aligned(start, n, self.block if batch_size is None else batch_size):
-            for frame in self._frames(rows, seed, label):
-                yield rows, frame
+        size = self.block if batch_size is None else batch_size
+        blocks = aligned(start, n, size)
+        frames = ((rows, frame) for rows in blocks for frame in self._frames(rows, seed, label))
+        yield from watch(frames, self.frame_count(n, start, size), "step")
 
     def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
         """How many frames `stream` will yield."""
@@ -153,9 +214,19 @@ class Pipeline(Model):
         check_blocks(start, n, size)
         return (len(visited) - 1) * ((start + n - 1) // size - start // size + 1)
 
-    def frames(self, n: int = 4, seed: int = 0, start: int = 0, label: Label = None, **changes: Any) -> Iterator[Frame]:
+    def frames(
+        self,
+        n: int = 4,
+        seed: int = 0,
+        start: int = 0,
+        label: Label = None,
+        *,
+        watch: Watch = unwatched,
+        **changes: Any,
+    ) -> Iterator[Frame]:
         """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
-        yield from self.configured(**changes)._frames(range(start, start + check_count(n)), seed, label)
+        pipe, rows = self.configured(**changes), range(start, start + check_count(n))
+        yield from watch(pipe._frames(rows, seed, label), len(pipe.times()) - 1, "step")
 
     def noise(self, n: int = 4, seed: int = 0, start: int = 0) -> Images:
         """x_T of these images: where `sample` and `frames` start from. float32 [n, c, h, w] on the CPU."""
@@ -171,6 +242,50 @@ class Pipeline(Model):
                 raise UndiffuseError("sampling gave NaN or infinity: the weights hold some, or guidance is too large")
             yield frame
 
+    # -- likelihood -----------------------------------------------------------------------------------------------
+
+    def bits_per_dim(self, images: Tensor, label: Tensor | None = None, times: int | None = None) -> Tensor:
+        """The variational bound on -log2 p(x_0) per dimension of each image, [n]; see `bound` for its terms and error.
+
+        images: float32 [n, c, h, w] in [-1, 1] on the data's own grid of levels; others are refused. times: of the T
+        terms, how many to draw for each image (unbiased); all by default. label: int64 [n], class of each; None scores
+        a conditional model as an unconditional one.
+        """
+        return self.bound(images, label, times).total
+
+    def bound(
+        self,
+        images: Tensor,
+        label: Tensor | None = None,
+        times: int | None = None,
+        seed: int = 0,
+        watch: Watch = unwatched,
+    ) -> Bits:
+        """The bound's terms by t and the mean squared errors behind them. `watch` sees each network call's slice."""
+        return likelihood.bound(self, images, label, times=times, seed=seed, watch=watch)
+
+    def ode_likelihood(
+        self,
+        images: Tensor,
+        label: Tensor | None = None,
+        steps: int = 50,
+        dequantise: str = "noise",
+        seed: int = 0,
+        *,
+        watch: Watch = unwatched,
+    ) -> Flow:
+        """The same bits per dimension by the probability-flow ODE: see diffusion.ode.integrate_flow.
+
+        x0 is clipped as in sampling; not for dequantise="uniform", whose data reach half a bin beyond [-1, 1].
+        """
+        return likelihood.ode_likelihood(
+            self, images, label, steps=steps, dequantise=dequantise, seed=seed, watch=watch
+        )
+
+    def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
+        """What the model makes of these images at time t: corrupted with noise (seed, index), then denoised."""
+        return likelihood.guess(self, images, t, label, seed=seed)
+
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:
         draws = rng.per_row(seed, "sample", rows=rows)
         yield from self.walk(self._prior(draws), self.times(), draws, self.denoise(self.labels(rows, label)))
@@ -182,34 +297,3 @@ class Pipeline(Model):
         if not isinstance(self.denoiser.backbone, nn.Module):
             raise UndiffuseError("this pipeline's backbone is not a torch.nn.Module, so it has no weights to save")
         return self.denoiser.backbone
-
-
-def _group(weights: str, config: Config) -> str:
-    """The file of a checkpoint that holds these weights."""
-    decays = build.decays(config)
-    known = {"raw": "backbone"} | {average_name(decays, i): average_name(decays, i) for i in range(len(decays))}
-    if weights == f"ema-{decays[0]!r}":
-        return "ema"
-    if weights not in known:
-        *names, last = map(repr, ["ema", "raw", *list(known)[2:]])
-        raise UsageError(f"this model's weights are {', '.join(names)} or {last}, not '{weights}'")
-    return known[weights]
-
-
-def _fitted(run: RunFolder, T: int) -> Fitted | None:
-    if not run.times.is_file():
-        return None
-    try:
-        return Fitted.read(run.times.read_text(errors="replace"), T)
-    except UndiffuseError as error:
-        raise UndiffuseError(f"{run.times}: {error}; delete it, or make it again with: undiffuse fit") from error
-
-
-def _load_weights(denoiser: Denoiser, run: RunFolder, group: str, which: str) -> None:
-    found = checkpoint.find(run.checkpoints, str(run.best_step()) if which == "best" else which)
-    state = checkpoint.load_state(found)
-    checkpoint.check_same_noise(state, denoiser.process.noise, found)
-    if isinstance(denoiser.backbone, nn.Module):
-        tensors = checkpoint.load_tensors(found, group)
-        checkpoint.check_unchanged(found / f"{group}.safetensors", state.get("digests", {}))
-        checkpoint.fill(denoiser.backbone, tensors, found)

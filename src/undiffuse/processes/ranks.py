@@ -7,7 +7,7 @@ import atexit
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar
 
@@ -99,19 +99,19 @@ def one_first(make: Callable[[], _Made]) -> _Made:
     return make()
 
 
-def meet(meanwhile: Callable[[], object]) -> None:
-    """Return when every process is here; signals are heard meanwhile.
+def meeting() -> Iterator[None]:
+    """Ends when every process is here; what it yields between is time to look about.
 
     Raises UndiffuseError if one has died: its connection closes, so nobody waits in vain.
     """
     if count() == 1:
         return
     try:
-        meeting = dist.barrier(async_op=True)
-        while not meeting.is_completed():
-            meanwhile()
+        barrier = dist.barrier(async_op=True)
+        while not barrier.is_completed():
+            yield
             time.sleep(SECONDS_BETWEEN_LOOKS)
-        meeting.wait()
-        meanwhile()
+        barrier.wait()
+        yield
     except RuntimeError as error:
         raise UndiffuseError("another process of this command has stopped; go on with the same command") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from undiffuse import images
-from undiffuse.evaluation.run import Neighbours
+from undiffuse.evaluation.result import Neighbours
 from undiffuse.files.run import RunFolder
 from undiffuse.files.writing import whole
 from undiffuse.pipeline import Pipeline, build

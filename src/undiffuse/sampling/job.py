@@ -20,6 +20,7 @@ from undiffuse.files.writing import check_writable, write_text
 from undiffuse.pipeline import Pipeline
 from undiffuse.processes import lock, ranks, signals
 from undiffuse.sampling.request import Request, read_job
+from undiffuse.shapes import Watch, unwatched
 
 ASIDE = ".*.writing*"  # what a kill may leave of a file that was being written
 GO_ON = "go on with the same command"
@@ -45,8 +46,8 @@ class Job:
         self.others = [rows for rows in self.others if not self._is_there(rows)]
         return self.request.n - sum(map(len, self.mine)) - sum(map(len, self.others))
 
-    def run(self, tell: Callable[[int], object] = lambda done: None) -> None:
-        """Draw what is missing; `tell` hears how many images are done, with the share of the present block.
+    def run(self, watch: Watch = unwatched) -> None:
+        """Draw what is missing; `watch` sees how many images are done, one after the other as a block goes its steps.
 
         Raises Interrupted at once when SIGINT or SIGTERM comes, and UndiffuseError when the disk is full; in both cases
         nothing but the present block is lost.
@@ -55,9 +56,8 @@ class Job:
             return
         try:
             with signals.stopping_at_once() as check:
-                while self.mine:
-                    self._draw(self.mine[0], lambda done: (check(), tell(done)))
-                ranks.meet(lambda: (check(), tell(self.done)))
+                for _ in watch(self._counted(check), self.request.n - self.done, "image"):
+                    pass
                 if ranks.rank() == 0:
                     self._finish()
         except KeyboardInterrupt:
@@ -70,7 +70,22 @@ class Job:
             why = f"{where}{error.strerror or error}, with {self._where()}"
             raise UndiffuseError(f"{why}; once that is mended, {GO_ON}") from error
 
-    def _draw(self, rows: range, tell: Callable[[int], object]) -> None:
+    def _counted(self, check: Callable[[], None]) -> Iterator[int]:
+        """1, 2, 3 ... to all images, as the work goes on; `check` raises KeyboardInterrupt if a signal asked for it."""
+        told = self.done
+        for done in self._work():
+            check()
+            yield from range(told + 1, done + 1)
+            told = max(told, done)
+
+    def _work(self) -> Iterator[int]:
+        """Every block of this process, then the wait for the others: how many images are done meanwhile."""
+        while self.mine:
+            yield from self._draw(self.mine[0])
+        for _ in ranks.meeting():
+            yield self.done
+
+    def _draw(self, rows: range) -> Iterator[int]:
         asked, before = self.request, self.done
         steps = len(asked.times) - 1
         frames = self.pipe.stream(len(rows), asked.seed, rows.start, asked.given, asked.batch_size)
@@ -79,7 +94,7 @@ class Job:
                 pictures = images.to_hwc(frame.x, asked.levels)
                 BLOCK_FORMATS[asked.format].write(self.out, rows, pictures, asked.labels(rows))
                 self.mine.remove(rows)
-            tell(before + len(rows) * step // steps)
+            yield before + len(rows) * step // steps
 
     def _finish(self) -> None:
         """Nothing left that was aside; labels beside pictures; and job.json says that all is there."""

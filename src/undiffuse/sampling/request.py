@@ -26,7 +26,7 @@ LONGEST_SAID = 80
 MOST_IMAGES, MOST_BLOCKS = 10_000_000, 250_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """Everything that the images and their files depend on.
 
@@ -54,6 +54,7 @@ class Request:
         cls,
         pipe: Pipeline,
         n: int,
+        *,
         seed: int = 0,
         start: int = 0,
         label: Label = None,
@@ -74,19 +75,19 @@ class Request:
         _check_format(format, pipe.shape)
         classes = pipe.labels(range(_period(pipe, label)), label)
         return cls(
-            format,
-            n,
-            start,
-            seed,
-            size,
-            None if classes is None else classes.tolist(),
-            list(pipe.shape),
-            list(pipe.class_names),
-            pipe.config.sample.model_dump(),
-            model_digest(pipe),
-            [float(t) for t in pipe.times()],
-            levels,
-            label,
+            format=format,
+            n=n,
+            start=start,
+            seed=seed,
+            batch_size=size,
+            label=None if classes is None else classes.tolist(),
+            shape=list(pipe.shape),
+            classes=list(pipe.class_names),
+            sample=pipe.config.sample.model_dump(),
+            weights=model_digest(pipe),
+            times=[float(t) for t in pipe.times()],
+            levels=levels,
+            given=label,
         )
 
     def as_dict(self) -> dict[str, Any]:

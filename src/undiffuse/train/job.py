@@ -15,7 +15,6 @@ from torch import nn
 
 from undiffuse import images
 from undiffuse.config import Config, of_run
-from undiffuse.data.survey import Watch
 from undiffuse.errors import Interrupted, UndiffuseError, UsageError
 from undiffuse.files import checkpoint
 from undiffuse.files.run import RunFolder, resuming
@@ -25,6 +24,7 @@ from undiffuse.pipeline.diffusers.folder import is_diffusers
 from undiffuse.processes.lock import alone
 from undiffuse.processes.ranks import from_first
 from undiffuse.processes.signals import stop_signals
+from undiffuse.shapes import Watch, unwatched
 from undiffuse.train import environment, starting, tracking
 from undiffuse.train.quality import Judge, Quality
 from undiffuse.train.sharding import full
@@ -49,7 +49,7 @@ class Training:
 
     @classmethod
     def start(
-        cls, config: Config, out: Path | None, name: str, start: Pipeline | None = None, watch: Watch = iter
+        cls, config: Config, out: Path | None, name: str, start: Pipeline | None = None, watch: Watch = unwatched
     ) -> "Training":
         """A new run, from a model's weights if one is given. Everything is built, and so checked, before the folder is
         made. `watch` sees every picture that is read."""

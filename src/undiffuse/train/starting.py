@@ -12,7 +12,6 @@ from torch import nn
 from undiffuse.config import Config
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.loader import Batches
-from undiffuse.data.survey import Watch
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.likelihood import check_gaussian
 from undiffuse.diffusion.losses import LOSSES, WEIGHTINGS, Choice, Loss, check_score
@@ -24,6 +23,7 @@ from undiffuse.nn.compiling import compile_network
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.pipeline.build import decays, look_up, num_classes, process
 from undiffuse.processes.ranks import from_first, one_first
+from undiffuse.shapes import Watch, unwatched
 from undiffuse.train import tracking
 from undiffuse.train.plan import Plan
 from undiffuse.train.quality import Judge
@@ -150,7 +150,7 @@ def opening_notes(config: Config, data: Dataset, start: Pipeline | None = None) 
     return tuple(said)
 
 
-def prepare_data(config: Config, out: Path | None = None, name: str = "", watch: Watch = iter) -> Dataset:
+def prepare_data(config: Config, out: Path | None = None, name: str = "", watch: Watch = unwatched) -> Dataset:
     """The data, prepared by one process and then opened by all."""
     if out is not None and out.exists():
         RunFolder.create(out, name)  # refuses, before pictures are read
@@ -170,7 +170,7 @@ def trainer(config: Config, data: Dataset, team: Team, start: Pipeline | None = 
         carry_over(start.config, start.denoiser, config, denoiser)
     Pipeline(config, denoiser).check()
     parts = (loss(config), batches(config, data), plan(config))
-    trainer = Trainer(denoiser, *parts, team, time_sampling(config))
+    trainer = Trainer(denoiser, *parts, team, times=time_sampling(config))
     if config.train.compile:
         x = torch.zeros((trainer.micro, *data.shape), device=team.device).contiguous(memory_format=torch.channels_last)
         t = torch.ones(len(x), device=team.device)

@@ -46,6 +46,7 @@ class Trainer:
         batches: Batches,
         plan: Plan,
         team: Team | None = None,
+        *,
         times: TimeSampling | None = None,
     ) -> None:
         self.team = team or Team()

@@ -24,6 +24,7 @@ def denoising_gif(
     T: float | int | None = None,
     columns: int | None = None,
     seconds: float | int = 0.08,
+    *,
     hold: float | int = 2.0,
 ) -> None:
     """Write an endless animation of (t, uint8 [n, h, w, c]) frames, t falling; the last is held for `hold` seconds.

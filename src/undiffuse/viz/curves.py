@@ -194,7 +194,7 @@ def _speed(axes: Axes, columns: Columns) -> None:
     _finish(axes, columns, ("images_per_s",), log=False)
 
 
-def _raw_and_smooth(axes: Axes, columns: Columns, name: str, color: str, label: str, raw: bool = True) -> None:
+def _raw_and_smooth(axes: Axes, columns: Columns, name: str, color: str, label: str, *, raw: bool = True) -> None:
     """The values thin and pale, their running mean strong; a handful of values is drawn as it is."""
     steps, values = columns["step"], columns[name]
     if not np.isfinite(values).any():

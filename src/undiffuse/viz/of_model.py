@@ -1,8 +1,7 @@
 """The pictures of a run: what the model draws, how it gets there, and how data became noise on the way in."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline import Pipeline, build
-from undiffuse.shapes import Tensor
+from undiffuse.shapes import Tensor, Watch, unwatched
 from undiffuse.viz.bound import plot_bound
 from undiffuse.viz.noise import REACH, Cell, plot_noise
 from undiffuse.viz.score import Scores, plot_score
@@ -39,19 +38,20 @@ def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
     return plot_bound(bits, decoded)
 
 
-def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Callable[[Any], Any] = iter) -> Figure:
+def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Watch = unwatched) -> Figure:
     """The model's score beside exact ones, on n noisy train images and n held-out ones at forty times."""
     pipe = pipe.configured(guidance=1.0, clip=False)  # the model's own score, not the one that sampling bends
     times = np.unique(np.geomspace(1, pipe.process.T, 40).round())
     known = {"train": data.train, "held_out": data.held_out}
     labelled = bool(pipe.class_names)
     found = {}
-    for noisy, exact in watch([("train", "train"), ("held_out", "train"), ("held_out", "held_out")]):
+    pairs = (("train", "train"), ("held_out", "train"), ("held_out", "held_out"))
+    for noisy, exact in watch(pairs, len(pairs), "comparison"):
         y = known[noisy].labels[:n].to(pipe.device) if labelled else None
         classes = known[exact].labels.to(pipe.device) if labelled else None
         finite = Finite(pipe.process, known[exact].images().to(pipe.device), classes)
         x0 = known[noisy].images()[:n].to(pipe.device)
-        found[f"{noisy}_{exact}"] = score_errors(pipe.process, pipe.denoise(y), finite.of(y), x0, times, seed)
+        found[f"{noisy}_{exact}"] = score_errors(pipe.process, pipe.denoise(y), finite.of(y), x0, times, seed=seed)
     return plot_score(Scores(**found), n)
 
 

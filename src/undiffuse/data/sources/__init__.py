@@ -20,7 +20,7 @@ from undiffuse.errors import UsageError, nearest
 from undiffuse.files.cache import home
 from undiffuse.files.drawn import check_finished
 
-__all__ = ["SOURCES", "Item", "Source", "anywhere", "found"]
+__all__ = ["SOURCES", "Item", "Source", "anywhere", "find_source"]
 
 GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 TEN = tuple("0123456789")

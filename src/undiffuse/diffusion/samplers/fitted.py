@@ -1,7 +1,7 @@
 """Times chosen for one model from its own trajectories: the path of least local error, by dynamic programming."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,18 +10,17 @@ import torch
 
 from undiffuse.diffusion.denoiser import Denoise
 from undiffuse.diffusion.process import Process
-from undiffuse.diffusion.samplers.base import Frame, trajectory
+from undiffuse.diffusion.samplers.base import trajectory
 from undiffuse.diffusion.samplers.dpmpp import DPMpp
 from undiffuse.diffusion.samplers.multistep import FAR
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.rng import Generator
-from undiffuse.shapes import Data
+from undiffuse.shapes import Data, Watch, unwatched
 
 CANDIDATES = 120  # times on the reference, before those that fall together are dropped
 MOST_STEPS = 50  # steps; beyond them all spacings are alike
 FEW = 10  # steps to which `auto` takes them: beyond, the solver's error is less than the model's (docs/samplers.md)
-Watch = Callable[[Iterator[Frame]], Iterable[Frame]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Fitted:
         return list(rows[steps - 1])
 
 
-def fit_times(process: Process, denoise: Denoise, x_T: Data, rng: Generator, watch: Watch = iter) -> Fitted:
+def fit_times(process: Process, denoise: Denoise, x_T: Data, rng: Generator, watch: Watch = unwatched) -> Fitted:
     """One reference run, DPM-Solver++(2M) over about a hundred times, gives x_t and the guess D_t at each of them.
 
     A step from t to s is then judged by how far its x_s, made from the reference's x_t and D's, lies from the
@@ -69,7 +68,8 @@ def fit_times(process: Process, denoise: Denoise, x_T: Data, rng: Generator, wat
     """
     visited = times(process.schedule, min(CANDIDATES, process.T), "log-snr")
     states, guesses = [x_T], []
-    for frame in watch(trajectory(process, denoise, DPMpp(2), x_T, visited, rng)):
+    run = trajectory(process, denoise, DPMpp(2), x_T, visited, rng)
+    for frame in watch(run, len(visited) - 1, "network call"):
         states.append(frame.x)
         guesses.append(frame.x0)
     alone, paired = _costs(process, visited, states, guesses)
