@@ -60,7 +60,7 @@ def course(run: Path) -> dict[str, Any]:
 
 def measured(run: Path, n: int, guidances: list[float]) -> Iterator[dict[str, Any]]:
     first = Pipeline.load(run)
-    data, decays = build.dataset(first.config), build.decays(first.config)
+    data, decays = build.dataset(first.config), first.config.train.decays
     for index, decay in enumerate(decays):
         weights = average_name(decays, index)
         for guidance in guidances:

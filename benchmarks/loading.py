@@ -46,7 +46,7 @@ def waiting(name: str) -> None:
     data = build.dataset(chosen)
     chosen = build.resolved(chosen, data)
     batches = starting.batches(chosen, data)
-    trainer = Trainer(build.denoiser(chosen), starting.loss(chosen), batches, starting.plan(chosen))
+    trainer = Trainer(build.denoiser(chosen), starting.loss(chosen), batches, chosen.train, build.num_classes(chosen))
     run = trainer.run()
     next(run)
     shares = []

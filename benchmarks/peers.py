@@ -34,9 +34,12 @@ class Size:
 
 
 SIZES = {
-    "cifar10": Size(UNetSpec(3, 3), 8, 32, {"dim": 64}),
+    "cifar10": Size(UNetSpec(3, 3, channels=128, multipliers=(1, 2, 2, 2), attention=(2,)), 8, 32, {"dim": 64}),
     "gray28": Size(
-        UNetSpec(1, 1, channels=32, multipliers=(1, 2, 2)), 64, 28, {"dim": 24, "dim_mults": (1, 2, 4), "channels": 1}
+        UNetSpec(1, 1, channels=32, multipliers=(1, 2, 2), attention=(2,)),
+        64,
+        28,
+        {"dim": 24, "dim_mults": (1, 2, 4), "channels": 1},
     ),
 }
 

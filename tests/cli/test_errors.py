@@ -348,7 +348,7 @@ DAMAGED = ("truncated", "empty", "garbage", "missing weight", "another shape", "
 @pytest.mark.parametrize(
     ("command", "kind"),
     [("sample", kind) for kind in BROKEN] + [("resume", kind) for kind in BROKEN if kind not in DAMAGED],
-)  # from damage a resume goes on with the checkpoint before: tests/test_jobs.py
+)  # from damage a resume goes on with the checkpoint before: tests/train/test_job.py
 def test_a_broken_run_folder_is_named_and_left_alone(run_copy, tmp_path, refused, kind, command):
     spoil, status, words = BROKEN[kind]
     spoil(run_copy)

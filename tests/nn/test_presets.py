@@ -28,7 +28,7 @@ def test_the_number_of_parameters_is_the_published_one(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_configuration_builds_the_same_network(name):
     model = Config().replaced({"model.preset": name}).model
-    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in model.model_dump().items()}
+    settings = model.model_dump()
     assert settings.pop("conditional")
     wanted = spec(name)
     assert UNetSpec(3, wanted.out_channels, wanted.num_classes, **settings) == wanted

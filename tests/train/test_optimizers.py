@@ -17,7 +17,6 @@ from undiffuse.rng import fold
 from undiffuse.train import starting
 from undiffuse.train import state as checkpoint
 from undiffuse.train.optimizers import OPTIMIZERS, Muon, orthogonal
-from undiffuse.train.plan import Plan
 
 
 class Net(nn.Module):
@@ -216,18 +215,16 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path):
 
 def test_muon_and_cut_matrices_do_not_go_together():
     with pytest.raises(UsageError, match=r"train\.shard cuts the matrices that train\.optimizer muon needs whole"):
-        Plan(steps=1, optimizer="muon", shard=True)
+        config.load("digits", ["train.optimizer=muon", "train.shard=true"])
 
 
-def test_the_plan_names_the_optimizer():
+def test_the_settings_name_the_optimizer():
     chosen = config.load("digits").replaced({"train.optimizer": "muon", "train.steps": 2, "train.batch_size": 4})
     data = build.dataset(chosen)
     chosen = build.resolved(chosen, data)
-    plan = starting.plan(chosen)
-    assert plan.optimizer == "muon"
     from undiffuse.train.trainer import Trainer
 
-    made = Trainer(build.denoiser(chosen), starting.loss(chosen), starting.batches(chosen, data), plan)
+    made = Trainer(build.denoiser(chosen), starting.loss(chosen), starting.batches(chosen, data), chosen.train)
     assert isinstance(made.optimizer, Muon)
     assert list(made.run()) == [1, 2]
     assert np.isfinite(made.report().loss)

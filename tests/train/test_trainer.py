@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny
+from undiffuse.config import Train
 from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
@@ -16,18 +17,22 @@ from undiffuse.pipeline import build
 from undiffuse.pipeline.build import average_name as name_of
 from undiffuse.rng import per_row
 from undiffuse.train import starting
+from undiffuse.train.learning_rate import learning_rate
 from undiffuse.train.memory import out_of_memory
-from undiffuse.train.plan import Plan
 from undiffuse.train.trainer import Trainer
 
 DATA = digits()
 CONFIG = build.resolved(tiny.config(), DATA)
 
 
-def trainer(changes=None, **plan) -> Trainer:
-    config = CONFIG.replaced(changes or {})
-    plan = replace(starting.plan(config), **plan)
-    return Trainer(build.denoiser(config), starting.loss(config), starting.batches(config, DATA), plan)
+def trainer(changes=None, **settings) -> Trainer:
+    config = CONFIG.replaced({**(changes or {}), **{f"train.{name}": value for name, value in settings.items()}})
+    return bare(config, build.denoiser(config))
+
+
+def bare(config, denoiser) -> Trainer:
+    parts = starting.loss(config), starting.batches(config, DATA), config.train
+    return Trainer(denoiser, *parts, build.num_classes(config))
 
 
 class Spoilt(Batches):
@@ -40,8 +45,8 @@ class Spoilt(Batches):
         return (x * float("nan") if step in self.bad else x), y
 
 
-def spoilt(bad, changes=None, **plan) -> Trainer:
-    made = trainer(changes, **plan)
+def spoilt(bad, changes=None, **settings) -> Trainer:
+    made = trainer(changes, **settings)
     made.batches = Spoilt(DATA.train, 8, 0)
     object.__setattr__(made.batches, "bad", frozenset(bad))
     return made
@@ -201,15 +206,15 @@ def test_the_warm_up_of_the_average_counts_updates_not_steps():
 
 
 def test_the_learning_rate_warms_up_in_equal_steps():
-    plan = Plan(steps=100, lr=1.0, warmup=3)
-    assert [plan.lr_at(step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
-    assert Plan(steps=100, lr=0.5).lr_at(0) == 0.5
+    settings = Train(steps=100, lr=1.0, warmup=3)
+    assert [learning_rate(settings, step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert learning_rate(Train(steps=100, lr=0.5, warmup=0), 0) == 0.5
 
 
 @pytest.mark.parametrize(("decay", "half"), [("none", 1.0), ("linear", 0.5), ("cosine", 0.5)])
 def test_the_learning_rate_falls_as_named(decay, half):
-    plan = Plan(steps=1000, lr=2.0, lr_decay=decay)
-    rates = [plan.lr_at(step) for step in range(1001)]
+    settings = Train(steps=1000, lr=2.0, lr_decay=decay, warmup=0)
+    rates = [learning_rate(settings, step) for step in range(1001)]
     assert rates[0] == pytest.approx(2)
     assert rates[500] == pytest.approx(2 * half)
     assert rates == sorted(rates, reverse=True)
@@ -218,7 +223,7 @@ def test_the_learning_rate_falls_as_named(decay, half):
         assert rates[250] == pytest.approx(1 + np.cos(np.pi / 4))
 
 
-def test_the_learning_rate_of_the_plan_is_the_one_that_is_used():
+def test_the_learning_rate_of_the_settings_is_the_one_that_is_used():
     made = trainer(lr=0.5, warmup=1)
     for rate in (0.25, 0.5):
         steps(made, 1)
@@ -304,7 +309,7 @@ def test_a_record_has_the_contracts_keys():
 def test_only_a_module_can_be_trained():
     denoiser = replace(build.denoiser(CONFIG), backbone=lambda x, t, y=None: x)
     with pytest.raises(UndiffuseError, match=r"only a torch\.nn\.Module can be trained"):
-        Trainer(denoiser, starting.loss(CONFIG), starting.batches(CONFIG, DATA), starting.plan(CONFIG))
+        bare(CONFIG, denoiser)
 
 
 # -- parts, memory, half precision -----------------------------------------------------------------------------------
@@ -450,8 +455,8 @@ def test_a_nan_in_a_gradient_alone_is_skipped():
     ("decay", "wanted"), [("cooldown", [1, 1, 1, 0.5, 0]), ("inverse_sqrt", [1, 0.632, 0.447, 0.333, 0.316])]
 )
 def test_further_ways_for_the_learning_rate_to_fall(decay, wanted):
-    plan = Plan(steps=1000, lr=1.0, lr_decay=decay, warmup=100 if decay == "inverse_sqrt" else 0)
-    assert [plan.lr_at(step) for step in (100, 250, 500, 900, 1000)] == pytest.approx(wanted, abs=1e-3)
+    settings = Train(steps=1000, lr=1.0, lr_decay=decay, warmup=100 if decay == "inverse_sqrt" else 0)
+    assert [learning_rate(settings, step) for step in (100, 250, 500, 900, 1000)] == pytest.approx(wanted, abs=1e-3)
 
 
 def test_averages_of_nearly_equal_decays_have_a_file_each():

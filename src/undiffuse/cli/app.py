@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from undiffuse import __version__
-from undiffuse.cli import options
+from undiffuse.cli import options, plot_options
 from undiffuse.errors import UsageError
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -42,12 +42,12 @@ COMMANDS: dict[str, type[options.Options]] = {  # NAME is done by the function N
     "convert": options.ConvertOptions,
 }
 PLOTS: dict[str, type[options.Options]] = {  # NAME is done by the function plot_NAME of cli/plot.py
-    "schedules": options.PlotSchedulesOptions,
-    "forward": options.PlotForwardOptions,
-    "reverse": options.PlotReverseOptions,
-    "noise": options.PlotNoiseOptions,
-    "elbo": options.PlotElboOptions,
-    "score": options.PlotScoreOptions,
+    "schedules": plot_options.PlotSchedulesOptions,
+    "forward": plot_options.PlotForwardOptions,
+    "reverse": plot_options.PlotReverseOptions,
+    "noise": plot_options.PlotNoiseOptions,
+    "elbo": plot_options.PlotElboOptions,
+    "score": plot_options.PlotScoreOptions,
 }
 
 

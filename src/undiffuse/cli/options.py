@@ -6,41 +6,21 @@ from typing import Annotated
 
 from typer import Argument, BadParameter, Option
 
+from undiffuse.cli.flags import (
+    CheckpointOption,
+    DeviceOption,
+    EtaOption,
+    GuidanceOption,
+    LabelOption,
+    ModelArgument,
+    OutOption,
+    SamplerOption,
+    SampleStepsOption,
+    SeedOption,
+    SpacingOption,
+    WeightsOption,
+)
 from undiffuse.errors import UsageError
-
-ModelArgument = Annotated[
-    str, Argument(metavar="MODEL", help="A run folder, a diffusers folder, or digits, fashion-mnist, emoji.")
-]
-OutOption = Annotated[Path | None, Option("--out", help="A new folder (default: runs/NAME, then runs/NAME-2 ...).")]
-PngOption = Annotated[Path, Option("--out", metavar="X.png", help="Where to write.")]
-LabelOption = Annotated[str | None, Option("--label", help="A class name or index, or several, over and over: a,b,c.")]
-SeedOption = Annotated[int, Option("--seed", help="Image i of a seed is always the same.")]
-DeviceOption = Annotated[str | None, Option("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one).")]
-WeightsOption = Annotated[
-    str, Option("--weights", metavar="ema|raw", help="Averaged or raw; a further average: ema-0.9999.")
-]
-CheckpointOption = Annotated[str, Option("--checkpoint", metavar="STEP|last|best", help="Which checkpoint.")]
-GuidanceOption = Annotated[float | None, Option("--guidance", metavar="W", help="Classifier-free; 1 is off.")]
-SamplerOption = Annotated[
-    str | None,
-    Option(
-        "--sampler",
-        help="ancestral, ddim, euler, heun, dpmpp_1m, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, unipc, deis, pndm or edm.",
-    ),
-]
-SampleStepsOption = Annotated[
-    int | None,
-    Option(
-        "--steps",
-        metavar="K",
-        help="Steps from noise to picture, of two network calls with heun and edm (default: the model's).",
-    ),
-]
-SpacingOption = Annotated[
-    str | None, Option("--spacing", help="auto, uniform, quadratic, trailing, log-snr, karras or fitted.")
-]
-EtaOption = Annotated[float | None, Option("--eta", help="DDIM's noise: 0 none, 1 as ancestral.")]
-StepsOption = Annotated[int, Option("-T", help="Number of steps T of the forward process.")]
 
 
 def _picture(text: str) -> Path:
@@ -268,76 +248,6 @@ class ConvertOptions(Options):
     def check(self) -> None:
         if self.to != "diffusers":
             raise UsageError(f"--to {self.to}: this version writes for diffusers only")
-
-
-@dataclass(frozen=True)
-class PlotSchedulesOptions(Options):
-    """beta_t, alpha_bar_t and the signal-to-noise ratio of every schedule."""
-
-    out: PngOption = Path("schedules.png")
-    T: StepsOption = 1000
-
-
-@dataclass(frozen=True)
-class PlotForwardOptions(Options):
-    """A picture turning into noise, one row for each schedule."""
-
-    out: PngOption = Path("forward.png")
-    data: Annotated[str, Option("--data", metavar="SOURCE", help="A data set.")] = "digits"
-    row: Annotated[int, Option("--row", help="Which of its train images.")] = 0
-    T: StepsOption = 1000
-
-
-@dataclass(frozen=True)
-class PlotNoiseOptions(Options):
-    """Noise families: densities and draws of x_t, and a picture in each family's noise."""
-
-    out: PngOption = Path("noise.png")
-    data: Annotated[str, Option("--data", metavar="SOURCE", help="A data set.")] = "digits"
-    row: Annotated[int, Option("--row", help="Which of its train images.")] = 0
-    schedule: Annotated[str, Option("--schedule", metavar="NAME", help="linear, cosine, sigmoid or quadratic.")] = (
-        "cosine"
-    )
-    T: StepsOption = 1000
-
-
-@dataclass(frozen=True)
-class PlotReverseOptions(Options):
-    """Noise turning into pictures: the state x_t and the guess of x_0 at times along the way."""
-
-    model: ModelArgument
-    out: PngOption = Path("reverse.png")
-    n: Annotated[int, Option("-n", help="How many images, 1 to 6.")] = 3
-    seed: SeedOption = 0
-    label: LabelOption = None
-
-
-@dataclass(frozen=True)
-class PlotElboOptions(Options):
-    """The variational bound of a model: terms by t, rate against distortion, progressive decoding."""
-
-    model: ModelArgument
-    out: PngOption = Path("elbo.png")
-    n: Annotated[int | None, Option("-n", help="How many held-out images (default: all).")] = None
-    data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Images to score.")] = None
-    seed: SeedOption = 0
-    device: DeviceOption = None
-    weights: WeightsOption = "ema"
-    checkpoint: CheckpointOption = "last"
-
-
-@dataclass(frozen=True)
-class PlotScoreOptions(Options):
-    """A model's score beside the exact scores of its training and held-out images: what it knows by heart."""
-
-    model: ModelArgument
-    out: PngOption = Path("score.png")
-    n: Annotated[int | None, Option("-n", help="How many images of each set (default: all held-out).")] = None
-    data: Annotated[str | None, Option("--data", metavar="SOURCE", help="Images it was trained on.")] = None
-    seed: SeedOption = 0
-    device: DeviceOption = None
-    weights: WeightsOption = "ema"
-    checkpoint: CheckpointOption = "last"
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from undiffuse.cli.options import (
+from undiffuse.cli.options import listed
+from undiffuse.cli.plot_options import (
     PlotElboOptions,
     PlotForwardOptions,
     PlotNoiseOptions,
     PlotReverseOptions,
     PlotSchedulesOptions,
     PlotScoreOptions,
-    listed,
 )
 from undiffuse.cli.progress import show
 from undiffuse.config import Config
@@ -71,7 +71,7 @@ def plot_elbo(given: PlotElboOptions) -> None:
 
     def draw() -> Figure:
         label = held_out.labels if pipe.class_names else None
-        return of_model.bound(pipe, data, pipe.bound(held_out.images(), label, None, given.seed, show))
+        return of_model.bound_figure(pipe, data, pipe.bound(held_out.images(), label, None, given.seed, show))
 
     _figure(draw, given.out)
 
@@ -97,5 +97,5 @@ def _figure(draw: Callable[[], Figure], out: Path) -> None:
     check_file(out)
     figure = draw()
     with whole(out) as aside:
-        of_model.save(figure, aside)
+        of_model.save_figure(figure, aside)
     print(out)

@@ -17,7 +17,7 @@ def first_complaint(error: ValidationError, schema: type[BaseModel], also: list[
         return f"unknown key '{key}'; {_near(key, known)}"
     if first["type"] == "preset":
         return str(first["msg"])
-    return f"{key}: {first['msg'].lower()}, got {repr(first['input'])[:80]}"
+    return f"{key}: {first['msg'].lower().replace('tuple', 'list')}, got {repr(first['input'])[:80]}"
 
 
 def _telling(errors: list[Any], known: list[str]) -> Any:

@@ -2,13 +2,15 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from undiffuse.config import yaml
 from undiffuse.config.messages import first_complaint
+from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
 from undiffuse.nn.presets import PRESETS
+from undiffuse.nn.spec import NotNegative, Positive, UNetSettings
 
 FORMAT_VERSION = 1
 
@@ -18,10 +20,7 @@ MOST_IN_MEMORY = (
     1_000_000  # of anything that is held in memory at once: far above any use, far below what stops a machine
 )
 
-Positive = Annotated[int, Field(ge=1)]
 Held = Annotated[int, Field(ge=1, le=MOST_IN_MEMORY)]
-Count = Annotated[int, Field(ge=0)]
-Side = Annotated[int, Field(ge=1, le=4096)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -31,64 +30,48 @@ def _as_name(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
 
 
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _as_square(value: Any) -> Any:
-    return [value, value] if type(value) is int else value
+    return (value, value) if type(value) is int else _as_tuple(value)
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Data(_Section):
+class Data(_Section, DataSpec):
     """source: a data set's name, a path or hub:NAME. classes: only these (names). flip: mirror half of the pictures.
 
     levels, shape and content are filled in from the data. The rest says how pictures become arrays of one shape: see
     undiffuse.data.spec.DataSpec; size is h = w, or [h, w].
     """
 
-    source: str = "digits"
     classes: list[Annotated[str, BeforeValidator(_as_name)]] | None = None
     levels: Annotated[int, Field(ge=2, le=256)] | None = None
     shape: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
     content: str | None = None
-    size: Annotated[list[Side], Field(min_length=2, max_length=2), BeforeValidator(_as_square)] | None = None
-    fit: str = "crop"
-    channels: Literal[1, 3, 4] | None = None
-    background: str | None = None
-    bad: Literal["refuse", "skip"] = "refuse"
-    duplicates: Literal["keep", "drop"] = "keep"
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    limit: Positive | None = None
-    select: str | None = None
-    labels: str | None = None
-    label_key: str | None = None
     flip: bool = False
 
+    _square = field_validator("size", mode="before")(_as_square)
 
-class Model(_Section):
+    @model_validator(mode="after")
+    def _check(self) -> "Data":
+        self.check_choices()
+        return self
+
+
+class Model(_Section, UNetSettings):
     """The U-Net: see undiffuse.nn.spec.UNetSpec. conditional: learn the class labels too.
 
     Written with the key `preset`, a published network's name, the section starts from that network's settings.
     """
 
-    channels: Positive = 64
-    multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 2]
-    blocks: Positive = 2
-    block: Literal["residual", "convnext"] = "residual"
-    resample: Literal["conv", "residual"] = "conv"
-    attention: list[Positive] = [4]
-    heads: Positive = 1
-    head_channels: Count = 0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    norm_groups: Positive = 32
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-6
-    scale_shift: bool = False
-    downsample_padding: Literal[0, 1] = 0
-    flip_sin_to_cos: bool = False
-    freq_shift: Literal[0, 1] = 1
-    time_offset: Count = 0
-    patch: Positive = 1
     conditional: bool = True
+
+    _tuples = field_validator("multipliers", "attention", mode="before")(_as_tuple)
 
     @model_validator(mode="before")
     @classmethod
@@ -102,8 +85,7 @@ class Model(_Section):
             raise PydanticCustomError(
                 "preset", "model.preset: unknown name '{name}'; {hint}", {"name": name, "hint": hint}
             )
-        settings = PRESETS[name].settings
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()} | own
+        return PRESETS[name].settings | own
 
 
 class Diffusion(_Section):
@@ -138,10 +120,10 @@ class Train(_Section):
     steps: Annotated[int, Field(ge=1, le=10**12)] = 10_000
     minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
     batch_size: Held = 128
-    micro_batch: Count = 0
+    micro_batch: NotNegative = 0
     lr: Annotated[float, Field(gt=0, le=1e30)] = 2e-4
     optimizer: Literal["adam", "muon"] = "adam"
-    warmup: Count = 500
+    warmup: NotNegative = 500
     lr_decay: Literal["none", "linear", "cosine", "cooldown", "inverse_sqrt"] = "none"
     ema: Decay | Annotated[list[Decay], Field(min_length=1)] = 0.9999
     grad_clip: Annotated[float, Field(ge=0)] = 1.0
@@ -149,18 +131,33 @@ class Train(_Section):
     time_sampling: str = "uniform"
     max_skips: Positive = 10
     log_every: Positive = 50
-    checkpoint_every: Count = 1000
-    sample_every: Count = 1000
-    keep: Count = 0
-    quality_every: Count = 0
+    checkpoint_every: NotNegative = 1000
+    sample_every: NotNegative = 1000
+    keep: NotNegative = 0
+    quality_every: NotNegative = 0
     quality_n: Annotated[int, Field(ge=20, le=MOST_IN_MEMORY)] = 500
     quality_steps: Positive = 10
-    patience: Count = 0
+    patience: NotNegative = 0
     trackers: list[str] = []
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
     shard: bool = False
+
+    @property
+    def decays(self) -> tuple[float, ...]:
+        """Of the averages side by side, the one to sample from first."""
+        return (self.ema,) if isinstance(self.ema, float) else tuple(self.ema)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Train":
+        if len(set(self.decays)) < len(self.decays):
+            raise UsageError(f"train.ema: a decay stands twice in {list(self.decays)}; once is enough")
+        if self.shard and self.precision == "fp16":
+            raise UsageError("train.shard and train.precision fp16 do not go together; take bf16")
+        if self.shard and self.optimizer == "muon":
+            raise UsageError("train.shard cuts the matrices that train.optimizer muon needs whole; take adam")
+        return self
 
 
 class Sample(_Section):
@@ -193,7 +190,7 @@ class Config(_Section):
     """A run, whole. Unknown keys are refused with the nearest name; so are files of a newer format."""
 
     format_version: Positive = FORMAT_VERSION
-    seed: Count = 0
+    seed: NotNegative = 0
     data: Data = Data()
     model: Model = Model()
     diffusion: Diffusion = Diffusion()

@@ -30,6 +30,9 @@ for _kind in (_Loader, _Dumper):
     )
 
 
+_Dumper.add_representer(tuple, _Dumper.represent_list)
+
+
 def parsed(text: str) -> Any:
     """What the text says; ValueError, in one line, if it is not YAML."""
     try:

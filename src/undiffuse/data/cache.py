@@ -23,14 +23,15 @@ import numpy as np
 import torch
 
 from undiffuse.data.decode import decoded
-from undiffuse.data.fit import shaped
+from undiffuse.data.fit import Size, shaped
 from undiffuse.data.sources.base import Item, Source, natural
 from undiffuse.data.sources.hub import Hub
 from undiffuse.data.sources.spool import read_once
 from undiffuse.data.spec import BadPicture, DataSpec, DataWarning
-from undiffuse.data.survey import PICTURES_READ, Finding, Size, Survey, shape_of, surveyed
+from undiffuse.data.survey import PICTURES_READ, Finding, Survey, shape_of, surveyed
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache
+from undiffuse.files.writing import whole
 from undiffuse.shapes import Tensor, Watch, unwatched
 
 VERSION = 2
@@ -91,9 +92,8 @@ def _pointed(pointer: Path) -> Path | None:
 
 
 def _point(pointer: Path, known: Path) -> None:
-    aside = pointer.with_suffix(f".{os.getpid()}")
-    aside.write_text(json.dumps(known.name))
-    aside.replace(pointer)
+    with whole(pointer, lasting=False) as aside:
+        aside.write_text(json.dumps(known.name))
 
 
 def _mapped(folder: Path) -> tuple[Tensor, Prepared]:

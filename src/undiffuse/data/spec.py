@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Annotated
+
+from annotated_types import Ge, Le, Lt
 
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 
 FITS = ("crop", "pad", "inside", "stretch")
 POLICIES = ("refuse", "skip")
 DUPLICATES = ("keep", "drop")
+Side = Annotated[int, Ge(1), Le(4096)]
 
 
 @dataclass(frozen=True)
@@ -24,20 +28,24 @@ class DataSpec:
     select: only files whose path matches this pattern. labels: a CSV or JSON file; label_key: its column of classes.
     """
 
-    source: str
-    size: tuple[int, int] | None = None
+    source: str = "digits"
+    size: tuple[Side, Side] | None = None
     fit: str = "crop"
     channels: int | None = None
     background: str | None = None
     bad: str = "refuse"
     duplicates: str = "keep"
-    held_out: float = 0.1
-    limit: int | None = None
+    held_out: Annotated[float, Ge(0), Lt(1)] = 0.1
+    limit: Annotated[int, Ge(1)] | None = None
     select: str | None = None
     labels: str | None = None
     label_key: str | None = None
 
     def __post_init__(self) -> None:
+        self.check_choices()
+
+    def check_choices(self) -> None:
+        """Raise UsageError for a name or a colour that does not exist."""
         for key, value, known in (
             ("fit", self.fit, FITS),
             ("bad", self.bad, POLICIES),

@@ -7,12 +7,12 @@ from hashlib import blake2b
 import numpy as np
 
 from undiffuse.data.decode import Facts, examined
+from undiffuse.data.fit import Size
 from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.shapes import Watch, unwatched
 
-Size = tuple[int, int]
 PICTURES_READ = "picture read"
 
 

@@ -15,7 +15,7 @@ from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.shapes import Labels, Tensor
 
 CHUNK = 10_000  # images that are in memory at once as floats
-FARTHEST = 2.0  # from 0 that a sampler without clipping may end; beyond it, images are on another scale
+FARTHEST_VALUE = 2.0  # from 0 that a sampler without clipping may end; beyond it, images are on another scale
 
 
 @runtime_checkable
@@ -105,7 +105,7 @@ def samples_of_tensor(images: Tensor, labels: Tensor | Sequence[int] | None, dat
         raise UsageError(f"images to measure: {len(images)}, and at least 2 are needed")
     if tuple(images.shape[1:]) != data.shape:
         raise UsageError(f"images are {_size(tuple(images.shape[1:]))} but {data.name} is {_size(data.shape)}")
-    if (largest := float(images.abs().max())) > FARTHEST:
+    if (largest := float(images.abs().max())) > FARTHEST_VALUE:
         raise UsageError(f"values reach {largest:g}, and images lie in [-1, 1]: scale them first")
     if labels is None:
         return Samples(images.float().cpu(), None)

@@ -57,19 +57,23 @@ def file_kind(out: Path) -> str:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, lasting: bool = True) -> Iterator[Path]:
     """A file or folder to write aside: it becomes `path` when all is written, and vanishes if anything fails.
 
-    Of a link, what it leads to. An OSError names `path`.
+    Of a link, what it leads to. An OSError names `path`. lasting: it is on the disk when this returns. False is for
+    what can be made again and several processes may write at once: each has its own aside, and the last one stays.
     """
     target = link_target(path)
-    aside = target.with_name(f".{target.stem}.writing{target.suffix}")
+    own = "" if lasting else f"-{os.getpid()}"
+    aside = target.with_name(f".{target.stem}.writing{own}{target.suffix}")
     try:
         _remove(aside)  # what a kill left
         yield aside
-        sync(aside)
+        if lasting:
+            sync(aside)
         aside.replace(target)
-        sync(target.parent)
+        if lasting:
+            sync(target.parent)
     except OSError as error:
         if error.filename in (None, str(aside)):  # a full disk says none
             error.filename = str(path)

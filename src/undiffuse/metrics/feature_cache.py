@@ -1,6 +1,5 @@
 """Features of real images, made once and kept in the user's cache under a key of all that defines them."""
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import blake2b
@@ -10,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from undiffuse.files import cache
+from undiffuse.files.writing import whole
 from undiffuse.metrics.base import Rows
 
 
@@ -28,14 +28,10 @@ def cached_features(key: str, make: Callable[[], Rows]) -> Rows:
     except (OSError, SafetensorError, TypeError, ValueError):  # the last two: not numbers that numpy knows
         pass
     features = np.ascontiguousarray(make())
-    aside = path.with_suffix(f".{os.getpid()}")
-    try:
+    with suppress(OSError, SafetensorError):  # the next call makes them again, no more is lost
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": features}, aside, _about(key, features))
-        aside.replace(path)
-    except (OSError, SafetensorError):
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)  # the next call makes them again, no more is lost
+        with whole(path, lasting=False) as aside:
+            save_file({"features": features}, aside, _about(key, features))
     return features
 
 

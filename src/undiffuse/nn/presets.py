@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """settings: fields of UNetSpec. The rest says for what images and outputs the paper counts `millions`.
+    """settings: fields of UNetSettings. The rest says for what images and outputs the paper counts `millions`.
 
     millions: parameters as published; outputs: 6 where a variance is learned beside 3 channels; conditional: on
     ImageNet's 1000 classes.

@@ -1,22 +1,26 @@
 """What a U-Net is made of. Every choice where codebases differ has a name here."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Len, Lt
 
 from undiffuse.errors import UsageError
 
+Positive = Annotated[int, Ge(1)]
+NotNegative = Annotated[int, Ge(0)]
 
-@dataclass(frozen=True)
-class UNetSpec:
-    """The defaults are Ho et al. 2020's network for CIFAR-10, but for in_channels and out_channels.
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSettings:
+    """What one can choose of a U-Net: the keys of `model` in a configuration, their ranges and defaults.
 
     channels: width at full size, even; multipliers: width of each level relative to it, each level half the size of
     the one above; blocks: residual blocks per level on the way down (one more on the way up).
     attention: down-sampling factors (1, 2, 4, ...) of the levels that get self-attention; the middle always has it.
     heads: attention heads; head_channels: width of a head instead (0: heads counts).
-    block: "residual" (Ho et al.) or "convnext" (Liu et al. 2022, as in The Annotated Diffusion Model).
+    block: "residual" (Ho et al. 2020) or "convnext" (Liu et al. 2022, as in The Annotated Diffusion Model).
     resample: sizes change by a "conv" (Ho et al.) or in a "residual" block (Dhariwal & Nichol 2021, after BigGAN).
-    num_classes: 0 for none; otherwise labels 0..num_classes-1, and num_classes for "no label".
     scale_shift: the embedding scales and shifts the second norm (Nichol & Dhariwal 2021) instead of being added.
     downsample_padding: 0 pads right and bottom only (TensorFlow's SAME, Ho et al.), 1 all sides (torch's habit).
     flip_sin_to_cos, freq_shift: cosines first; rates over half - freq_shift (Ho et al.: False, 1; ADM: True, 0).
@@ -25,26 +29,35 @@ class UNetSpec:
     (space to depth; Shi et al. 2016, Hoogeboom et al. 2023): full size is then that much smaller.
     """
 
-    in_channels: int
-    out_channels: int
-    num_classes: int = 0
-    channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = 2
+    channels: Positive = 64
+    multipliers: Annotated[tuple[Positive, ...], Len(1)] = (1, 2, 2)
+    blocks: Positive = 2
     block: Literal["residual", "convnext"] = "residual"
     resample: Literal["conv", "residual"] = "conv"
-    attention: tuple[int, ...] = (2,)
-    heads: int = 1
-    head_channels: int = 0
-    dropout: float = 0.0
-    norm_groups: int = 32
-    norm_eps: float = 1e-6
+    attention: tuple[Positive, ...] = (4,)
+    heads: Positive = 1
+    head_channels: NotNegative = 0
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    norm_groups: Positive = 32
+    norm_eps: Annotated[float, Gt(0)] = 1e-6
     scale_shift: bool = False
     downsample_padding: Literal[0, 1] = 0
     flip_sin_to_cos: bool = False
     freq_shift: Literal[0, 1] = 1
-    time_offset: int = 0
-    patch: int = 1
+    time_offset: NotNegative = 0
+    patch: Positive = 1
+
+
+@dataclass(frozen=True)
+class UNetSpec(UNetSettings):
+    """A U-Net, whole: the settings, and what the data and the objective ask of it.
+
+    num_classes: 0 for none; otherwise labels 0..num_classes-1, and num_classes for "no label".
+    """
+
+    in_channels: int
+    out_channels: int
+    num_classes: int = 0
 
     def __post_init__(self) -> None:
         factors = [2**level for level in range(len(self.multipliers))]

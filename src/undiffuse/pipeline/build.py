@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,10 +52,7 @@ def dataset(config: Config, watch: Watch = unwatched) -> Dataset:
 
 def data_spec(config: Config) -> DataSpec:
     """What is asked of the data set."""
-    said = config.data
-    settings = said.model_dump(exclude={"classes", "levels", "shape", "content", "flip", "size"})
-    height, width = said.size or (0, 0)
-    return DataSpec(size=(height, width) if said.size else None, **settings)
+    return DataSpec(**{field.name: getattr(config.data, field.name) for field in fields(DataSpec)})
 
 
 def resolved(config: Config, data: Dataset) -> Config:
@@ -139,12 +137,9 @@ def backbone(config: Config) -> nn.Module:
         raise UndiffuseError("data.shape is missing: this configuration was not written by a training run")
     channels = config.data.shape[0]
     settings = config.model.model_dump(exclude={"conditional"})
-    shared: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-    }
     out = channels * (2 if config.diffusion.variance == "learned" else 1)
     rng.seed_torch(config.seed, "init")
-    network = UNet(UNetSpec(channels, out, num_classes(config), **shared))
+    network = UNet(UNetSpec(channels, out, num_classes(config), **settings))
     network.checkpointed = config.train.gradient_checkpointing
     return spatial(network)
 
@@ -160,15 +155,6 @@ def sampler(config: Config) -> Sampler:
 def guesses(config: Config) -> int | None:
     """How many guesses a step combines; None for samplers with noise, and for PNDM, which wants equal steps."""
     return None if config.sample.eta else GUESSES.get(config.sample.sampler)
-
-
-def decays(config: Config) -> tuple[float, ...]:
-    """Of the averages side by side, the one to sample from first."""
-    said = config.train.ema
-    found = (said,) if isinstance(said, float) else tuple(said)
-    if len(set(found)) < len(found):
-        raise UsageError(f"train.ema: a decay stands twice in {list(found)}; once is enough")
-    return found
 
 
 def look_up(table: Mapping[str, _Row], name: str, key: str) -> _Row:

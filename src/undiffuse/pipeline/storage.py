@@ -37,7 +37,7 @@ def save_run(folder: Path, config: Config, denoiser: Denoiser, fitted: Fitted | 
 
 def _group(weights: str, config: Config) -> str:
     """The file of a checkpoint that holds these weights."""
-    decays = build.decays(config)
+    decays = config.train.decays
     known = {"raw": "backbone"} | {average_name(decays, i): average_name(decays, i) for i in range(len(decays))}
     if weights == f"ema-{decays[0]!r}":
         return "ema"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from undiffuse.config import yaml
 from undiffuse.errors import UndiffuseError
 from undiffuse.viz.curves import QUALITY_COLUMNS, TRAINING_COLUMNS, to_columns
 
@@ -33,7 +32,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunContents:
     """name: the folder's. config, protocol, environment: flat, `a.b.c` -> value. records, quality: the lines of
     metrics.jsonl and quality.jsonl. per_class: measure -> class -> its value. progress: step -> picture, sorted."""
 
@@ -54,7 +53,7 @@ class RunFolder:
         return path if path.is_file() else None
 
 
-def read_run(run: Path) -> RunFolder:
+def read_run(run: Path) -> RunContents:
     """Raises UndiffuseError, naming the file, for a folder without config.yaml or with a file that cannot be read."""
     config = run / "config.yaml"
     if not config.is_file():
@@ -62,7 +61,7 @@ def read_run(run: Path) -> RunFolder:
     measures, per_class, protocol = _evaluations(run)
     samples = run / "samples"
     steps = {int(match[1]): path for path in samples.glob("*.png") if (match := STEP_PICTURE.fullmatch(path.name))}
-    return RunFolder(
+    return RunContents(
         name=run.resolve().name,
         config=_read_yaml(config),
         records=_read_lines(run / "metrics.jsonl", TRAINING_COLUMNS),
@@ -122,9 +121,9 @@ def _mapping(path: Path, value: object) -> Mapping[str, Any]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        return flat(_mapping(path, yaml.safe_load(_text(path))))
-    except yaml.YAMLError as error:
-        raise UndiffuseError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        return flat(_mapping(path, yaml.parsed(_text(path))))
+    except ValueError as error:
+        raise UndiffuseError(f"{path}: not YAML: {error}") from error
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

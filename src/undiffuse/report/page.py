@@ -1,7 +1,6 @@
 """The report: one self-contained page about a run, made of what lies in its folder."""
 
 import math
-import os
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
@@ -12,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.report.contents import RunFolder, read_run
+from undiffuse.files.writing import whole
+from undiffuse.report.contents import RunContents, read_run
 from undiffuse.report.format import duration, missing, plain, quantity
 from undiffuse.report.numbers import classes_of, tiles_of
 from undiffuse.report.svg import inline_svg, picture_uri
 from undiffuse.report.text import PICTURES, PREDICTION_TEXTS, QUALITY, UNITS
 from undiffuse.viz.curves import QUALITY_COLUMNS, best_row, quality_panel, to_columns, training_panels
 
-MOST_STEPS = 8
+MOST_STEP_PICTURES = 8
 
 
 def write_report(run: Path) -> Path:
@@ -28,18 +28,16 @@ def write_report(run: Path) -> Path:
     Raises UndiffuseError, naming the file, where something in the folder is broken; what is missing, the page says.
     """
     page = render(read_run(run))
-    target, aside = run / "report.html", run / f".report.{os.getpid()}.tmp"
+    target = run / "report.html"
     try:
-        aside.write_text(page, "utf-8")
-        aside.replace(target)
+        with whole(target, lasting=False) as aside:
+            aside.write_text(page, "utf-8")
     except OSError as error:
         raise UndiffuseError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return target
 
 
-def render(folder: RunFolder) -> str:
+def render(folder: RunContents) -> str:
     """The page. Every value from the folder goes through `escape`."""
     template = Template(files("undiffuse.report").joinpath("page.html.template").read_text("utf-8"))
     return template.substitute(
@@ -91,7 +89,7 @@ def _say(values: Mapping[str, Any], *parts: tuple[str, str]) -> str:
     return f"{said[0].upper()}{said[1:]}." if said else ""
 
 
-def _facts(folder: RunFolder) -> str:
+def _facts(folder: RunContents) -> str:
     facts: dict[str, str] = {}
     if folder.records:
         columns = to_columns(folder.records)
@@ -122,13 +120,13 @@ def _tail_fact(name: str, values: np.ndarray, unit: str, how: str) -> dict[str, 
 # -- pictures -----------------------------------------------------------------------------------------------------
 
 
-def _samples(folder: RunFolder) -> str:
+def _samples(folder: RunContents) -> str:
     beside = "".join(_figure(folder, name) for name in ("samples.png", "denoising.gif"))
     below = _figure(folder, "classes.png")
     return (f'<div class="pair">{beside}</div>' if beside else "") + below or missing("No samples were drawn yet.")
 
 
-def _figure(folder: RunFolder, name: str) -> str:
+def _figure(folder: RunContents, name: str) -> str:
     path = folder.picture(name)
     if path is None:
         return ""
@@ -142,11 +140,11 @@ def _figure(folder: RunFolder, name: str) -> str:
 
 
 def _growth(progress: Mapping[int, Path]) -> str:
-    """At most MOST_STEPS grids evenly spaced in order, the first and the last among them."""
+    """At most MOST_STEP_PICTURES grids evenly spaced in order, the first and the last among them."""
     if not progress:
         return missing("No pictures were drawn during training.")
     steps = list(progress)
-    chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(MOST_STEPS, len(steps)))})
+    chosen = sorted({round(i) for i in np.linspace(0, len(steps) - 1, min(MOST_STEP_PICTURES, len(steps)))})
     pictures = "".join(
         f'<figure><img src="{picture_uri(progress[steps[i]])}" alt="Samples after {steps[i]:,} updates">'
         f"<figcaption>after {steps[i]:,} updates</figcaption></figure>"
@@ -155,7 +153,7 @@ def _growth(progress: Mapping[int, Path]) -> str:
     return f'<div class="card growth">{pictures}</div>'
 
 
-def _quality(folder: RunFolder) -> str:
+def _quality(folder: RunContents) -> str:
     """The curve of quality.jsonl, and what it says in words."""
     if not folder.quality:
         return missing("Quality was not measured on the way: train.quality_every says how often to do so.")
@@ -178,7 +176,7 @@ def _quality(folder: RunFolder) -> str:
     )
 
 
-def _curves(folder: RunFolder) -> str:
+def _curves(folder: RunContents) -> str:
     if not folder.records:
         return missing("No training was recorded in this folder.")
     panels = training_panels(folder.records)

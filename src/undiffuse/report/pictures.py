@@ -11,7 +11,7 @@ from undiffuse.files.writing import whole
 from undiffuse.pipeline import Pipeline, build
 from undiffuse.report.page import write_report
 from undiffuse.viz.animation import denoising_gif
-from undiffuse.viz.of_model import SEED, forward, reverse, save, states
+from undiffuse.viz.of_model import SEED, forward, reverse, save_figure, states
 from undiffuse.viz.strips import neighbour_strips, sample_grid
 
 SHOWN, ANIMATED = 100, 40
@@ -23,11 +23,11 @@ def write_views(run: RunFolder, pipe: Pipeline) -> Path:
     drawn = images.to_hwc(pipe.sample(n=SHOWN))
     images.write_png(folder / "samples.png", images.grid(drawn, columns=10))
     if 1 < len(pipe.class_names) <= 20:
-        save(class_rows(pipe), folder / "classes.png")
+        save_figure(class_rows(pipe), folder / "classes.png")
     x_T, frames = pipe.noise(n=ANIMATED, seed=SEED), list(pipe.frames(n=ANIMATED, seed=SEED))
     denoising_gif(folder / "denoising.gif", states(pipe, x_T, frames), columns=10)
-    save(reverse(pipe, x_T, frames, count=3), folder / "reverse.png")
-    save(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
+    save_figure(reverse(pipe, x_T, frames, count=3), folder / "reverse.png")
+    save_figure(forward(pipe.config, build.dataset(pipe.config)), folder / "forward.png")
     return write_report(run.path)
 
 
@@ -43,7 +43,7 @@ def write_neighbours(run: RunFolder, found: Neighbours | None) -> None:
     }
     run.samples.mkdir(exist_ok=True)
     with whole(path) as aside:
-        save(neighbour_strips(found.generated, rows), aside)
+        save_figure(neighbour_strips(found.generated, rows), aside)
 
 
 def class_rows(pipe: Pipeline, each: int = 10) -> Figure:

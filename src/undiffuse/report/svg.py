@@ -30,12 +30,10 @@ def inline_svg(figure: Figure, name: str) -> str:
             text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
         )
     svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)  # the style would reach the whole page
-    svg = (
-        re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", svg[: svg.index(">")]) + svg[svg.index(">") :]
-    )
-    svg = _page_look(_own_ids(svg, prefix))
+    head, end, rest = svg[svg.index("<svg") :].partition(">")
+    head = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", head)  # a page supplies them
+    rest = re.sub(r"<(metadata|style)\b.*?</\1>", "", rest, flags=re.DOTALL)  # the style would reach the whole page
+    svg = _page_look(_own_ids(head + end + rest, prefix))
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(name)}"', 1).strip()
 
 
@@ -49,13 +47,6 @@ def picture_uri(path: Path) -> str:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UndiffuseError(f"{path}: not a readable PNG or GIF; delete it or make it again") from error
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def _bare(svg: str) -> str:
-    """From <svg on, without what a page supplies: name spaces (which look like addresses), size, style, metadata."""
-    head, end, rest = svg[svg.index("<svg") :].strip().partition(">")
-    head = re.sub(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"', "", head)
-    return head + end + re.sub(r"<(metadata|style)\b.*?</\1>", "", rest, flags=re.DOTALL)
 
 
 def _own_ids(svg: str, prefix: str) -> str:

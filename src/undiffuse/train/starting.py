@@ -21,11 +21,10 @@ from undiffuse.files.checkpoint import fill
 from undiffuse.files.run import RunFolder
 from undiffuse.nn.compiling import compile_network
 from undiffuse.pipeline import Pipeline, build
-from undiffuse.pipeline.build import decays, look_up, num_classes, process
+from undiffuse.pipeline.build import look_up, num_classes, process
 from undiffuse.processes.ranks import from_first, one_first
 from undiffuse.shapes import Watch, unwatched
 from undiffuse.train import tracking
-from undiffuse.train.plan import Plan
 from undiffuse.train.quality import Judge
 from undiffuse.train.team import Team
 from undiffuse.train.time_sampling import TIME_SAMPLINGS, TimeSampling
@@ -83,25 +82,6 @@ def loss(config: Config) -> Loss:
         check_score(process(config), "prediction 'score'")
     look_up(WEIGHTINGS, said.weighting, "diffusion.weighting")
     return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
-
-
-def plan(config: Config) -> Plan:
-    train = config.train
-    return Plan(
-        steps=train.steps,
-        lr=train.lr,
-        optimizer=train.optimizer,
-        warmup=train.warmup,
-        lr_decay=train.lr_decay,
-        ema=decays(config),
-        grad_clip=train.grad_clip,
-        num_classes=num_classes(config),
-        label_dropout=train.label_dropout,
-        max_skips=train.max_skips,
-        micro_batch=train.micro_batch,
-        precision=train.precision,
-        shard=train.shard,
-    )
 
 
 def time_sampling(config: Config) -> TimeSampling:
@@ -169,8 +149,8 @@ def trainer(config: Config, data: Dataset, team: Team, start: Pipeline | None = 
     if start is not None:
         carry_over(start.config, start.denoiser, config, denoiser)
     Pipeline(config, denoiser).check()
-    parts = (loss(config), batches(config, data), plan(config))
-    trainer = Trainer(denoiser, *parts, team, times=time_sampling(config))
+    parts = (loss(config), batches(config, data), config.train, num_classes(config))
+    trainer = Trainer(denoiser, *parts, team=team, times=time_sampling(config))
     if config.train.compile:
         x = torch.zeros((trainer.micro, *data.shape), device=team.device).contiguous(memory_format=torch.channels_last)
         t = torch.ones(len(x), device=team.device)

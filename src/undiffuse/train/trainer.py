@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from undiffuse import rng
+from undiffuse.config import Train
 from undiffuse.data.loader import Batches
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.losses import Loss
@@ -20,9 +21,9 @@ from undiffuse.pipeline.build import average_name
 from undiffuse.shapes import Tensor
 from undiffuse.train import loss_scale
 from undiffuse.train.ema import EMA
+from undiffuse.train.learning_rate import learning_rate
 from undiffuse.train.memory import fitting
 from undiffuse.train.optimizers import OPTIMIZERS
-from undiffuse.train.plan import Plan
 from undiffuse.train.sharding import full, sharded
 from undiffuse.train.state import fill_optimizer, optimizer_tensors
 from undiffuse.train.team import Team
@@ -44,27 +45,29 @@ class Trainer:
         denoiser: Denoiser,
         loss: Loss,
         batches: Batches,
-        plan: Plan,
-        team: Team | None = None,
+        settings: Train,
+        num_classes: int = 0,
         *,
+        team: Team | None = None,
         times: TimeSampling | None = None,
     ) -> None:
         self.team = team or Team()
-        self.denoiser, self.loss, self.batches, self.plan, self.seed = denoiser, loss, batches, plan, batches.seed
+        self.denoiser, self.loss, self.batches, self.seed = denoiser, loss, batches, batches.seed
+        self.settings, self.num_classes = settings, num_classes
         self.times = times or UniformTimes(denoiser.process.T)
         if not isinstance(denoiser.backbone, nn.Module):
             raise UndiffuseError("only a torch.nn.Module can be trained")
-        cut = plan.shard and self.team.count > 1
+        cut = settings.shard and self.team.count > 1
         self.network: nn.Module = denoiser.backbone if cut else denoiser.backbone.to(self.team.device)
         self.rows = self.team.share(batches.batch_size)
-        self.micro = min(plan.micro_batch or len(self.rows), len(self.rows))
-        copies = [copy.deepcopy(self.network) for _ in plan.ema]
+        self.micro = min(settings.micro_batch or len(self.rows), len(self.rows))
+        copies = [copy.deepcopy(self.network) for _ in settings.decays]
         for module in [self.network, *copies] if cut else []:
             sharded(module)  # which takes it to the device block by block: no device need hold all of it
-        self.averages = [EMA(kept, self.network, decay) for kept, decay in zip(copies, plan.ema, strict=True)]
+        self.averages = [EMA(kept, self.network, decay) for kept, decay in zip(copies, settings.decays, strict=True)]
         self.parameters = list(self.network.parameters())
-        self.optimizer = OPTIMIZERS[plan.optimizer](self.network, plan.lr)
-        self.scale = loss_scale.for_precision(plan.precision)
+        self.optimizer = OPTIMIZERS[settings.optimizer](self.network, settings.lr)
+        self.scale = loss_scale.for_precision(settings.precision)
         self.step = self.skipped = self.streak = self._restored = 0
         self._window = Window(self.denoiser.process.T)
 
@@ -74,9 +77,9 @@ class Trainer:
         return self.averages[0]
 
     def run(self) -> Iterator[int]:
-        """Train to plan.steps; yields the number of steps done after each."""
+        """Train to train.steps; yields the number of steps done after each."""
         self.network.train()
-        while self.step < self.plan.steps:
+        while self.step < self.settings.steps:
             began = time.perf_counter()
             self._one_step()
             self._window.seconds += time.perf_counter() - began
@@ -84,7 +87,7 @@ class Trainer:
 
     def _one_step(self) -> None:
         for settings in self.optimizer.param_groups:
-            settings["lr"] = self.plan.lr_at(self.step)
+            settings["lr"] = learning_rate(self.settings, self.step)
         losses, t, weight = self._gradients()
         everyone = self.team.gathered(np.stack([t, losses], 1)).T
         norm = self._combined_norm()
@@ -93,7 +96,7 @@ class Trainer:
             self._update()
             self.times.learn(*everyone)
             self._window.add(losses, weight, t / self.denoiser.process.T, norm)
-        elif np.isfinite(everyone).all() and self.plan.precision == "fp16":
+        elif np.isfinite(everyone).all() and self.settings.precision == "fp16":
             self.scale.overflowed(self.step)
         else:
             self._skip()
@@ -115,7 +118,7 @@ class Trainer:
 
         If memory runs out, the whole is done again in smaller parts: the draws are the same.
         """
-        if self.plan.shard:  # the others wait for every part of this one
+        if self.settings.shard:  # the others wait for every part of this one
             parts = self._in_parts(self.micro)
         else:
             parts, self.micro = fitting(self._in_parts, self.micro, self.network)
@@ -140,31 +143,31 @@ class Trainer:
         t, weight = self.times.draw(rows, draws, rng.fold(self.seed, "times", self.step))
         truth = self.denoiser.process.corrupt(x0.to(self.team.device), t, draws)
         rng.seed_torch(self.seed, "dropout", self.step, rows.start)
-        half = HALVES.get(self.plan.precision)
+        half = HALVES.get(self.settings.precision)
         with torch.autocast(self.team.device.type, half, enabled=half is not None):
             guess = self.denoiser(truth.x_t, t, None if kept is None else kept.to(self.team.device))
         return self.loss(self.denoiser.process, truth, guess, t), t, weight
 
     def _drop_labels(self, y: Tensor, draws: rng.Generator) -> Tensor | None:
         """Replace some labels by the null label, for classifier-free guidance (Ho & Salimans 2022, Algorithm 1)."""
-        if not self.plan.num_classes:
+        if not self.num_classes:
             return None
-        drop = draws.uniform(y.shape) < self.plan.label_dropout
-        return torch.where(drop, self.plan.num_classes, y)
+        drop = draws.uniform(y.shape) < self.settings.label_dropout
+        return torch.where(drop, self.num_classes, y)
 
     def _combined_norm(self) -> float:
         """The norm of the gradient of the whole batch, which is then unscaled, the same everywhere, and clipped."""
         self.team.average_gradients(self.parameters)
         if self.scale.value != 1:
             torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1 / self.scale.value)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.plan.grad_clip or float("inf"))
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.grad_clip or float("inf"))
         return float(full(norm))
 
     def _skip(self) -> None:
         """A loss or gradient that is not finite changes nothing; too many in a row end the run."""
         self.skipped += 1
         self.streak += 1
-        if self.streak >= self.plan.max_skips:
+        if self.streak >= self.settings.max_skips:
             spoilt = f"; or the checkpoint of step {self._restored} is spoilt: remove it to go on from the one before"
             from_the_start = 0 < self._restored == self.step + 1 - self.streak
             raise NotFinite(
@@ -180,9 +183,9 @@ class Trainer:
         norm = window.norm / window.updates if window.updates else None
         rate = window.steps * self.batches.batch_size / max(window.seconds, 1e-9)
         extra: dict[str, float | int] = {"micro_batch": self.micro} if self.micro < len(self.rows) else {}
-        if self.plan.precision == "fp16":
+        if self.settings.precision == "fp16":
             extra |= {"scale": self.scale.value, "overflows": self.scale.overflows}
-        lr = self.plan.lr_at(self.step - 1)
+        lr = learning_rate(self.settings, self.step - 1)
         return Report(self.step, loss, tuple(quarters), norm, lr, rate, self.skipped, extra)
 
     # -- state ----------------------------------------------------------------------------------------------------
@@ -198,7 +201,7 @@ class Trainer:
             tensors["times"] = memory
         state: dict[str, Any] = {"step": self.step, "skipped": self.skipped, "streak": self.streak}
         state["noise"] = str(self.denoiser.process.noise)
-        if self.plan.precision == "fp16":
+        if self.settings.precision == "fp16":
             state["scale"] = self.scale.as_state()
         sizes = self.team.gathered(np.array([[self.micro]])).ravel().tolist()
         if min(sizes) < len(self.rows):
@@ -216,10 +219,12 @@ class Trainer:
             self.times.fill(checkpoint.load_tensors(path, "times"), path)
         self.step, self.skipped, self.streak = (state[name] for name in ("step", "skipped", "streak"))
         self._restored = self.step
-        self.scale = loss_scale.for_precision(self.plan.precision, state.get("scale"))
+        self.scale = loss_scale.for_precision(self.settings.precision, state.get("scale"))
         sizes = state.get("micro_batches", [])
         as_many = len(sizes) == self.team.count
         self.micro = min(self.micro, sizes[self.team.index] if as_many else state.get("micro_batch", self.micro))
 
     def _averages(self) -> dict[str, nn.Module]:
-        return {average_name(self.plan.ema, index): average.backbone for index, average in enumerate(self.averages)}
+        return {
+            average_name(self.settings.decays, index): average.backbone for index, average in enumerate(self.averages)
+        }

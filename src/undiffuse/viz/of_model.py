@@ -29,7 +29,7 @@ PARTS, DRAWN = (0.05, 0.2, 0.4, 0.7, 1.0), 100_000
 SEED = 1  # not the seed that `sample` starts from, so that the pictures show other images
 
 
-def bound(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
+def bound_figure(pipe: Pipeline, data: Dataset, bits: Bits, shown: int = 3) -> Figure:
     """The bound's terms, and the first held-out images decoded from x_t at ten times."""
     x0 = data.held_out.images()[:shown]
     label = data.held_out.labels[:shown] if pipe.class_names else None
@@ -105,6 +105,6 @@ def _noisy(process: Process, data: Dataset, row: int, part: float) -> Cell:
     return Cell(t, white, x, density, picture)
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """As PNG, sharp on a screen of any kind."""
     figure.savefig(path, format="png", dpi=figure.dpi)

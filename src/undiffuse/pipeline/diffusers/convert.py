@@ -31,7 +31,7 @@ def load_diffusers(path: Path) -> tuple[Config, Denoiser]:
     return config, denoiser
 
 
-def _imported(unet: folder.Json, scheduler: folder.Json) -> Config:
+def _imported(unet: fields.Json, scheduler: fields.Json) -> Config:
     changes = fields.from_unet(unet) | fields.from_scheduler(scheduler)
     fields.agree(unet, scheduler)
     if changes["diffusion.variance"] == "learned":
@@ -41,7 +41,7 @@ def _imported(unet: folder.Json, scheduler: folder.Json) -> Config:
     return Config().replaced(changes | facts)
 
 
-def _with_null(tensors: diffusers.Tensors, classes: int) -> diffusers.Tensors:
+def _with_null(tensors: checkpoint.Tensors, classes: int) -> checkpoint.Tensors:
     """Foreign networks have no vector for "no label": zero, and guidance is off (label_dropout 0)."""
     table = tensors["class_embedding.weight"]
     if len(table) == classes:

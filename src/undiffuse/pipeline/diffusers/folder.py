@@ -2,15 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.pipeline.diffusers.names import Tensors
+from undiffuse.files.checkpoint import Tensors
+from undiffuse.pipeline.diffusers.fields import Json
 
-Json = dict[str, Any]
 WEIGHT_FILES = "diffusion_pytorch_model.safetensors"
 PICKLE = "diffusion_pytorch_model.bin"
 

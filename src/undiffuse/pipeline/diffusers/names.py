@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.checkpoint import Tensors
 
-Tensors = dict[str, torch.Tensor]
 TIME_LAYER = "time_embedding.linear_1.weight"
 
 # Our name (left) and theirs (right), piece by piece; `\1` carries a level's or block's number.

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -243,7 +242,7 @@ def test_twice_the_same_bits():
 
 @pytest.mark.parametrize("scale_shift", [False, True])
 def test_a_network_is_the_same_with_and_without(scale_shift):
-    spec = UNetSpec(3, 3, channels=32, multipliers=(1, 2), blocks=1, scale_shift=scale_shift)
+    spec = UNetSpec(3, 3, channels=32, multipliers=(1, 2), blocks=1, attention=(2,), scale_shift=scale_shift)
     net = spatial(UNet(spec))
     for place, parameter in enumerate(net.parameters()):
         parameter.data += 0.05 * fold(0, place).normal(tuple(parameter.shape))
@@ -264,7 +263,7 @@ def test_a_network_is_the_same_with_and_without(scale_shift):
 
 
 def test_what_does_not_suit_goes_to_torch():
-    spec = replace(UNetSpec(3, 3), norm_groups=8)
+    spec = UNetSpec(3, 3, channels=128, norm_groups=8)
     fits = draw(8, 64, 16, 16).contiguous(memory_format=LAST)
     assert operations.conv_pays(fits, 64)
     assert not operations.conv_pays(fits, 3)

@@ -222,7 +222,7 @@ def test_reading_a_configuration_needs_no_torch():
 
 def test_a_preset_stands_for_its_settings_and_keys_beside_it_change_them(tmp_path):
     chosen = load("digits", ["model.preset=ddpm-cifar10", "model.blocks=3"]).model
-    assert (chosen.channels, chosen.multipliers, chosen.blocks, chosen.dropout) == (128, [1, 2, 2, 2], 3, 0.1)
+    assert (chosen.channels, chosen.multipliers, chosen.blocks, chosen.dropout) == (128, (1, 2, 2, 2), 3, 0.1)
     file = tmp_path / "mine.yaml"
     file.write_text("model: {preset: adm-imagenet64, channels: 32}\n")
     assert (load(str(file)).model.channels, load(str(file)).model.resample) == (32, "residual")

@@ -54,13 +54,14 @@ def test_a_damaged_checkpoint_is_set_aside_and_counts_no_more(tiny_run, run_copy
     assert tiny.weights(run_copy, 6) == tiny.weights(tiny_run, 6)
 
 
-def test_the_last_good_checkpoint_outlives_one_of_spoilt_weights(tmp_path):
+def test_the_last_good_checkpoint_outlives_one_of_spoilt_weights(tmp_path, monkeypatch):
     """The update of step 5 spoils them, its own loss being fine; only the loss of step 6 can tell."""
     changes = {"train__steps": 30, "train__checkpoint_every": 1, "train__keep": 1}
     training = Training.start(tiny.config(**changes), tmp_path / "run", "x")
-    training.trainer.plan.__dict__["lr_at"] = lambda step: 1e30 if step == 4 else 1e-3
+    monkeypatch.setattr("undiffuse.train.trainer.learning_rate", lambda settings, step: 1e30 if step == 4 else 1e-3)
     with pytest.raises(UndiffuseError, match="nothing was saved since the first"):
         list(training)
+    monkeypatch.undo()
     assert named(tmp_path / "run") == ["00000004", "00000005"]
     with pytest.raises(UndiffuseError, match="or the checkpoint of step 5 is spoilt: remove it"):
         finish(tmp_path / "run")

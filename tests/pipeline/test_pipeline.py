@@ -342,7 +342,9 @@ def test_any_size_trains_and_samples(shape, changes):
     part = Part(pictures.expand(-1, shape[0], -1, -1), data.train.labels[:64], 17)
     small = {"model.multipliers": [1, 2], "data.shape": list(shape), "data.levels": 17, "train.steps": 12}
     config = build.resolved(tiny.config(), data).replaced(small | changes)
-    trainer = Trainer(build.denoiser(config), starting.loss(config), Batches(part, 8, 0), starting.plan(config))
+    trainer = Trainer(
+        build.denoiser(config), starting.loss(config), Batches(part, 8, 0), config.train, build.num_classes(config)
+    )
     losses = []
     for _ in trainer.run():
         losses.append(trainer.report().loss)

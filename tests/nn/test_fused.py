@@ -17,7 +17,7 @@ from undiffuse.rng import fold
 pytestmark = pytest.mark.skipif(library.kernels() is None, reason="no C compiler")
 
 LAST = torch.channels_last
-SPEC = UNetSpec(3, 3, channels=32, norm_groups=8)
+SPEC = UNetSpec(3, 3, channels=32, norm_groups=8, attention=(2,))
 BLOCKS = [  # batch, in, out, height, width: whole chunks and a last one of fewer, one image at a time, odd sizes
     (32, 32, 32, 8, 8),
     (41, 32, 32, 8, 8),

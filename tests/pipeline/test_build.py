@@ -117,14 +117,6 @@ def test_a_configuration_that_no_run_wrote_has_no_network():
         build.backbone(tiny.config())
 
 
-def test_the_plan_is_the_train_section(config):
-    plan, train = starting.plan(config), config.train
-    for name in ("steps", "lr", "warmup", "lr_decay", "grad_clip", "label_dropout", "max_skips"):
-        assert getattr(plan, name) == getattr(train, name)
-    assert plan.num_classes == 10
-    assert plan.ema == (train.ema,)
-
-
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_any_schedule_is_rescaled_to_zero_terminal_snr(config, name):
     said = {"diffusion.schedule": name, "diffusion.zero_terminal_snr": True, "diffusion.prediction": "v"}

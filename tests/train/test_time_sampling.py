@@ -140,8 +140,8 @@ def trainer(team=None, **changes) -> Trainer:
     config = build.resolved(tiny.config(), DATA).replaced(
         {"train.time_sampling": "second_moment", "diffusion.T": 5, "train.steps": 100, **changes}
     )
-    parts = (starting.loss(config), starting.batches(config, DATA), starting.plan(config))
-    return Trainer(build.denoiser(config), *parts, team, times=starting.time_sampling(config))
+    parts = (starting.loss(config), starting.batches(config, DATA), config.train, build.num_classes(config))
+    return Trainer(build.denoiser(config), *parts, team=team, times=starting.time_sampling(config))
 
 
 def steps(made: Trainer, count: int) -> None:
