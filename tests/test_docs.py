@@ -56,6 +56,16 @@ def test_the_steered_samples_of_the_samplers_page_follow_bayes_rule():
     assert names["x"].std().item() == pytest.approx(0.447, abs=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:the Frechet distance of")
+def test_the_library_s_evaluation_on_its_page_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path / kind)
+    names: dict = {}
+    for block in python_of(ROOT / "docs/evaluation.md"):
+        exec(block, names)
+    assert list(names["found"].metrics) == ["frechet", "kid"]
+    assert names["same"].metrics["label_accuracy"].value > 0.9
+
+
 def test_every_difference_of_the_samplers_page_is_pinned_by_a_test_and_every_sampler_is_there():
     page, tests = ((ROOT / name).read_text() for name in ("docs/samplers.md", "tests/diffusion/test_differences.py"))
     differences = page.split("## Where diffusers differs")[1]

@@ -38,7 +38,7 @@ def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: in
 
 
 def laid_out(n: int, h: int, w: int, columns: int | None = None, pad: int = 1) -> tuple[int, int]:
-    """In how many columns a grid has n pictures, and how many times as large."""
+    """The columns of a grid of n pictures, and how many times as large each is."""
     columns = columns or max(1, round(n**0.5 * (h / w) ** 0.5))
     return columns, max(1, round(48 / max(h, w)), 480 // (columns * (w + pad)))
 

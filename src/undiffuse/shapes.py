@@ -24,7 +24,7 @@ _Item = TypeVar("_Item")
 
 @runtime_checkable
 class Watch(Protocol):
-    """Who is told what comes, and passes it on: a progress bar.
+    """A function that is told of items to come and passes them on: a progress bar.
 
     total: how many items will come, None if nobody knows; what: one of them, or the work, in words, as in "step".
     """
@@ -33,7 +33,7 @@ class Watch(Protocol):
 
 
 def unwatched(items: Iterable[_Item], total: int | None, what: str) -> Iterable[_Item]:
-    """Nobody looks."""
+    """A Watch that looks at nothing."""
     return items
 
 

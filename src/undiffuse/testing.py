@@ -87,7 +87,7 @@ def _moments(noise: Noise, snr: float, count: int, seed: int) -> None:
 
 
 def _mean(values: Tensor, wanted: float, what: str) -> None:
-    """By the standard error of the values themselves."""
+    """Compare a mean with its law, by the standard error of the values themselves."""
     found, error = float(values.mean()), float(values.std()) / len(values) ** 0.5
     _true(abs(found - wanted) < 5.5 * error + 1e-6, f"{what}: {found:.4f}, not {wanted:g}")
 
@@ -141,10 +141,10 @@ def _draw(noise: Noise, snr: float, count: int, seed: int) -> Tensor:
     return noise.draw((count,), np.float64(snr), fold(seed, "check"))
 
 
-def _same(one: Tensor, other: Tensor, said: str) -> None:
-    _true(bool(ks_2samp(one.numpy(), other.numpy()).pvalue > UNLIKELY), said)
+def _same(one: Tensor, other: Tensor, claim: str) -> None:
+    _true(bool(ks_2samp(one.numpy(), other.numpy()).pvalue > UNLIKELY), claim)
 
 
-def _true(holds: bool | np.bool, said: str) -> None:
+def _true(holds: bool | np.bool, claim: str) -> None:
     if not holds:
-        raise AssertionError(said)
+        raise AssertionError(claim)

@@ -11,7 +11,7 @@ import pytest
 from corpus import animation, noisy, plain, saved, turned
 
 from made import cifar_pickle, cifar_rows, files, idx, npz, pictures, tarred, written, zipped
-from undiffuse.data.decode import decoded, examined
+from undiffuse.data.decode import decode_picture, examine
 from undiffuse.data.sources import find_source
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError
@@ -103,8 +103,8 @@ def one_picture(content) -> str:
     if isinstance(content, BadPicture):
         return "bad"
     try:
-        examined(content)
-        decoded(content, (16, 16))
+        examine(content)
+        decode_picture(content, (16, 16))
     except BadPicture as error:
         assert "\n" not in str(error) and error.kind, error
         return "bad"

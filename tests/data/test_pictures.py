@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from undiffuse.data.check import check_data
-from undiffuse.data.decode import decoded, examined
+from undiffuse.data.decode import decode_picture, examine
 from undiffuse.data.fit import shaped
 from undiffuse.data.prepare import prepare_dataset
 from undiffuse.data.spec import FITS, BadPicture, DataSpec
@@ -22,7 +22,7 @@ SIZE = (16, 16)
 
 def made(content, spec=None, size=SIZE, channels=3):
     spec = spec or DataSpec("x")
-    picture, transparent = decoded(content, None if spec.fit == "pad" else size)
+    picture, transparent = decode_picture(content, None if spec.fit == "pad" else size)
     return shaped(picture, transparent, spec, size, channels)
 
 
@@ -35,12 +35,12 @@ def test_each_kind_is_read_or_refused_by_name(name):
     content, expected = CORPUS[name]
     if isinstance(expected, str) and expected != "turned":
         with pytest.raises(BadPicture) as caught:
-            examined(content)
-            decoded(content)
+            examine(content)
+            decode_picture(content)
         assert caught.value.kind == expected, str(caught.value)
         assert "\n" not in str(caught.value)
         return
-    facts, picture = examined(content), made(content)
+    facts, picture = examine(content), made(content)
     assert picture.shape == (16, 16, 3) and picture.dtype == np.uint8
     if expected == "turned":
         assert facts.size == (16, 32) and "turned by EXIF" in facts.odd
@@ -65,7 +65,7 @@ def test_each_kind_is_read_or_refused_by_name(name):
     ],
 )
 def test_traits_are_reported(name, trait):
-    assert trait in examined(CORPUS[name][0]).odd
+    assert trait in examine(CORPUS[name][0]).odd
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_traits_are_reported(name, trait):
 )
 def test_gray_is_known_as_gray_and_stays_so(name):
     content, _ = CORPUS[name]
-    assert examined(content).gray
+    assert examine(content).gray
     assert made(content, channels=1)[8, 8] == pytest.approx([119], abs=1)
 
 
@@ -193,7 +193,7 @@ def test_large_jpegs_are_decoded_small_and_look_the_same():
     big = np.zeros((1600, 1600, 3), np.uint8)
     big[:800], big[:, 800:, 2] = (200, 100, 50), 240
     content = saved(Image.fromarray(big), "JPEG", quality=95)
-    assert [decoded(content, (side, side))[0].shape[0] for side in (32, 160, 320)] == [200, 400, 800]
+    assert [decode_picture(content, (side, side))[0].shape[0] for side in (32, 160, 320)] == [200, 400, 800]
     small = Image.open(io.BytesIO(content)).resize((32, 32), Image.Resampling.LANCZOS)
     difference = made(content, size=(32, 32)).astype(int) - np.asarray(small).astype(int)
     assert np.abs(difference).mean() < 1.5

@@ -450,7 +450,7 @@ def test_only_what_may_be_labels_is_read_twice(tmp_path, monkeypatch):
     monkeypatch.setattr("undiffuse.data.sources.archive.NOTE", 100)
     extra = {"cat/0.json": b" " * 101, "notes.csv": b"x", "labels.csv": (TABLES["labels.csv"]).encode()[:6000]}
     (tmp_path / "x.zip").write_bytes(zipped(files() | extra | {"cat/1.json": b" " * 100}))
-    _, notes = find_source(DataSpec(str(tmp_path / "x.zip")))._listed()
+    _, notes = find_source(DataSpec(str(tmp_path / "x.zip")))._list()
     assert set(notes) == {"labels.csv", "cat/1.json"}
 
 

@@ -183,7 +183,7 @@ def test_statistics_of_real_images_are_kept_under_all_that_defines_them(data, tm
     first = RealImages.of(data, "classifier").held_out()
     assert len(list(tmp_path.iterdir())) == 1
     again = RealImages.of(data, "classifier")
-    monkeypatch.setattr(RealImages, "_extracted", None)
+    monkeypatch.setattr(RealImages, "_extract", None)
     np.testing.assert_array_equal(again.held_out().features, first.features)
     monkeypatch.undo()
     monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path)
@@ -230,7 +230,7 @@ def test_damaged_statistics_are_made_again(data, tmp_path, monkeypatch, damage):
     damage(path)
     np.testing.assert_array_equal(RealImages.of(data, "classifier").held_out().features, first.features)
     if path.is_file():  # and kept, sound
-        monkeypatch.setattr(RealImages, "_extracted", None)
+        monkeypatch.setattr(RealImages, "_extract", None)
         np.testing.assert_array_equal(RealImages.of(data, "classifier").held_out().features, first.features)
 
 

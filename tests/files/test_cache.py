@@ -42,7 +42,7 @@ def test_without_a_home_data_are_looked_for_elsewhere(homeless):
 
 
 def test_without_a_home_networks_run_on_torch_s_kernels(homeless):
-    library._loaded.cache_clear()
+    library._load.cache_clear()
     with pytest.warns(library.SlowWarning, match="set XDG_CACHE_HOME"):
-        assert library._loaded() is None
-    library._loaded.cache_clear()
+        assert library._load() is None
+    library._load.cache_clear()

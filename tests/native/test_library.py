@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(library.kernels() is None, reason="no C compiler
 
 def test_without_a_compiler_one_line_says_so(monkeypatch):
     monkeypatch.setattr(library.shutil, "which", lambda name: None)
-    library._loaded.cache_clear()
+    library._load.cache_clear()
     try:
         with pytest.warns(library.SlowWarning, match="no C compiler was found"):
             assert library.kernels() is None
@@ -21,7 +21,7 @@ def test_without_a_compiler_one_line_says_so(monkeypatch):
             warnings.simplefilter("error")
             assert library.kernels() is None  # said once
     finally:
-        library._loaded.cache_clear()
+        library._load.cache_clear()
 
 
 def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
@@ -50,7 +50,7 @@ def test_a_spoilt_library_is_never_loaded_but_made_again(tmp_path, monkeypatch, 
     if spoil == "no seal":
         path.with_suffix(".sha256").unlink()
     assert not library._sound(path)
-    assert library._opened().wino_vector() in (4, 8, 16)
+    assert library._open().wino_vector() in (4, 8, 16)
     assert library._sound(path)
 
 
@@ -59,7 +59,7 @@ def test_a_library_without_our_functions_is_marked_to_be_made_again(tmp_path, mo
     path.write_bytes(library.openmp().read_bytes())  # a sound library of somebody else's
     library._seal(path).write_text(library._digest(path))
     with pytest.raises(RuntimeError, match="compiled again at the next start"):
-        library._opened()
+        library._open()
     assert not library._sound(path)
 
 
@@ -85,12 +85,12 @@ def test_whatever_a_compiler_does_is_one_line(tmp_path, monkeypatch, script, wor
     bad.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(library.shutil, "which", lambda name: str(bad))
-    library._loaded.cache_clear()
+    library._load.cache_clear()
     try:
         with pytest.warns(library.SlowWarning) as caught:
             assert library.kernels() is None
     finally:
-        library._loaded.cache_clear()
+        library._load.cache_clear()
     (warning,) = caught
     assert words in str(warning.message)
     assert "\n" not in str(warning.message)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
+from undiffuse.config import read
 from undiffuse.errors import UndiffuseError
 from undiffuse.images import write_gif, write_png
+from undiffuse.report.contents import read_run
 from undiffuse.report.format import duration, plain, quantity
 from undiffuse.report.page import write_report
 from undiffuse.report.svg import inline_svg
@@ -209,6 +211,15 @@ def test_configuration_protocol_and_environment_are_there(whole, made):
         assert said in text
     assert "held_out 360" in text and "classifier kind logistic" in text and "torch 2.9" in text
     assert "my-run" in text and str(whole) not in text
+
+
+def test_a_number_of_the_configuration_is_one_for_the_report_too(whole):
+    """YAML 1.1 takes 2e-3 for text; training and the report read it alike."""
+    path = whole / "config.yaml"
+    before = path.read_text()
+    path.write_text(re.sub(r"\blr: \S+", "lr: 2e-3", before))
+    assert read_run(whole).config["train.lr"] == read(path).train.lr == 0.002
+    path.write_text(before)
 
 
 def test_the_page_is_well_formed_and_ids_are_unique(made):

@@ -317,7 +317,7 @@ def test_the_shares_of_several_processes_are_the_whole(cheap, tmp_path, monkeypa
     for rank in reversed(range(count)):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
         monkeypatch.setattr(ranks, "from_first", lambda make: (todo, False))
-        monkeypatch.setattr(sampling, "_begun", None)
+        monkeypatch.setattr(sampling, "_begin", None)
         with sampling.open_job(cheap, request, out) as job:
             assert len(job.mine) == len(todo[rank::count])
             assert finished(out) is False

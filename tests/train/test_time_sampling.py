@@ -202,7 +202,7 @@ class Two(Team):
         super().__init__()
         self.index, self.count = index, 2
 
-    def gathered(self, rows):
+    def gather(self, rows):
         return np.concatenate([rows, rows])
 
 

@@ -160,7 +160,7 @@ def test_a_damaged_line_of_quality_is_no_measure(tmp_path, line):
     run = RunFolder(tmp_path)
     good = {"step": 2, "frechet": 1.0, "stderr": 0.1, "idle": 0}
     run.quality.write_text(f"{json.dumps(good)}\n{line}\n")
-    assert run.measured() == [good] and run.best_step() == 2
+    assert run.quality_records() == [good] and run.best_step() == 2
 
 
 def test_distances_of_other_features_are_not_compared(tmp_path):

@@ -78,7 +78,7 @@ def test_a_file_that_says_no_or_two_things_is_no_configuration(tmp_path, text, w
 def test_junk_among_the_measures_is_no_measure(tmp_path, record):
     run = RunFolder(tmp_path)
     run.quality.write_text(json.dumps(record) + "\n")
-    assert run.measured() == []
+    assert run.quality_records() == []
 
 
 # -- before the first step --------------------------------------------------------------------------------------------

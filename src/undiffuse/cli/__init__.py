@@ -79,7 +79,7 @@ def _show_warning(  # noqa: PLR0917  (the signature of warnings.showwarning)
 
 
 def say(line: str) -> None:
-    """On stderr. If whoever read it has left, or its disk is full, the work goes on in silence."""
+    """Print a line on stderr. If whoever read it has left, or its disk is full, the work goes on in silence."""
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:

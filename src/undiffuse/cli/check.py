@@ -15,8 +15,8 @@ def check(given: CheckOptions) -> None:
     wanted = config.changed(config.Config(), [*sets, f"data.source={given.source!r}"])
     found = check_data(build.data_spec(wanted), show)
     width = max(len(name) for name, _ in found.rows)
-    for name, said in found.rows:
-        print(f"{name.ljust(width)}  {said}")
+    for name, told in found.rows:
+        print(f"{name.ljust(width)}  {told}")
     if found.trouble:
         raise UndiffuseError("; ".join(found.trouble))
     print("no trouble found")

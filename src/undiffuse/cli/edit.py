@@ -142,7 +142,7 @@ def _check_out(given: EditOptions) -> None:
 
 
 def _pictures(given: EditOptions, pipe: Pipeline) -> Images:
-    """Those of --image, else held-out ones."""
+    """The pictures to edit: those of --image, else held-out ones."""
     if given.image is not None and given.rows is not None:
         raise UsageError("--rows takes held-out pictures; give it, or --image, not both")
     if given.image is not None:
@@ -188,7 +188,7 @@ def _numbers(text: str, flag: str) -> list[int]:
 
 
 def _label(given: EditOptions, pipe: Pipeline, x: Images) -> Tensor | None:
-    """Of the pictures: as asked, one after the other; else none."""
+    """The pictures' labels: as asked, one after the other; else none."""
     return None if given.label is None else pipe.labels(range(len(x)), listed(given.label))
 
 

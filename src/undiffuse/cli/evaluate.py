@@ -24,7 +24,7 @@ OF_LOADING = ("weights", "checkpoint", "device")
 def evaluate(given: EvaluateOptions) -> None:
     if given.out is not None and given.out.suffix != ".json":
         raise UsageError(f"{given.out}: evaluate writes .json")
-    what = _located(given.what)
+    what = _locate(given.what)
     is_model = (what / "config.yaml").is_file() or is_diffusers(what)
     into_run = given.out is None and is_model and not is_bundled(what)
     if given.out is not None or into_run:
@@ -42,14 +42,14 @@ def evaluate(given: EvaluateOptions) -> None:
 def keep_evaluation(run: RunFolder, found: Evaluation) -> list[str]:
     """Write the run's own numbers into its folder and its report. Where they are, in words."""
     before = run.keep_evaluation(json.dumps(found.as_dict(), indent=1))
-    said = [f"numbers: {run.evaluation}"] + ([] if before is None else [f"numbers before: {before}"])
+    lines = [f"numbers: {run.evaluation}"] + ([] if before is None else [f"numbers before: {before}"])
     if is_diffusers(run.path):
-        return said
+        return lines
     write_neighbours(run, found.neighbours)
-    return [*said, f"report: {write_report(run.path)}"]
+    return [*lines, f"report: {write_report(run.path)}"]
 
 
-def _located(what: str) -> Path:
+def _locate(what: str) -> Path:
     """A model's folder, or pictures."""
     if what in bundled_names():
         return locate_model(what)

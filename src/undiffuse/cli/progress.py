@@ -16,26 +16,26 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Progress:
-    """How far along something is: call it with what is done and what to say about it."""
+    """Tells how far along something is: call it with what is done and what to say about it."""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.first, self.done = what, total, done, done
         self.began, self.spoke = time.monotonic(), 0.0
 
-    def __call__(self, done: int, said: str = "") -> None:
+    def __call__(self, done: int, message: str = "") -> None:
         ended, self.done = self.done >= self.total, done
         now = time.monotonic()
         if ended or (done < self.total and now - self.spoke < SECONDS_BETWEEN_LINES):
             return
         self.spoke = now
-        say("  ".join(filter(None, (f"{self.what} {done}/{self.total}", said, self.left()))))
+        say("  ".join(filter(None, (f"{self.what} {done}/{self.total}", message, self.left()))))
 
-    def note(self, said: str) -> None:
+    def note(self, message: str) -> None:
         """A line of its own."""
-        say(said)
+        say(message)
 
     def rate(self, done: int, what: str) -> str:
-        """How many a second so far; nothing before the first."""
+        """The number done a second so far; nothing before the first."""
         steps = done - self.first
         return f"{steps / (time.monotonic() - self.began):.3g} {what}/s" if steps > 0 else ""
 
@@ -48,18 +48,18 @@ class Progress:
 
 
 class Bar(Progress):
-    """The same as one line that changes in place."""
+    """A Progress in one line that changes in place."""
 
     def __init__(self, bar: Any, what: str, total: int, done: int = 0) -> None:
         super().__init__(what, total, done)
-        self.bar, self.task = bar, bar.add_task(what, total=total, completed=done, said="", left="")
+        self.bar, self.task = bar, bar.add_task(what, total=total, completed=done, message="", left="")
 
-    def __call__(self, done: int, said: str = "") -> None:
+    def __call__(self, done: int, message: str = "") -> None:
         self.done = done
-        self.bar.update(self.task, completed=done, said=said, left=self.left())
+        self.bar.update(self.task, completed=done, message=message, left=self.left())
 
-    def note(self, said: str) -> None:
-        self.bar.console.print(said, markup=False, highlight=False, soft_wrap=True)
+    def note(self, message: str) -> None:
+        self.bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Progress]:
     from rich import progress as rich
     from rich.console import Console
 
-    columns = ("{task.description}", rich.BarColumn(), "{task.completed}/{task.total}", "{task.fields[said]}")
+    columns = ("{task.description}", rich.BarColumn(), "{task.completed}/{task.total}", "{task.fields[message]}")
     with rich.Progress(*columns, "{task.fields[left]}", console=Console(stderr=True)) as bar:
         yield Bar(bar, what, total, done)
 

@@ -62,15 +62,15 @@ def run_training(training: Training) -> None:
             if tell is not None and isinstance(item, Report):
                 tell(item.step, _of_report(item))
             elif tell is not None and isinstance(item, Quality):
-                tell.note(f"step {item.step}/{total}  {item.said()}")
+                tell.note(f"step {item.step}/{total}  {item.line()}")
     pipe = training.pipeline()
     if speaks:
-        report_path = _pictured(training, pipe)
+        report_path = _write_views(training, pipe)
         print("".join(f"{line}\n" for line in (training.ended, *_best(training)) if line), end="")
         print(f"pictures: {training.run.samples}\nreport: {report_path}", flush=True)
 
 
-def _pictured(training: Training, pipe: Pipeline) -> Path:
+def _write_views(training: Training, pipe: Pipeline) -> Path:
     """The pictures and the report; their absence is no reason to train again."""
     say("trained and saved; drawing samples and the report")
     again = resuming(training.run.path)
@@ -91,7 +91,7 @@ def _of_report(report: Report) -> str:
 
 
 def _best(training: Training) -> list[str]:
-    """Which checkpoint measured best, if that is not the last."""
-    if not training.run.measured() or (best := training.run.best_step()) == training.trainer.step:
+    """A line that says which checkpoint measured best, if that is not the last."""
+    if not training.run.quality_records() or (best := training.run.best_step()) == training.trainer.step:
         return []
     return [f"best samples: step {best}; take them with --checkpoint best"]

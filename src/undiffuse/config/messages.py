@@ -9,7 +9,7 @@ from undiffuse.errors import nearest
 
 
 def first_complaint(error: ValidationError, schema: type[BaseModel], also: list[str]) -> str:
-    """Of what pydantic found. also: keys that are read before the schema is."""
+    """The first thing that pydantic found wrong, in words. also: keys that are read before the schema is."""
     known = [*_keys(schema), *also]
     first = _telling(error.errors(), known)
     key = _key_of(first["loc"], known)
@@ -30,7 +30,7 @@ def _telling(errors: list[Any], known: list[str]) -> Any:
 
 
 def _key_of(place: tuple[int | str, ...], known: list[str]) -> str:
-    """Its dotted name, without the kinds that pydantic tries in turn and places in lists."""
+    """The dotted name of a key, without the kinds that pydantic tries in turn and places in lists."""
     names = [".".join(map(str, place[:n])) for n in range(len(place), 0, -1)]
     return next((name for name in names if name in known), names[0] if names else "")
 

@@ -22,14 +22,14 @@ def load(recipe: str, sets: Iterable[str] = ()) -> Config:
     if Path(recipe).suffix in (".yaml", ".yml"):
         config = read(Path(recipe))
     elif recipe in recipes():
-        config = _parsed(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text(), recipe)
+        config = _read_yaml(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text(), recipe)
     else:
         raise UsageError(f"unknown recipe '{recipe}'; {nearest(recipe, recipes())}, or give a .yaml file")
     return changed(config, sets)
 
 
 def changed(config: Config, sets: Iterable[str]) -> Config:
-    """With `a.b=c` changes on top."""
+    """A configuration with changes on top, each as `a.b=c`."""
     return config.replaced(dict(_assignment(text) for text in sets))
 
 
@@ -41,7 +41,7 @@ def read(path: Path) -> Config:
         raise UsageError(
             f"{path}: cannot be read as a configuration ({getattr(error, 'strerror', None) or error})"
         ) from error
-    return _parsed(text, str(path))
+    return _read_yaml(text, str(path))
 
 
 def of_run(path: Path) -> Config:
@@ -52,7 +52,7 @@ def of_run(path: Path) -> Config:
     return config
 
 
-def _parsed(text: str, origin: str) -> Config:
+def _read_yaml(text: str, origin: str) -> Config:
     try:
         raw = yaml.parsed(text)
     except ValueError as error:

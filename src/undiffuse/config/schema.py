@@ -146,7 +146,7 @@ class Train(_Section):
 
     @property
     def decays(self) -> tuple[float, ...]:
-        """Of the averages side by side, the one to sample from first."""
+        """The decays of the averages kept side by side; samples come from the first."""
         return (self.ema,) if isinstance(self.ema, float) else tuple(self.ema)
 
     @model_validator(mode="after")
@@ -199,7 +199,8 @@ class Config(_Section):
     evaluate: Evaluate = Evaluate()
 
     def replaced(self, changes: dict[str, Any]) -> "Config":
-        """With other values for some dotted keys, checked as a file would be. model.preset starts that section anew."""
+        """This configuration with other values for some dotted keys, checked as a file would be. model.preset starts
+        that section anew."""
         raw = self.model_dump()
         if "model.preset" in changes:
             raw["model"] = {"conditional": self.model.conditional}

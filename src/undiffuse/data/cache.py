@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from undiffuse.data.decode import decoded
+from undiffuse.data.decode import decode_picture
 from undiffuse.data.fit import Size, shaped
 from undiffuse.data.sources.base import Item, Source, natural
 from undiffuse.data.sources.hub import Hub
 from undiffuse.data.sources.spool import read_once
 from undiffuse.data.spec import BadPicture, DataSpec, DataWarning
-from undiffuse.data.survey import PICTURES_READ, Finding, Survey, shape_of, surveyed
+from undiffuse.data.survey import PICTURES_READ, Finding, Survey, shape_of, survey_pictures
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache
 from undiffuse.files.writing import whole
@@ -59,18 +59,18 @@ def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) ->
     """uint8 [n, c, h, w] and the facts, from the cache if it has them."""
     stamp = source.stamp()
     if stamp is None:
-        return _read(source, spec, surveyed(source, watch), None, watch)
+        return _read(source, spec, survey_pictures(source, watch), None, watch)
     pointer = cache.folder("data") / f"{_key('stamp', stamp, _policy(spec))}.json"
-    known = _pointed(pointer)
+    known = _read_pointer(pointer)
     if known is not None:
-        return _mapped(known)
+        return _open_folder(known)
     with read_once(source, isinstance(source, Hub) and source.is_far()) as source:
-        survey = surveyed(source, watch)
+        survey = survey_pictures(source, watch)
         known = cache.folder("data") / _key("content", survey.content, _policy(spec))
         if not (known / "facts.json").is_file():
-            return _kept(source, spec, survey, known, pointer, watch=watch)
+            return _prepare(source, spec, survey, known, pointer, watch=watch)
     _point(pointer, known)
-    return _mapped(known)
+    return _open_folder(known)
 
 
 def _policy(spec: DataSpec) -> str:
@@ -83,7 +83,7 @@ def _key(*parts: str) -> str:
     return blake2b(repr((VERSION, *parts)).encode(), digest_size=16).hexdigest()
 
 
-def _pointed(pointer: Path) -> Path | None:
+def _read_pointer(pointer: Path) -> Path | None:
     try:
         known = cache.folder("data") / str(json.loads(pointer.read_text()))
     except (OSError, ValueError):
@@ -96,7 +96,7 @@ def _point(pointer: Path, known: Path) -> None:
         aside.write_text(json.dumps(known.name))
 
 
-def _mapped(folder: Path) -> tuple[Tensor, Prepared]:
+def _open_folder(folder: Path) -> tuple[Tensor, Prepared]:
     path = folder / "pictures.bin"
     try:
         facts = _facts(json.loads((folder / "facts.json").read_text()))
@@ -120,7 +120,7 @@ def _facts(raw: dict[str, Any]) -> Prepared:
     return Prepared(**(raw | made))
 
 
-def _kept(
+def _prepare(
     source: Source, spec: DataSpec, survey: Survey, folder: Path, pointer: Path, *, watch: Watch
 ) -> tuple[Tensor, Prepared]:
     """Prepare into the cache, aside first; in memory where the cache cannot be written."""
@@ -139,7 +139,7 @@ def _kept(
                 Path(aside).rename(folder)
                 Path(aside).mkdir()
         _point(pointer, folder)
-        return _mapped(folder)
+        return _open_folder(folder)
     except OSError as error:
         warnings.warn(
             f"the cache {cache.folder('data')} cannot be used ({error.strerror}); the pictures are held in memory, and "
@@ -156,14 +156,14 @@ Decoded = tuple[Item, np.ndarray | BadPicture]
 
 
 def _read(source: Source, spec: DataSpec, survey: Survey, path: Path | None, watch: Watch) -> tuple[Tensor, Prepared]:
-    """Every usable picture, in the source's order, into a file or memory."""
+    """Decode every usable picture, in the source's order, into a file or memory."""
     size, channels = shape_of(survey, source, spec)
     names = _class_names(source, survey)
     facts = Prepared((channels, *size), source.levels, names, survey.content, survey=_summary(survey))
     index = {name: place for place, name in enumerate(names)}
     held: list[np.ndarray] = []
     with path.open("wb") if path else _nothing() as file:
-        for item, picture in _all_decoded(source, survey, spec, size, channels, watch=watch):
+        for item, picture in _decode_all(source, survey, spec, size, channels, watch=watch):
             if isinstance(picture, BadPicture):
                 facts.bad.append(Finding(item.name, picture.kind, str(picture)))
                 continue
@@ -197,7 +197,7 @@ def _class_names(source: Source, survey: Survey) -> tuple[str, ...]:
     return source.classes() or tuple(found_labels)
 
 
-def _all_decoded(
+def _decode_all(
     source: Source, survey: Survey, spec: DataSpec, size: Size, channels: int, *, watch: Watch
 ) -> Iterator[Decoded]:
     one = partial(_one, labelled=survey.labelled, spec=spec, size=size, channels=channels)
@@ -217,7 +217,7 @@ def _one(item: Item, labelled: bool, spec: DataSpec, size: Size, channels: int) 
             return item, item.content
         if labelled and item.label is None:
             return item, BadPicture("no label", "others have a class, this one has none")
-        picture, transparent = decoded(item.content, None if spec.fit == "pad" else size)
+        picture, transparent = decode_picture(item.content, None if spec.fit == "pad" else size)
         return item, shaped(picture, transparent, spec, size, channels)
     except BadPicture as problem:
         return item, problem

@@ -11,7 +11,7 @@ from undiffuse.data.prepare import counted_bad, kept_rows, lacking, split
 from undiffuse.data.sources import find_source
 from undiffuse.data.sources.base import Source
 from undiffuse.data.spec import DataSpec
-from undiffuse.data.survey import Survey, shape_of, surveyed, times_sign
+from undiffuse.data.survey import Survey, shape_of, survey_pictures, times_sign
 from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Watch, unwatched
 
@@ -28,9 +28,9 @@ class Checked:
 
 
 def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
-    """Every picture decoded, by the policy of `spec`; unusable ones are listed, not refused."""
+    """Decode every picture by the policy of `spec`; unusable ones are listed, not refused."""
     source = find_source(spec)
-    survey = surveyed(source, watch)
+    survey = survey_pictures(source, watch)
     trouble = []
     try:
         shape_of(survey, source, spec)
@@ -97,9 +97,9 @@ def _copies(facts: Prepared) -> Iterator[tuple[str, str]]:
 
 def _seen(facts: Prepared, spec: DataSpec, train: int, held_out: int) -> Iterator[tuple[str, str]]:
     channels, height, width = facts.shape
-    said = "as the source says" if any(facts.held_out) else f"data.held_out={spec.held_out:g}"
+    message = "as the source says" if any(facts.held_out) else f"data.held_out={spec.held_out:g}"
     left = len(facts.labels) - len(kept_rows(facts, spec))
-    yield "training sees", f"{channels}x{height}x{width}: {train:,} pictures, {held_out:,} held out ({said})"
+    yield "training sees", f"{channels}x{height}x{width}: {train:,} pictures, {held_out:,} held out ({message})"
     if left:
         yield "", f"{left} copies dropped (data.duplicates=drop)"
 

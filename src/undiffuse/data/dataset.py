@@ -31,7 +31,7 @@ class Part:
         return from_levels(self.pictures[rows if self.rows is None else self.rows[rows]], self.levels)
 
     def chosen(self, rows: Tensor) -> "Part":
-        """Only these rows, an int64 tensor, in this order; no picture is copied."""
+        """This part's rows of these indices, an int64 tensor, in this order; no picture is copied."""
         return replace(self, labels=self.labels[rows], rows=rows if self.rows is None else self.rows[rows])
 
 
@@ -59,7 +59,7 @@ class Dataset:
         return self.train.levels
 
     def restricted(self, classes: Sequence[str]) -> "Dataset":
-        """Only these classes, re-indexed 0.. in this source's own order."""
+        """This data set with only these classes, re-indexed 0.. in this source's own order."""
         if not self.class_names:
             raise UsageError(f"data.classes: {self.name} has no classes; leave it out")
         kept = sorted({_class_index(self.class_names, name) for name in classes})
@@ -84,7 +84,8 @@ class Dataset:
         return None if mix == "auto" and int(counts.max()) <= 2 * int(counts.min()) else counts.tolist()
 
     def scored(self, classes: Sequence[str]) -> "Dataset":
-        """With the held-out images of these classes alone, under the indices that a model of all classes knows."""
+        """This data set with the held-out images of these classes alone, under the indices that a model of all classes
+        knows."""
         kept = torch.tensor([_class_index(self.class_names, name) for name in classes])
         return replace(self, held_out=self.held_out.chosen(torch.isin(self.held_out.labels, kept).nonzero()[:, 0]))
 

@@ -33,16 +33,16 @@ class Facts:
         return "transparent" in self.odd
 
 
-def examined(content: bytes | np.ndarray) -> Facts:
-    """From the header alone. Raises BadPicture."""
+def examine(content: bytes | np.ndarray) -> Facts:
+    """What the header of a picture tells. Raises BadPicture."""
     if isinstance(content, np.ndarray):
         height, width, channels = content.shape
         return Facts("array", f"{channels} channels", (height, width), channels == 1)
-    with _opened(content) as image:
+    with _open(content) as image:
         return _facts(image)
 
 
-def decoded(content: bytes | np.ndarray, near: tuple[int, int] | None = None) -> tuple[np.ndarray, bool]:
+def decode_picture(content: bytes | np.ndarray, near: tuple[int, int] | None = None) -> tuple[np.ndarray, bool]:
     """uint8 [h, w, c], c = 1 (gray), 3, or 2 and 4 with transparency last; and whether it has transparency.
 
     Upright by its EXIF orientation, the first frame of an animation, 16 bits rounded to 8. near: a JPEG much larger
@@ -50,16 +50,16 @@ def decoded(content: bytes | np.ndarray, near: tuple[int, int] | None = None) ->
     """
     if isinstance(content, np.ndarray):
         return content, False
-    with _opened(content) as image:
+    with _open(content) as image:
         facts = _facts(image)
         if near is not None and min(facts.size) > 0:
             image.draft(image.mode, (2 * max(near), 2 * max(near)))
-        picture = _upright(_loaded(image))
+        picture = _upright(_load(image))
         pixels = _pixels(picture, facts)
         return pixels, facts.transparent and pixels.shape[-1] in (2, 4)
 
 
-def _opened(content: bytes) -> Image.Image:
+def _open(content: bytes) -> Image.Image:
     if not content:
         raise BadPicture("empty", "the file is empty")
     with _quiet():
@@ -106,7 +106,7 @@ def _facts(image: Image.Image) -> Facts:
 
 
 def _is_gray(image: Image.Image) -> bool:
-    """By mode, or by the colours of the palette."""
+    """Whether a picture is gray, by its mode or the colours of its palette."""
     if image.mode in GRAY_MODES:
         return True
     if image.mode != "P" or image.palette is None:
@@ -117,7 +117,7 @@ def _is_gray(image: Image.Image) -> bool:
     return bool((colours.reshape(-1, 3) == colours.reshape(-1, 3)[:, :1]).all())
 
 
-def _loaded(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image) -> Image.Image:
     with _quiet():
         try:
             image.load()

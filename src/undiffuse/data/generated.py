@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from undiffuse.data.decode import decoded
+from undiffuse.data.decode import decode_picture
 from undiffuse.data.spec import BadPicture
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.drawn import LABELS, check_finished
@@ -44,7 +44,7 @@ def in_channels(pictures: np.ndarray, channels: int) -> np.ndarray | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    """All the pictures, of one kind; refuses a folder of which only a part would be read."""
+    """The pictures of a folder, which must be of one kind; refuses a folder of which only a part would be read."""
     names = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     pngs, arrays, others = (
         [path for path in names if path.suffix.lower() in kinds] for kinds in ((".png",), (".npz",), OTHER_KINDS)
@@ -53,8 +53,8 @@ def _files(folder: Path) -> list[Path]:
         counts = f"{len(pngs)} PNG, {len(arrays)} .npz and {len(others)} other pictures"
         raise UndiffuseError(f"{folder}: holds {counts}; leave one kind in it, PNG files or .npz")
     if others:
-        said = f"no PNG files here, but {len(others)} of other kinds ({others[0].name})"
-        raise UndiffuseError(f"{folder}: {said}; save them as PNG, which keeps every grey level")
+        message = f"no PNG files here, but {len(others)} of other kinds ({others[0].name})"
+        raise UndiffuseError(f"{folder}: {message}; save them as PNG, which keeps every grey level")
     if not pngs and not arrays:
         inside = next((path.name for path in names if path.is_dir()), None)
         hint = f"; is it one of its folders that is meant, such as {inside}?" if inside else ""
@@ -80,10 +80,10 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
             labels = file["labels"] if "labels" in file else np.full(images.shape[:1], -1, np.int64)
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UndiffuseError(f"{path}: not an .npz with an array 'images': {error}") from error
-    said = f"'images' is {images.dtype} {list(images.shape)}, 'labels' {labels.dtype} {list(labels.shape)}"
+    message = f"'images' is {images.dtype} {list(images.shape)}, 'labels' {labels.dtype} {list(labels.shape)}"
     fits = images.dtype == np.uint8 and images.ndim == 4 and min(images.shape[1:]) > 0
     if not fits or labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-        raise UndiffuseError(f"{path}: 'images' must be uint8 [n, h, w, c] and 'labels' n integers; {said}")
+        raise UndiffuseError(f"{path}: 'images' must be uint8 [n, h, w, c] and 'labels' n integers; {message}")
     if labels.dtype == np.uint64 and len(labels) and labels.max() > np.iinfo(np.int64).max:
         raise UndiffuseError(f"{path}: the label {labels.max()} is no class index")
     return images, labels.astype(np.int64)
@@ -98,7 +98,7 @@ def _read_pngs(folder: Path, files: list[Path]) -> tuple[np.ndarray, np.ndarray]
 
 def _read_png(file: Path) -> np.ndarray:
     try:
-        return decoded(file.read_bytes())[0]
+        return decode_picture(file.read_bytes())[0]
     except (OSError, BadPicture) as error:
         raise UndiffuseError(f"{file}: not a readable picture: {error}") from error
 

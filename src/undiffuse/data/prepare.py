@@ -56,15 +56,15 @@ def digits() -> Dataset:
 
 
 def dataset_notes(facts: Prepared, spec: DataSpec, train: int) -> tuple[str, ...]:
-    """What training should say about its data."""
-    said = []
+    """Lines that training should say about its data."""
+    lines = []
     if facts.bad:
-        said.append(f"skipped {counted_bad(facts.bad)} (undiffuse check {spec.source} lists them)")
+        lines.append(f"skipped {counted_bad(facts.bad)} (undiffuse check {spec.source} lists them)")
     if frames := facts.survey["odd"].get("animated"):
-        said.append(f"{frames} animated: the first frame is taken")
+        lines.append(f"{frames} animated: the first frame is taken")
     if dropped := dropped_copies(facts, spec):
-        said.append(f"{dropped} copies dropped")
-    return tuple(said)
+        lines.append(f"{dropped} copies dropped")
+    return tuple(lines)
 
 
 def counted_bad(bad: list[Finding]) -> str:
@@ -103,7 +103,8 @@ def dropped_copies(facts: Prepared, spec: DataSpec) -> int:
 
 
 def _chosen(facts: Prepared, rows: np.ndarray, share: float) -> np.ndarray:
-    """Which rows are held out: of each class, the pictures whose digests come first; at least one of five or more."""
+    """The rows that are held out: of each class, the pictures whose digests come first; at least one of five or
+    more."""
     labels, digests = np.array(facts.labels)[rows], np.array(facts.digests)[rows]
     chosen = np.zeros(len(rows), bool)
     for label in np.unique(labels):
@@ -118,7 +119,7 @@ def _chosen(facts: Prepared, rows: np.ndarray, share: float) -> np.ndarray:
 
 
 def _limited(facts: Prepared, rows: np.ndarray, limit: int | None) -> np.ndarray:
-    """At most so many, a random choice that depends on the pictures alone."""
+    """At most so many of the rows, a random choice that depends on the pictures alone."""
     if limit is None or len(rows) <= limit:
         return rows
     order = np.argsort(np.array(facts.digests)[rows], kind="stable")

@@ -16,7 +16,7 @@ Side = Annotated[int, Ge(1), Le(4096)]
 
 @dataclass(frozen=True)
 class DataSpec:
-    """How the pictures of `source` become arrays of one shape.
+    """The rules by which the pictures of `source` become arrays of one shape.
 
     size: (h, w); None: their own, if all have the same. fit: how a picture gets there: "crop" (scaled to cover it, then
     cut at the middle), "pad" (never scaled: cut or framed), "inside" (scaled to fit into it, then framed), "stretch".

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from undiffuse.data.decode import Facts, examined
+from undiffuse.data.decode import Facts, examine
 from undiffuse.data.fit import Size
 from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.spec import BadPicture, DataSpec
@@ -44,7 +44,7 @@ class Survey:
         try:
             if isinstance(item.content, BadPicture):
                 raise item.content
-            facts = examined(item.content)
+            facts = examine(item.content)
         except BadPicture as problem:
             self.bad.append(Finding(item.name, problem.kind, str(problem)))
             return
@@ -61,7 +61,7 @@ class Survey:
         return any(label is not None for label in self.labels)
 
 
-def surveyed(source: Source, watch: Watch = unwatched) -> Survey:
+def survey_pictures(source: Source, watch: Watch = unwatched) -> Survey:
     survey, digest = Survey(), blake2b(digest_size=16)
     for item in watch(source.items(), None, PICTURES_READ):
         survey.add(item)

@@ -67,7 +67,8 @@ class Finite:
 
 @dataclass(frozen=True)
 class Comparison:
-    """By time, all [k]: how far a model's score is from an exact one, and both errors of x0, on noisy versions of data.
+    """Errors by time, all [k]: how far a model's score is from an exact one, and both errors of x0, on noisy versions
+    of data.
 
     distance: sqrt(E|score - exact|^2 / E|exact|^2). mse, mse_exact: mean squared errors of x0, per dimension.
     """

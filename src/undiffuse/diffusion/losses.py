@@ -80,7 +80,7 @@ class Simple:
         return (error * expand(self.factor(process, t), error)).flatten(1).mean(1)
 
     def factor(self, process: Process, t: Times) -> Float64Array:
-        """What the compared field's error at t is multiplied by."""
+        """The factor of the compared field's error at t."""
         weight, times = WEIGHTINGS[self.weight], as_times(t)
         if weight is None:
             return np.ones_like(times)
@@ -157,10 +157,10 @@ class Choice:
 
 
 LOSSES: dict[str, Callable[[Choice], Loss]] = {
-    "l2": lambda said: Simple(said.field, "l2", said.weight),
-    "l1": lambda said: Simple(said.field, "l1", said.weight),
-    "huber": lambda said: Simple(said.field, "huber", said.weight),
-    "vlb": lambda said: VLB(said.levels),
-    "hybrid": lambda said: Hybrid(Simple(said.field, "l2", said.weight), said.levels),
-    "score_matching": lambda said: ScoreMatching(),
+    "l2": lambda choice: Simple(choice.field, "l2", choice.weight),
+    "l1": lambda choice: Simple(choice.field, "l1", choice.weight),
+    "huber": lambda choice: Simple(choice.field, "huber", choice.weight),
+    "vlb": lambda choice: VLB(choice.levels),
+    "hybrid": lambda choice: Hybrid(Simple(choice.field, "l2", choice.weight), choice.levels),
+    "score_matching": lambda choice: ScoreMatching(),
 }

@@ -54,7 +54,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class State:
-    """On the way from t = 1 to T: x_t, and the integral of tr(dv / dx) over phi so far, nats, float64 [b]."""
+    """A state on the way from t = 1 to T: x_t, and the integral of tr(dv / dx) over phi so far, nats, float64 [b]."""
 
     t: float
     x: Data

@@ -137,7 +137,8 @@ class Process:
         return Normal(mean, expand(np.where(s == 0, self.decoder_var, fixed), mean))
 
     def carried(self, split: Split, s: Times) -> Data:
-        """The same x0 and eps at another time: signal_s x0 + sigma_s eps (Song, Meng & Ermon 2021, eq. 12, eta = 0)."""
+        """The state at another time that has the same x0 and eps: signal_s x0 + sigma_s eps (Song, Meng & Ermon 2021,
+        eq. 12, eta = 0)."""
         signal, sigma = (expand(scale, split.x0) for scale in self.scales(s))
         return signal * split.x0 + sigma * split.eps
 

@@ -210,11 +210,11 @@ class NoiseSchedule:
                 f"beta must lie in (0, 1), but beta_{t} = {self.beta[t]:.6g} ({self.name}, T = {self.T})"
             )
         left = float(np.exp(self.log_alpha_bar[-1] / 2))
-        said = f"sqrt(alpha_bar_T) = {left:.4g} ({self.name}, T = {self.T}): that much of the data is left at T, "
+        message = f"sqrt(alpha_bar_T) = {left:.4g} ({self.name}, T = {self.T}): that much of the data is left at T, "
         if left > SIGNAL_REFUSE:
-            raise UndiffuseError(said + f"at most {SIGNAL_REFUSE} is allowed; take larger betas or more steps")
+            raise UndiffuseError(message + f"at most {SIGNAL_REFUSE} is allowed; take larger betas or more steps")
         if left > SIGNAL_WARN:
-            warnings.warn(said + "but sampling starts from pure noise", ScheduleWarning, stacklevel=4)
+            warnings.warn(message + "but sampling starts from pure noise", ScheduleWarning, stacklevel=4)
 
 
 def _frozen(table: Table) -> Table:

@@ -35,7 +35,7 @@ class Split:
     var_fraction: Data | None = None
 
     def rows(self, chosen: np.ndarray) -> "Split":
-        """Some data of the batch; chosen: bool [b]."""
+        """The split of some data of the batch; chosen: bool [b]."""
         mask = torch.from_numpy(chosen).to(self.x0.device)
         signal, sigma = (np.broadcast_to(scale, chosen.shape)[chosen] for scale in (self.signal, self.sigma))
         fraction = None if self.var_fraction is None else self.var_fraction[mask]

@@ -89,12 +89,12 @@ def drawn_samples(
 
 
 def _of_seed(watch: Watch, seed: int) -> Watch:
-    """Who watches several jobs is told whose images come."""
+    """A Watch that is told which of several seeds the images are of."""
     return lambda items, total, what: watch(items, total, f"seed {seed}: {what}")
 
 
 def _forgotten() -> list[Path]:
-    """What interrupts left and nobody went on with: in those folders nothing was written for MONTH."""
+    """Folders that interrupts left and nobody went on with: in those folders nothing was written for MONTH."""
     with suppress(OSError):
         return [folder for folder in cache.folder("samples").iterdir() if time.time() - folder.stat().st_mtime > MONTH]
     return []
@@ -106,6 +106,6 @@ def _folder(request: Request) -> Path:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        said = f"{folder.parent}: samples are drawn there, and it cannot be made ({error.strerror})"
-        raise UndiffuseError(f"{said}; set XDG_CACHE_HOME to a folder that can be written") from error
+        message = f"{folder.parent}: samples are drawn there, and it cannot be made ({error.strerror})"
+        raise UndiffuseError(f"{message}; set XDG_CACHE_HOME to a folder that can be written") from error
     return folder

@@ -25,7 +25,7 @@ def measure_model(
     seed: int = 0,
     watch: Watch = unwatched,
 ) -> dict[str, Estimate]:
-    """Those of `names` that are measures of a model itself, in that order."""
+    """Take those of `names` that are measures of a model itself, in that order."""
     make = {
         "bpd": lambda: measure_bound(pipe, data, times, seed, watch),
         "bpd_ode": lambda: measure_flow(pipe, data, "noise" if dequantise is None else dequantise, seed, watch),

@@ -55,13 +55,13 @@ def kid(sets: Sequence[Samples], real: RealImages) -> Estimate:
 
 
 def precision(sets: Sequence[Samples], real: RealImages) -> Estimate:
-    """How many samples lie among held-out images; floor: how many train images do."""
+    """Precision: the share of samples that lie among held-out images; floor: how many train images do."""
     found = [(m.precision, binomial_stderr(m.precision, len(m.precise))) for m in _memberships(sets, real)]
     return _neighbours(found, "precision", sets, real)
 
 
 def recall(sets: Sequence[Samples], real: RealImages) -> Estimate:
-    """How many held-out images lie among samples; floor: among train images."""
+    """Recall: the share of held-out images that lie among samples; floor: among train images."""
     scores = [m.recall for m in _memberships(sets, real)]
     return _neighbours([_share(scores, real.neighbours(len(sets[0].images)))], "recall", sets, real)
 
@@ -73,7 +73,7 @@ def density(sets: Sequence[Samples], real: RealImages) -> Estimate:
 
 
 def coverage(sets: Sequence[Samples], real: RealImages) -> Estimate:
-    """How many held-out images have a sample among their neighbours; floor: a train image."""
+    """Coverage: the share of held-out images that have a sample among their neighbours; floor: a train image."""
     scores = [m.coverage for m in _memberships(sets, real)]
     return _neighbours([_share(scores, real.neighbours(len(sets[0].images)))], "coverage", sets, real)
 
@@ -94,7 +94,7 @@ def inception_score(sets: Sequence[Samples], real: RealImages) -> Estimate:
 
 
 def memorisation(sets: Sequence[Samples], real: RealImages) -> Estimate:
-    """How many samples are nearer to a train image than to any held-out one, by their pixels.
+    """The share of samples that are nearer to a train image than to any held-out one, by their pixels.
 
     floor: what is expected of fresh data. The closest pairs and the exact copies go into the protocol.
     """
@@ -120,7 +120,7 @@ def train_on_generated(sets: Sequence[Samples], real: RealImages) -> Estimate:
 
 
 def label_accuracy(sets: Sequence[Samples], real: RealImages) -> Estimate:
-    """How many samples a classifier of real images takes for the class that they were asked for.
+    """The share of samples that a classifier of real images takes for the class that they were asked for.
 
     The classifier is the one that comes with undiffuse for such images; where there is none, the SVC of
     train_on_generated, trained on as many train images as there are samples. floor: how many held-out images it takes
@@ -186,7 +186,7 @@ PER_CLASS = ("label_accuracy", "kid")
 
 
 def per_class(sets: Sequence[Samples], real: RealImages, names: Iterable[str]) -> dict[str, dict[str, Estimate]]:
-    """Those of the measures that mean something class by class, each of a class's own samples and real images.
+    """The measures that mean something class by class, each of a class's own samples and real images.
 
     {measure: {class: ...}}: of the classes that have at least 2 samples in every set, 2 train images among as many as
     there are samples, and 2 held-out ones; empty without labels, and where there is one class only.
@@ -217,7 +217,7 @@ def _mean(
     sets: Sequence[Samples],
     says: dict[str, Any] | None = None,
 ) -> Estimate:
-    """Of numbers of independent sets with their errors."""
+    """The mean of the numbers of independent sets, with its error."""
     values, stderrs = zip(*found, strict=True)
     return Estimate(float(np.mean(values)), _combined(stderrs), floor, unit, _n(sets), says or {})
 
@@ -279,7 +279,7 @@ def _shipped(data: Dataset, metric: str) -> Shipped:
 
 
 def _combined(stderrs: Sequence[float | None]) -> float | None:
-    """Of the mean of independent estimates; steadier than the spread of a few of them."""
+    """The error of a mean of independent estimates; steadier than the spread of a few of them."""
     known = [stderr for stderr in stderrs if stderr is not None]
     return float(np.sqrt(np.square(known).sum()) / len(known)) if len(known) == len(stderrs) else None
 

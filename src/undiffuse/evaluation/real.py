@@ -85,24 +85,24 @@ class RealImages:
         key = repr((data.content, "held out", len(part), chosen, data.levels, self.features.says))
         everything = np.arange(len(part))
         return self.once(
-            "held out", lambda: FeatureSet(cached_features(key, lambda: self._extracted(in_chunks(part, everything))))
+            "held out", lambda: FeatureSet(cached_features(key, lambda: self._extract(in_chunks(part, everything))))
         )
 
     def train(self, n: int) -> FeatureSet:
-        """As many train images: measures depend on how many there are, so like is compared with like."""
+        """Features of n train images: measures depend on how many there are, so like is compared with like."""
         part = self.data.train
-        return self.once(("train", n), lambda: FeatureSet(self._extracted(in_chunks(part, random_rows(len(part), n)))))
+        return self.once(("train", n), lambda: FeatureSet(self._extract(in_chunks(part, random_rows(len(part), n)))))
 
     def of_samples(self, s: Samples) -> FeatureSet:
-        return self.once(s, lambda: FeatureSet(self._extracted(to_grid(part, self.data) for part in s.parts())))
+        return self.once(s, lambda: FeatureSet(self._extract(to_grid(part, self.data) for part in s.parts())))
 
     def membership(self, x: FeatureSet) -> Membership:
-        """Which of these lie among the held-out images and the other way round, in like numbers of both."""
+        """Whether each of these lies among the held-out images, and the other way round, in like numbers of both."""
         size = self.neighbours(len(x))
         return self.once((x, "membership"), lambda: membership(x.some(size), self.held_out().some(size)))
 
     def neighbours(self, n: int) -> int:
-        """How many a side: as many as there are of samples, held-out images and train images."""
+        """The number of images a side: as many as there are of samples, held-out images and train images."""
         return min(n, len(self.data.held_out), len(self.data.train), MOST_NEIGHBOURS)
 
     def of_class(self, index: int, sets: Sequence[Samples]) -> tuple[list[Samples], "RealImages"]:
@@ -128,7 +128,7 @@ class RealImages:
             self._made[key] = make()
         return self._made[key]
 
-    def _extracted(self, parts: Iterable[Tensor]) -> Rows:
+    def _extract(self, parts: Iterable[Tensor]) -> Rows:
         found = np.concatenate([self.features(part).astype(np.float32) for part in parts])
         if not np.isfinite(found).all():
             raise UndiffuseError(f"some features ({self.features.name}) are not finite")
@@ -147,7 +147,7 @@ def in_chunks(part: Part, rows: np.ndarray) -> Iterator[Tensor]:
 
 def reference_data(pipe: Pipeline, source: Dataset | str | None) -> Dataset:
     """The model's own data set, or another of the same shape and classes."""
-    data = source if isinstance(source, Dataset) else _prepared(pipe, source)
+    data = source if isinstance(source, Dataset) else _prepare(pipe, source)
     if source is None and not build.is_same_data(pipe.config, data):
         warnings.warn(
             f"the pictures of {data.name} are not those that this model was trained on: 'held out' and memorisation "
@@ -167,16 +167,16 @@ def reference_data(pipe: Pipeline, source: Dataset | str | None) -> Dataset:
     return data
 
 
-def _prepared(pipe: Pipeline, source: str | None) -> Dataset:
+def _prepare(pipe: Pipeline, source: str | None) -> Dataset:
     if source is None and _is_imported(pipe):
         raise UsageError("say which real images to compare this model with, for example: --data digits")
     try:
-        return build.dataset(pipe.config) if source is None else _prepared_alike(pipe, source)
+        return build.dataset(pipe.config) if source is None else _prepare_alike(pipe, source)
     except UsageError as error:
         raise UsageError(f"{error}" + ("" if source else "; or say where its pictures are with --data")) from None
 
 
-def _prepared_alike(pipe: Pipeline, source: str) -> Dataset:
+def _prepare_alike(pipe: Pipeline, source: str) -> Dataset:
     """Another source by the model's own policy: size, channels, background and what to do with bad pictures; a file or
     folder named as the model's own, so the same in another place, also by its choice of pictures and labels.
     """

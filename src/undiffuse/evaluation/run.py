@@ -161,7 +161,8 @@ def _check_drawing(n: int | None, count: int, seeds: Sequence[int], mix: str | N
 
 
 def default_count(data: Dataset) -> int:
-    """As many as there are train images, at most 5,000, rounded up so that every class gets the same number."""
+    """The default number of samples: as many as there are train images, at most 5,000, rounded up so that every class
+    gets the same number."""
     classes = max(len(data.class_names), 1)
     return -(-min(len(data.train), MOST_SAMPLES) // classes) * classes
 
@@ -194,7 +195,7 @@ def measure(
 
 
 def _warn_of_few_to_train_on(n: int, data: Dataset, names: Sequence[str]) -> None:
-    """Where the samples are more, like is not compared with like."""
+    """Warn where there are more samples than train images: like is then not compared with like."""
     spoilt = [name for name in ("frechet", "train_on_generated") if name in names]
     rounded_up = len(data.train) + len(data.class_names)  # as the default is, to equal numbers of each class
     if n > rounded_up and spoilt:
@@ -206,11 +207,11 @@ def _warn_of_few_to_train_on(n: int, data: Dataset, names: Sequence[str]) -> Non
         )
 
 
-def _neighbours(sets: Sequence[Samples], real: RealImages, said: dict[str, Any] | None) -> Neighbours | None:
+def _neighbours(sets: Sequence[Samples], real: RealImages, recorded: dict[str, Any] | None) -> Neighbours | None:
     """The pairs that memorisation tells in the protocol, as pictures; None if it was not measured."""
-    if said is None:
+    if recorded is None:
         return None
-    closest, data = said["closest"], real.data
+    closest, data = recorded["closest"], real.data
     drawn = torch.cat([sets[i].images[[j]] for i, j in zip(closest["set"], closest["sample"], strict=True)])
     return Neighbours(
         to_hwc(to_grid(drawn, data)),
@@ -222,7 +223,7 @@ def _neighbours(sets: Sequence[Samples], real: RealImages, said: dict[str, Any] 
 
 
 def model_protocol(pipe: Pipeline, seeds: Sequence[int], shares: list[int] | None = None) -> dict[str, Any]:
-    """How a model's samples are drawn."""
+    """The part of a protocol that says how a model's samples are drawn."""
     mix = {} if shares is None else {"class_mix": "as among the train images"}
     of_pipe = {"seeds": list(seeds), "weights": pipe.weights, "checkpoint": pipe.checkpoint}
     return of_pipe | mix | pipe.config.sample.model_dump()

@@ -25,7 +25,7 @@ class Pictures(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: Any, /) -> Tensor:
-        """Those of a slice, of indices or of a mask."""
+        """The images of a slice, of indices or of a mask."""
         ...
 
 

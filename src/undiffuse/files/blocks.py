@@ -33,7 +33,7 @@ def _png_names(rows: range) -> list[str]:
 
 
 def _write_pngs(folder: Path, rows: range, pictures: np.ndarray, labels: np.ndarray) -> None:
-    """All aside, all on the disk, then one by one to their places: what has its name is whole."""
+    """Write pictures aside, sync all, then move them one by one to their places: what has its name is whole."""
     aside = folder / f".{_span(rows)}.writing"
     aside.mkdir(exist_ok=True)
     try:
@@ -54,7 +54,7 @@ def _holds_pngs(folder: Path, rows: range) -> bool:
 
 
 def _is_png(path: Path) -> bool:
-    """By its end, which a file cut short has lost."""
+    """Whether a file is a whole PNG, by its end, which a file cut short has lost."""
     try:
         with path.open("rb") as file:
             file.seek(-len(PNG_END), io.SEEK_END)
@@ -73,7 +73,7 @@ def _write_npz(folder: Path, rows: range, pictures: np.ndarray, labels: np.ndarr
 
 
 def _holds_npz(folder: Path, rows: range) -> bool:
-    """By the zip directory, which stands at the end."""
+    """Whether the block's file is whole, by the zip directory, which stands at the end."""
     try:
         with zipfile.ZipFile(folder / _npz_names(rows)[0]) as archive:
             return set(archive.namelist()) == {"images.npy", "labels.npy"}
@@ -86,7 +86,7 @@ def _tar_names(rows: range) -> list[str]:
 
 
 def _write_tar(folder: Path, rows: range, pictures: np.ndarray, labels: np.ndarray) -> None:
-    """As webdataset has it: 000000.png and its class index in 000000.cls, sample after sample."""
+    """Write a tar as webdataset has it: 000000.png and its class index in 000000.cls, sample after sample."""
     with whole(folder / _tar_names(rows)[0]) as aside, tarfile.open(aside, "w") as archive:
         for row, picture, label in zip(rows, pictures, labels, strict=True):
             content = io.BytesIO()
@@ -103,7 +103,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _holds_tar(folder: Path, rows: range) -> bool:
-    """By its members' headers and its length, a whole number of records."""
+    """Whether the block's file is whole, by its members' headers and its length, a whole number of records."""
     path = folder / _tar_names(rows)[0]
     try:
         with tarfile.open(path) as archive:

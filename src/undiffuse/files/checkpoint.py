@@ -23,7 +23,7 @@ STATE_VERSION = 1
 
 
 class Damaged(UndiffuseError):
-    """Not as it was written."""
+    """A checkpoint that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
 
 
 def _put_back(folder: Path) -> None:
-    """What a kill between the two renames of `save` left aside: it is the only one of its step."""
+    """Put back what a kill between the two renames of `save` left aside: it is the only one of its step."""
     for replaced in folder.glob(".*.replaced"):
         if not (final := folder / replaced.stem.removeprefix(".")).exists():
             replaced.rename(final)
@@ -111,8 +111,9 @@ def prune(folder: Path, keep: int, also: Iterable[int] = ()) -> None:
 
 
 def newest_whole(folder: Path) -> tuple[int | None, list[Damaged]]:
-    """Its step, and what was wrong with those after it, which are then set aside as `<step>.damaged`: they would
-    stand for the last, and be counted among those to keep. Raises Damaged, nothing changed, if none is whole."""
+    """The step of the newest whole checkpoint, and what was wrong with those after it, which are then set aside as
+    `<step>.damaged`: they would stand for the last, and be counted among those to keep. Raises Damaged, nothing
+    changed, if none is whole."""
     _put_back(folder)
     wrong: dict[Path, Damaged] = {}
     step = None
@@ -141,12 +142,12 @@ def digest_of(path: Path) -> str:
 
 def check_whole(checkpoint: Path) -> None:
     """Raises Damaged if a file is not as it was written. Older checkpoints have no digests: only its length."""
-    said = load_state(checkpoint).get("digests", {})
-    for path in sorted({*checkpoint.glob("*.safetensors"), *(checkpoint / name for name in said)}):
+    digests = load_state(checkpoint).get("digests", {})
+    for path in sorted({*checkpoint.glob("*.safetensors"), *(checkpoint / name for name in digests)}):
         try:
             with safe_open(path, "pt"):
                 pass
-            check_unchanged(path, said)
+            check_unchanged(path, digests)
         except (OSError, SafetensorError) as error:
             raise Damaged(f"{path}: missing or truncated ({_line(error)})") from error
 
@@ -180,9 +181,9 @@ def _check_details(state: dict[str, Any]) -> None:
     """Raises one of what load_state catches if something that need not be there is there and wrong."""
     if not all(_count(size) for size in [state.get("micro_batch", 1), *state.get("micro_batches", [])]):
         raise ValueError("0 images at once")
-    for name, said in state.get("digests", {}).items():
-        if not isinstance(said, str):
-            raise ValueError(f"the digest of {name}: {said!r:.40}")
+    for name, recorded in state.get("digests", {}).items():
+        if not isinstance(recorded, str):
+            raise ValueError(f"the digest of {name}: {recorded!r:.40}")
     if "scale" in state:
         scale = state["scale"]
         if not (isinstance(scale["value"], int | float) and scale["value"] > 0):
@@ -242,7 +243,7 @@ def _line(error: Exception) -> str:
 
 
 def laid_like(value: Tensor, tensor: Tensor) -> Tensor:
-    """With the other's cut and strides: a fused Adam reads moments in memory order, whatever theirs are."""
+    """A tensor with another's cut and strides: a fused Adam reads moments in memory order, whatever theirs are."""
     if is_cut(tensor):
         from torch.distributed.tensor import distribute_tensor
 

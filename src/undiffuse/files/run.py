@@ -30,7 +30,7 @@ class RunFolder:
 
     @property
     def quality(self) -> Path:
-        """What was measured of samples during training, if it was."""
+        """The file of what was measured of samples during training, if it was."""
         return self.path / "quality.jsonl"
 
     @property
@@ -99,7 +99,7 @@ class RunFolder:
         with (log or self.metrics).open("a") as file:
             file.write(json.dumps(record) + "\n")
 
-    def measured(self) -> list[dict[str, Any]]:
+    def quality_records(self) -> list[dict[str, Any]]:
         """The records of quality.jsonl, in order of their steps."""
         if not self.quality.exists():
             return []
@@ -109,7 +109,7 @@ class RunFolder:
     def best_step(self) -> int:
         """The step whose samples measured best, of those by the features measured last. Raises UndiffuseError if none
         were measured."""
-        if not (records := self.measured()):
+        if not (records := self.quality_records()):
             raise UndiffuseError(
                 f"{self.path}: no quality was measured on the way (train.quality_every), so nobody knows its best "
                 "checkpoint; take 'last' or a step"

@@ -13,7 +13,7 @@ LONGEST = 200  # bytes of a file's name; systems allow 255, and it is written as
 
 
 def remedy(error: Exception) -> str:
-    """What to do about a file that could not be written."""
+    """Advice about a file that could not be written."""
     full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "space" in str(error)
     return "make room" if full else "mend that"
 
@@ -43,7 +43,7 @@ def check_name(path: Path) -> None:
 
 
 def link_target(path: Path) -> Path:
-    """Where a link leads; a path that is none, or goes in circles, stays as it is."""
+    """The path that a link leads to; a path that is none, or goes in circles, stays as it is."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 

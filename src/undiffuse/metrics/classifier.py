@@ -86,13 +86,13 @@ def shipped_for(shape: Sequence[int], class_names: Sequence[str]) -> Shipped | N
     for entry in sorted(files("undiffuse.metrics").joinpath("weights").iterdir(), key=lambda path: path.name):
         if entry.name.endswith(".safetensors"):
             with as_file(entry) as path, safe_open(path, "pt") as file:
-                said = file.metadata()
-                names, known = json.loads(said["class_names"]), tuple(json.loads(said["shape"]))
+                recorded = file.metadata()
+                names, known = json.loads(recorded["class_names"]), tuple(json.loads(recorded["shape"]))
                 if known != tuple(shape) or not set(class_names) <= set(names) or not class_names:
                     continue
-                network = Classifier(known[0], len(names), json.loads(said["widths"]))
+                network = Classifier(known[0], len(names), json.loads(recorded["widths"]))
                 network.load_state_dict({key: file.get_tensor(key).float() for key in file.keys()})  # noqa: SIM118
                 name = entry.name.removesuffix(".safetensors")
                 digest = sha256(path.read_bytes()).hexdigest()[:16]
-                return Shipped(name, tuple(names), known, float(said["accuracy"]), network.eval(), digest)
+                return Shipped(name, tuple(names), known, float(recorded["accuracy"]), network.eval(), digest)
     return None

@@ -14,7 +14,8 @@ from undiffuse.metrics.base import Rows
 
 
 def cached_features(key: str, make: Callable[[], Rows]) -> Rows:
-    """From the cache, else made and, where that is possible, kept. key: everything that the features depend on.
+    """Features from the cache, else made and, where that is possible, kept. key: everything that the features depend
+    on.
 
     The file holds its key and a digest of the features: one of other images that got this name, or that was cut or
     changed, is not taken but made anew.

@@ -33,7 +33,7 @@ INCEPTION_SHA256 = "6726825d"  # the file's own digest begins so, as its name sa
 
 @dataclass(frozen=True)
 class About:
-    """Of whom features are wanted: the pictures' shape and class names, and the real train images."""
+    """The images whose features are wanted: the pictures' shape and class names, and the real train images."""
 
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
@@ -55,7 +55,8 @@ class Features:
 
 
 def extractor(name: str, about: About) -> Features:
-    """By name, for pictures such as these. Raises UsageError where it does not apply, saying what would."""
+    """The features of this name, for pictures such as these. Raises UsageError where it does not apply, saying what
+    would."""
     if name not in FEATURES:
         raise UsageError(f"unknown features '{name}'; {nearest(name, list(FEATURES))}")
     return FEATURES[name](about)
@@ -76,12 +77,12 @@ def _pca(about: About) -> Features:
     mean = train.mean(0)
     _, _, axes = np.linalg.svd(train[:: max(1, len(train) // 5000)] - mean, full_matrices=False)
     kept = axes[:COMPONENTS]
-    said = {
+    protocol = {
         "features": f"the first {len(kept)} principal components of the train images' pixels in [-1, 1]",
         "axes": f"sha256 {sha256(mean.tobytes() + kept.tobytes()).hexdigest()[:16]}",  # other train images, other axes
     }
     return Features(
-        "pca", "squared distance of pixels in [-1, 1]", said, lambda images: (pixels(images) - mean) @ kept.T
+        "pca", "squared distance of pixels in [-1, 1]", protocol, lambda images: (pixels(images) - mean) @ kept.T
     )
 
 
@@ -92,14 +93,17 @@ def _classifier(about: About) -> Features:
             f"no classifier comes with undiffuse for pictures of {'x'.join(map(str, about.shape))} and these classes; "
             "take --features pixels, pca, efficientnet or inception"
         )
-    said = {
+    protocol = {
         "features": f"the classifier '{shipped.name}' of undiffuse, mean over places before its last layer, float32",
         "classifier_accuracy": shipped.accuracy,
         "features_weights": f"{shipped.name} sha256 {shipped.digest}",
         "resizing": "none",
     }
     return Features(
-        "classifier", "squared distance of classifier features", said, lambda x: shipped.features(x).double().numpy()
+        "classifier",
+        "squared distance of classifier features",
+        protocol,
+        lambda x: shipped.features(x).double().numpy(),
     )
 
 
@@ -122,18 +126,18 @@ def _efficientnet(about: About) -> Features:
         x = ((x.clamp(0, 255) - 127) / 128).contiguous(memory_format=torch.channels_last)
         return network.extract_features(x).mean((2, 3))
 
-    said = {
+    protocol = {
         "features": "EfficientNet-Lite0 (ImageNet), mean over places of the last convolution, 1280, float32",
         "resizing": f"bicubic, antialiased, to {LITE0_SIDE}x{LITE0_SIDE}, not rounded",
         "features_weights": _digest(Path(weights)),
         "gray": "repeated to three channels",
     }
-    return Features("efficientnet", "squared distance of EfficientNet-Lite0 features", said, _batched(extract))
+    return Features("efficientnet", "squared distance of EfficientNet-Lite0 features", protocol, _batched(extract))
 
 
 def _lean(network: Any) -> Any:
-    """The same function with less traffic through memory (benchmarks/loading.py): batch norms folded into the
-    convolutions before them, equal padding left to those, ReLU6 in place."""
+    """The network as the same function with less traffic through memory (benchmarks/loading.py): batch norms folded
+    into the convolutions before them, equal padding left to those, ReLU6 in place."""
     pairs = {"_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1", "_project_conv": "_bn2"}
     for module in list(network.modules()):
         for conv, norm in (pairs | {"_conv_head": "_bn1"}).items():
@@ -153,14 +157,14 @@ def _inception(about: About) -> Features:
     _rgb(about)
     weights = _inception_weights()
     network = _inception_class()("inception", ["2048"], feature_extractor_weights_path=str(weights))
-    said = {
+    protocol = {
         "features": "Inception-v3 of 2015-12-05 (FID), pool3, 2048, torch-fidelity, float32",
         "resizing": "bilinear as TensorFlow 1, to 299x299",
         "features_weights": _digest(weights),
         "gray": "repeated to three channels",
     }
     return Features(
-        "inception", "FID (squared distance of Inception features)", said, _batched(lambda x: network(x)[0])
+        "inception", "FID (squared distance of Inception features)", protocol, _batched(lambda x: network(x)[0])
     )
 
 

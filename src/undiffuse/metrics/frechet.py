@@ -79,7 +79,7 @@ class Reference:
         return float(((mean - self.mean) ** 2).sum() + np.trace(cov) + np.trace(self.cov) - 2 * cross)
 
     def slope(self, moments: Moments) -> Moments:
-        """How the distance changes with the mean [d] and the covariance [d, d]: 2 (m_a - m_b) and
+        """The derivative of the distance by the mean [d] and the covariance [d, d]: 2 (m_a - m_b) and
         1 - B (B C_a B)^(-1/2) B, the matrix that is 1 less the optimal transport map (Givens & Shortt 1984)."""
         mean, cov = moments
         values, vectors = np.linalg.eigh(self.root @ cov @ self.root)

@@ -20,9 +20,9 @@ SLACK = 1e-12  # of the sum of squared norms: what float64 leaves open in a squa
 
 @dataclass(frozen=True)
 class Membership:
-    """Who lies in whose balls. precise [n]: a sample in some real ball of k = 3. recalled [m]: a real image in some
-    sample's ball of k = 3. inside [n]: in how many real balls of k = 5 a sample is. covered [m]: a real image in whose
-    ball of k = 5 some sample is."""
+    """Membership of two sets in each other's balls. precise [n]: a sample in some real ball of k = 3. recalled [m]: a
+    real image in some sample's ball of k = 3. inside [n]: in how many real balls of k = 5 a sample is. covered [m]: a
+    real image in whose ball of k = 5 some sample is."""
 
     precise: np.ndarray
     recalled: np.ndarray
@@ -56,7 +56,8 @@ class Membership:
 
 
 def membership(samples: Rows, real: Rows) -> Membership:
-    """Of features [n, d] and [m, d], exactly, in blocks of float64. Raises UndiffuseError for 5 images or fewer."""
+    """The membership of features [n, d] and [m, d], exact, in blocks of float64. Raises UndiffuseError for 5 images or
+    fewer."""
     n, m = len(samples), len(real)
     if min(n, m) <= K_DENSITY:
         raise UndiffuseError(

@@ -15,7 +15,7 @@ class Nearest:
 
     @classmethod
     def of(cls, samples: np.ndarray, blocks: Iterable[np.ndarray]) -> "Nearest":
-        """Of samples [n, d] among the rows of blocks [*, d] that come one after the other; the first, if several.
+        """The nearest rows to samples [n, d] among blocks [*, d] that come one after the other; the first, if several.
 
         Grey levels are whole numbers, for which float64 is exact: equal pictures are at distance 0 and ties are ties.
         """
@@ -36,7 +36,7 @@ class Nearest:
 
     @classmethod
     def together(cls, parts: Sequence["Nearest"]) -> "Nearest":
-        """Of several sets of samples."""
+        """The nearest rows of several sets of samples, as one."""
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("squared", "row")))
 
 
@@ -57,7 +57,8 @@ def split_error(train: Nearest, held_out: Nearest, N: int, M: int) -> float:
 
 
 def share_nearer(train: Nearest, held_out: Nearest) -> float:
-    """How many samples are nearer to a train image than to any held-out one; a tie is half (fair to two images).
+    """The share of samples that are nearer to a train image than to any held-out one; a tie is half (fair to two
+    images).
 
     Fresh data of the same law would give N / (N + M) with N train and M held-out images, since its nearest neighbour is
     as likely any of them; a model that copies gives 1. All of the train images are looked at, as a copy may be of any;

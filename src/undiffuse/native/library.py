@@ -35,7 +35,7 @@ _enabled = os.environ.get("UNDIFFUSE_NATIVE", "1") != "0"
 
 
 class SlowWarning(UserWarning):
-    """This library's fast CPU kernels cannot be had here; the message says why."""
+    """A warning that the fast CPU kernels cannot be had here; the message says why."""
 
 
 @contextmanager
@@ -51,13 +51,13 @@ def switched(on: bool) -> Iterator[None]:
 
 def kernels() -> ctypes.CDLL | None:
     """The compiled kernels, or None where they are switched off or cannot be had (said once, as a SlowWarning)."""
-    return _loaded() if _enabled else None
+    return _load() if _enabled else None
 
 
 @cache
-def _loaded() -> ctypes.CDLL | None:
+def _load() -> ctypes.CDLL | None:
     try:
-        library = _opened()
+        library = _open()
     except (OSError, RuntimeError, UndiffuseError, subprocess.SubprocessError) as trouble:
         what = " ".join(str(trouble).split())[:300]
         reason = f"{what}; networks run on torch's own kernels, about half as fast (UNDIFFUSE_NATIVE=0 hides this line)"
@@ -67,7 +67,7 @@ def _loaded() -> ctypes.CDLL | None:
     return library
 
 
-def _opened() -> ctypes.CDLL:
+def _open() -> ctypes.CDLL:
     """The library from the cache; one that does not load, or lacks a function, is marked to be compiled again."""
     path = compile_library()
     try:
@@ -133,7 +133,7 @@ def _sound(path: Path) -> bool:
 
 
 def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
-    """In English, whatever the user's language, and not for ever."""
+    """Run a command, in English whatever the user's language, and not for ever."""
     english = {**os.environ, "LC_ALL": "C"}
     return subprocess.run(
         command, capture_output=True, text=True, errors="replace", env=english, timeout=seconds, check=False
@@ -181,7 +181,7 @@ def numpy_random() -> Path | None:
 
 
 def cpu() -> str:
-    """What -march=native depends on."""
+    """The processor's features, which -march=native depends on."""
     wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return "\n".join(sorted({line for line in lines if line.startswith(wanted)}))

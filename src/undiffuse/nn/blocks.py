@@ -52,14 +52,15 @@ class ResBlock(nn.Module):
         return fused.pays(x, beside, self.conv1.out_channels) and self._is_plain()
 
     def _is_plain(self) -> bool:
-        """Nobody put other parts in the place of these, or waits at them for what goes through (hooks)."""
+        """Whether these parts are our own and nobody waits at them for what goes through (hooks)."""
         parts = (self.norm1, self.conv1, self.norm2, self.dropout, self.conv2, self.skip)
         kinds = [type(part) for part in parts]
         plain = kinds[:5] == [GroupNorm, Conv3x3, GroupNorm, nn.Dropout, Conv3x3] and kinds[5] in (nn.Identity, Conv1x1)
         return plain and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
 
     def _at_once(self, x: Tensor, beside: Tensor | None, *conditioning: Tensor | None) -> Tensor:
-        """The same by one kernel, a few images at a time; conditioning: offset, scale and shift of the second norm."""
+        """The block's output by one kernel, a few images at a time; conditioning: offset, scale and shift of the second
+        norm."""
         offset, *affine = conditioning
         one, two, skip = self.norm1, self.norm2, self.skip
         weights = (

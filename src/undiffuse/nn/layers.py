@@ -92,7 +92,7 @@ class GroupNorm(nn.Module):
     def affine(
         self, scale: Float[Tensor, "b c"] | None = None, shift: Float[Tensor, "b c"] | None = None
     ) -> tuple[Float[Tensor, "k c"], Float[Tensor, "k c"]]:
-        """What the normed values are multiplied by and what is added; k is 1 or b."""
+        """The factor and the offset of the normed values; k is 1 or b."""
         weight, bias = self.weight[None], self.bias[None]
         if scale is not None:
             weight, bias = weight * (1 + scale), bias * (1 + scale)

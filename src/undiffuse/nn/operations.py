@@ -53,7 +53,7 @@ def winograd_pays(shape: tuple[int, ...], c: int) -> bool:
 
 
 def tiles(h: int, w: int) -> int:
-    """How many of 4x4 outputs cover a map."""
+    """The number of tiles of 4x4 outputs that cover a map."""
     return -(-h // 4) * -(-w // 4)
 
 
@@ -95,7 +95,8 @@ def group_norm(
 
 
 def for_images(b: int, offset: Tensor | None, weight: Tensor, bias: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
-    """As many rows as the kernels read: b, or of weight and bias both one. RuntimeError if they do not fit b."""
+    """A tensor with as many rows as the kernels read: b, or of weight and bias both one. RuntimeError if they do not
+    fit b."""
     rows = 1 if len(weight) == len(bias) == 1 else b
     return None if offset is None else offset.expand(b, -1), weight.expand(rows, -1), bias.expand(rows, -1)
 
@@ -153,7 +154,7 @@ def _convolve(
 
 
 def _weight_gradient(library: CDLL, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the weight and of the bias, from the input and the gradient of the output."""
+    """The gradients of the weight and of the bias, from the input and the gradient of the output."""
     (b, k, h, w), c, threads = x.shape, g.shape[1], torch.get_num_threads()
     out, of_bias = torch.empty((c, k, 3, 3), dtype=x.dtype, memory_format=torch.channels_last), x.new_empty(c)
     work = workspace(library.wino_wgrad_floats(b, h, w, k, c, threads))

@@ -13,7 +13,7 @@ NotNegative = Annotated[int, Ge(0)]
 
 @dataclass(frozen=True, kw_only=True)
 class UNetSettings:
-    """What one can choose of a U-Net: the keys of `model` in a configuration, their ranges and defaults.
+    """The settings of a U-Net: the keys of `model` in a configuration, their ranges and defaults.
 
     channels: width at full size, even; multipliers: width of each level relative to it, each level half the size of
     the one above; blocks: residual blocks per level on the way down (one more on the way up).

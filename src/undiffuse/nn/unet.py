@@ -49,7 +49,8 @@ def _resampler(width: int, spec: UNetSpec, direction: Literal["down", "up"]) -> 
 
 
 class UNet(nn.Module):
-    """Any number of channels, any height and width: sizes that the levels do not divide are padded, then cropped.
+    """A U-Net for any number of channels, any height and width: sizes that the levels do not divide are padded, then
+    cropped.
 
     checkpointed: keep only what goes into each block for the backward pass and compute the rest of it again then
     (gradient checkpointing, Chen et al. 2016): a forward pass more, a fraction of the memory, the same gradients.

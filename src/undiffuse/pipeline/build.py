@@ -41,22 +41,23 @@ def dataset(config: Config, watch: Watch = unwatched) -> Dataset:
     wanted = config.data.classes
     if wanted is not None and (wanted or config.data.shape is None):  # [] in a run's own configuration: it has none
         data = data.restricted(wanted)
-    for key, said, found in (
+    for key, configured, found in (
         ("levels", config.data.levels, data.levels),
         ("shape", config.data.shape, list(data.shape)),
     ):
-        if said is not None and said != found:
-            raise UsageError(f"data.{key}: the source '{config.data.source}' has {found}, not {said}")
+        if configured is not None and configured != found:
+            raise UsageError(f"data.{key}: the source '{config.data.source}' has {found}, not {configured}")
     return data
 
 
 def data_spec(config: Config) -> DataSpec:
-    """What is asked of the data set."""
+    """The specification of the data set."""
     return DataSpec(**{field.name: getattr(config.data, field.name) for field in fields(DataSpec)})
 
 
 def resolved(config: Config, data: Dataset) -> Config:
-    """With everything about the data that a model needs later: levels, shape, class names; paths hold from anywhere."""
+    """The configuration with everything about the data that a model needs later: levels, shape, class names; paths hold
+    from anywhere."""
     facts: dict[str, Any] = {
         "data.levels": data.levels,
         "data.shape": list(data.shape),
@@ -120,7 +121,8 @@ def _schedule(config: Config) -> NoiseSchedule:
 
 
 def _rescaled(config: Config) -> NoiseSchedule:
-    """What is left of the data at T before is nothing to warn of: this takes it away."""
+    """The schedule rescaled to end in pure noise. What is left of the data at T before is nothing to warn of: this
+    takes it away."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ScheduleWarning)
         return _schedule(config).zero_terminal_snr()
@@ -153,7 +155,8 @@ def sampler(config: Config) -> Sampler:
 
 
 def guesses(config: Config) -> int | None:
-    """How many guesses a step combines; None for samplers with noise, and for PNDM, which wants equal steps."""
+    """The number of guesses that a step combines; None for samplers with noise, and for PNDM, which wants equal
+    steps."""
     return None if config.sample.eta else GUESSES.get(config.sample.sampler)
 
 

@@ -9,7 +9,7 @@ MARKS = ("config.yaml", "model_index.json", "config.json")  # a run folder, a di
 
 
 def bundled_names() -> list[str]:
-    """Of all of them."""
+    """The names of all bundled models."""
     return sorted(path.parent.name for path in MODELS.glob("*/config.yaml"))
 
 

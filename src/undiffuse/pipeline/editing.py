@@ -140,7 +140,7 @@ def error(images: Images, again: Images) -> float:
 
 
 def without_noise(pipe: Pipeline) -> Pipeline:
-    """With eta = 0. Raises UsageError where the sampler cannot do without noise."""
+    """The pipeline with eta = 0. Raises UsageError where the sampler cannot do without noise."""
     sampler = pipe.config.sample.sampler
     if sampler not in (*GUESSES, "pndm"):
         raise UsageError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from undiffuse.data.decode import decoded
+from undiffuse.data.decode import decode_picture
 from undiffuse.data.fit import shaped
 from undiffuse.data.generated import read_images
 from undiffuse.data.spec import BadPicture, DataSpec
@@ -24,10 +24,10 @@ def read_pictures(pipe: Pipeline, path: Path) -> Images:
     if path.is_dir() or path.suffix.lower() == ".npz":
         pictures = [(picture, picture.shape[-1] in (2, 4)) for picture in read_images(path)[0]]
     else:
-        pictures = [_decoded(path)]
+        pictures = [_decode(path)]
     if not pictures:
         raise UndiffuseError(f"{path}: holds no pictures")
-    return from_levels(_fitted(path, build.data_spec(pipe.config), pictures, pipe.shape))
+    return from_levels(_fit(path, build.data_spec(pipe.config), pictures, pipe.shape))
 
 
 def read_mask(pipe: Pipeline, path: Path, sizes: Iterable[tuple[int, int]] = ()) -> Mask:
@@ -36,30 +36,30 @@ def read_mask(pipe: Pipeline, path: Path, sizes: Iterable[tuple[int, int]] = ())
     What is transparent in it is black, and so is a frame. sizes: (h, w) of the pictures it is for, whose proportions it
     must have, or it would not lie where they do.
     """
-    picture = _decoded(path)
+    picture = _decode(path)
     tall, wide = picture[0].shape[:2]
     for h, w in sizes:
         if abs(tall * w - wide * h) > max(h, w, tall, wide):  # a pixel's rounding
             raise UsageError(f"{path}: {wide} x {tall} has not the proportions of the picture, {w} x {h}")
     spec = replace(build.data_spec(pipe.config), background="black")
-    return _fitted(path, spec, [picture], (1, *pipe.shape[1:]))[0] >= 128
+    return _fit(path, spec, [picture], (1, *pipe.shape[1:]))[0] >= 128
 
 
 def size_of(path: Path) -> tuple[int, int]:
     """(h, w) of a picture's file, or of the pictures of an .npz or a folder, which are alike."""
     several = path.is_dir() or path.suffix.lower() == ".npz"
-    height, width = read_images(path)[0].shape[1:3] if several else _decoded(path)[0].shape[:2]
+    height, width = read_images(path)[0].shape[1:3] if several else _decode(path)[0].shape[:2]
     return height, width
 
 
-def _decoded(path: Path) -> tuple[np.ndarray, bool]:
+def _decode(path: Path) -> tuple[np.ndarray, bool]:
     try:
-        return decoded(path.read_bytes())
+        return decode_picture(path.read_bytes())
     except (OSError, BadPicture) as error:
         raise UndiffuseError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _fitted(path: Path, spec: DataSpec, pictures: list[tuple[np.ndarray, bool]], shape: tuple[int, ...]) -> Tensor:
+def _fit(path: Path, spec: DataSpec, pictures: list[tuple[np.ndarray, bool]], shape: tuple[int, ...]) -> Tensor:
     """uint8 [n, *shape]."""
     channels, height, width = shape
     try:

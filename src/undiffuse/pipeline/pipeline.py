@@ -75,7 +75,7 @@ class Pipeline:
 
     @classmethod
     def of(cls, config: Config, denoiser: Denoiser, device: str | None = None) -> "Pipeline":
-        """From parts, in evaluation mode, on the device (default: a GPU if there is one)."""
+        """A pipeline of these parts, in evaluation mode, on the device (default: a GPU if there is one)."""
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
         if place.startswith("meta"):
             raise UsageError("device 'meta' holds no numbers; take cpu or cuda")
@@ -107,7 +107,7 @@ class Pipeline:
         return tuple(self.config.data.shape or ())
 
     def configured(self, **changes: Any) -> "Pipeline":
-        """With other defaults: sampler, steps, spacing, guidance, eta, clip ... None keeps the present one.
+        """A pipeline with other defaults: sampler, steps, spacing, guidance, eta, clip ... None keeps the present one.
 
         eta goes with the sampler: another than ddim puts it at 0, unless it is given too.
         """
@@ -151,8 +151,8 @@ class Pipeline:
         self.denoise(self.labels([0]))
 
     def fit(self, n: int = 64, seed: int = 0, watch: Watch = unwatched) -> "Pipeline":
-        """With times for few steps, fitted to this model on n images (at most 4,096, which are in memory together) of
-        no other use: see `samplers.fitted`."""
+        """A pipeline with times for few steps, fitted to this model on n images (at most 4,096, which are in memory
+        together) of no other use: see `samplers.fitted`."""
         if check_count(n) > FIT_MOST:
             raise UsageError(f"times are fitted on at most {FIT_MOST:,} images, not {n:,}; 64 are enough")
         rows = range(FIT_START, FIT_START + n)
@@ -161,7 +161,7 @@ class Pipeline:
         return replace(self, fitted=fit_times(self.process, self.denoise(self.labels(rows)), x_T, draws, watch))
 
     def compiled(self) -> "Pipeline":
-        """With its network compiled by torch.compile (see nn.compiling), for blocks of 128 images; pays on GPUs."""
+        """A pipeline with its network compiled (see nn.compiling), for blocks of 128 images; pays on GPUs."""
         x = self.noise(BLOCK).to(self.device).contiguous(memory_format=torch.channels_last)
         y = self.labels(range(BLOCK))
         with torch.no_grad():
@@ -201,14 +201,14 @@ class Pipeline:
         *,
         watch: Watch = unwatched,
     ) -> Iterator[tuple[range, Frame]]:
-        """The same images block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
+        """Draw them block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
         size = self.block if batch_size is None else batch_size
         blocks = aligned(start, n, size)
         frames = ((rows, frame) for rows in blocks for frame in self._frames(rows, seed, label))
         yield from watch(frames, self.frame_count(n, start, size), "step")
 
     def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
-        """How many frames `stream` will yield."""
+        """The number of frames that `stream` will yield."""
         visited = self.times()
         size = self.block if batch_size is None else batch_size
         check_blocks(start, n, size)
@@ -274,7 +274,7 @@ class Pipeline:
         *,
         watch: Watch = unwatched,
     ) -> Flow:
-        """The same bits per dimension by the probability-flow ODE: see diffusion.ode.integrate_flow.
+        """Bits per dimension of each image by the probability-flow ODE: see diffusion.ode.integrate_flow.
 
         x0 is clipped as in sampling; not for dequantise="uniform", whose data reach half a bin beyond [-1, 1].
         """
@@ -283,7 +283,7 @@ class Pipeline:
         )
 
     def guess(self, images: Tensor, t: float | int, label: Tensor | None = None, seed: int = 0) -> Split:
-        """What the model makes of these images at time t: corrupted with noise (seed, index), then denoised."""
+        """The model's guess for these images at time t: corrupted with noise (seed, index), then denoised."""
         return likelihood.guess(self, images, t, label, seed=seed)
 
     def _frames(self, rows: Sequence[int], seed: int, label: Label) -> Iterator[Frame]:

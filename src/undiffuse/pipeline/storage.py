@@ -15,12 +15,12 @@ from undiffuse.pipeline.build import average_name
 
 
 def load_run(path: Path, weights: str, which: str, times: bool) -> tuple[Config, Denoiser, Fitted | None]:
-    """What a run folder holds. weights, which, times: as weights, checkpoint and times of Pipeline.load."""
+    """Load the model of a run folder. weights, which, times: as weights, checkpoint and times of Pipeline.load."""
     run = RunFolder.open(path)
     config = read(run.config)
     denoiser = build.denoiser(config)
     _load_weights(denoiser, run, _group(weights, config), which)
-    return config, denoiser, _fitted(run, denoiser.process.T) if times else None
+    return config, denoiser, _read_times(run, denoiser.process.T) if times else None
 
 
 def save_run(folder: Path, config: Config, denoiser: Denoiser, fitted: Fitted | None) -> Path:
@@ -47,7 +47,7 @@ def _group(weights: str, config: Config) -> str:
     return known[weights]
 
 
-def _fitted(run: RunFolder, T: int) -> Fitted | None:
+def _read_times(run: RunFolder, T: int) -> Fitted | None:
     if not run.times.is_file():
         return None
     try:

@@ -34,10 +34,10 @@ def rank() -> int:
 
 
 def _number(name: str, least: int) -> int:
-    said = os.environ.get(name, str(least))
-    if not (said.isascii() and said.isdigit() and int(said) >= least):
-        raise UsageError(f"the environment says {name}={said}: launchers set it, to a number; unset {name}")
-    return int(said)
+    text = os.environ.get(name, str(least))
+    if not (text.isascii() and text.isdigit() and int(text) >= least):
+        raise UsageError(f"the environment says {name}={text}: launchers set it, to a number; unset {name}")
+    return int(text)
 
 
 def check_launcher() -> None:
@@ -57,15 +57,17 @@ def own_device() -> str | None:
 
 
 def warn_if_alone() -> None:
-    """Without a GPU, `accelerate launch --num_processes 2` starts one process and says nothing."""
+    """Warn that one process was started where several were meant: without a GPU `accelerate launch --num_processes 2`
+    does so."""
     launched = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= os.environ.keys()
     if launched and "RANK" not in os.environ:
-        said = "accelerate started one process; for several on CPUs add --multi_gpu, which means them too"
-        warnings.warn(said, ProcessWarning, stacklevel=2)
+        message = "accelerate started one process; for several on CPUs add --multi_gpu, which means them too"
+        warnings.warn(message, ProcessWarning, stacklevel=2)
 
 
 def from_first(make: Callable[[], _Made]) -> _Made:
-    """What process 0 makes, known to all. If it cannot, it says why, and the others leave quietly with its status."""
+    """Have process 0 make something, and tell all. If it cannot, it says why, and the others leave quietly with its
+    status."""
     if count() == 1:
         return make()
     if not dist.is_initialized():
@@ -87,7 +89,8 @@ def from_first(make: Callable[[], _Made]) -> _Made:
 
 
 def _part() -> None:
-    """Before Python itself ends: a thread of gloo that sees another process leave then would abort this one."""
+    """Leave the group before Python itself ends: a thread of gloo that sees another process leave then would abort this
+    one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -41,6 +41,6 @@ def duration(seconds: float | int) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def missing(said: str) -> str:
-    """What the page says in the place of something that is not there."""
-    return f'<p class="missing">{escape(said)}</p>'
+def missing(message: str) -> str:
+    """A note in the place of something that is not there."""
+    return f'<p class="missing">{escape(message)}</p>'

@@ -87,9 +87,9 @@ def _by_class(name: str, classes: Mapping[str, Measure]) -> str:
     )
     ends = f"<span>{escape(plain(low))}</span><span>{escape(plain(high))}</span>"
     earlier = next((f"Measured earlier ({measure.file})." for measure in shown.values() if measure.file), "")
-    said = escape(" ".join(part for part in (meaning, note, earlier) if part))
+    note_text = escape(" ".join(part for part in (meaning, note, earlier) if part))
     return (
-        f'<article class="card tile"><h3>{escape(title)}{_better(better)}</h3><p class="note">{said}</p>'
+        f'<article class="card tile"><h3>{escape(title)}{_better(better)}</h3><p class="note">{note_text}</p>'
         '<table class="classes"><thead><tr><th scope="col">class</th>'
         f'<td class="ends"><div>{ends}</div></td><th scope="col">generated</th><th scope="col" class="real">real</th>'
         f"</tr></thead><tbody>{rows}</tbody></table></article>"
@@ -97,7 +97,7 @@ def _by_class(name: str, classes: Mapping[str, Measure]) -> str:
 
 
 def _worst(classes: Mapping[str, Measure], higher: bool) -> tuple[dict[str, Measure], str]:
-    """All classes in their order, or the worst MOST_CLASSES of more."""
+    """The classes to show: all in their order, or the worst MOST_CLASSES of more."""
     if len(classes) <= MOST_CLASSES:
         return dict(classes), ""
     known = {name: measure for name, measure in classes.items() if not math.isnan(measure.value)}

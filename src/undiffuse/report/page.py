@@ -65,7 +65,7 @@ def render(folder: RunContents) -> str:
 
 
 def _lede(config: Mapping[str, Any]) -> str:
-    """What was trained and how it samples, in two sentences made of what the configuration says."""
+    """Two sentences of the configuration: what was trained and how it samples."""
     prediction = config.get("diffusion.prediction")
     known = {**config, "diffusion.prediction": PREDICTION_TEXTS.get(str(prediction), prediction)}
     what = _say(
@@ -85,8 +85,8 @@ def _lede(config: Mapping[str, Any]) -> str:
 
 
 def _say(values: Mapping[str, Any], *parts: tuple[str, str]) -> str:
-    said = ", ".join(words.format(plain(values[key])) for words, key in parts if values.get(key) is not None)
-    return f"{said[0].upper()}{said[1:]}." if said else ""
+    sentence = ", ".join(words.format(plain(values[key])) for words, key in parts if values.get(key) is not None)
+    return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
 def _facts(folder: RunContents) -> str:
@@ -140,7 +140,7 @@ def _figure(folder: RunContents, name: str) -> str:
 
 
 def _growth(progress: Mapping[int, Path]) -> str:
-    """At most MOST_STEP_PICTURES grids evenly spaced in order, the first and the last among them."""
+    """Grids of samples on the way: at most MOST_STEP_PICTURES, evenly spaced, the first and the last among them."""
     if not progress:
         return missing("No pictures were drawn during training.")
     steps = list(progress)
@@ -188,7 +188,7 @@ def _curves(folder: RunContents) -> str:
 
 
 def _told(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """All but the closest pairs, which are shown as pictures."""
+    """The protocol but for the closest pairs, which are shown as pictures."""
     return {key: value for key, value in protocol.items() if not key.startswith("memorisation.closest.")}
 
 

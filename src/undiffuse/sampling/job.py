@@ -79,7 +79,7 @@ class Job:
             told = max(told, done)
 
     def _work(self) -> Iterator[int]:
-        """Every block of this process, then the wait for the others: how many images are done meanwhile."""
+        """Draw every block of this process, then wait for the others: how many images are done meanwhile."""
         while self.mine:
             yield from self._draw(self.mine[0])
         for _ in ranks.meeting():
@@ -120,7 +120,7 @@ def open_job(pipe: Pipeline, request: Request, out: Path) -> Iterator[Job]:
     worked on; UndiffuseError for a job.json that cannot be read.
     """
     with lock.alone(out) as claim:
-        todo, finished = ranks.from_first(lambda: (claim(), _begun(request, out))[1])
+        todo, finished = ranks.from_first(lambda: (claim(), _begin(request, out))[1])
         if ranks.rank():
             claim()
         rank, count = ranks.rank(), ranks.count()
@@ -138,7 +138,7 @@ def check_folder(out: Path) -> None:
         raise UsageError(f"{out}: exists already, and no sampling job made it; choose another folder")
 
 
-def _begun(request: Request, out: Path) -> tuple[list[range], bool]:
+def _begin(request: Request, out: Path) -> tuple[list[range], bool]:
     """The blocks that are missing, and whether nothing at all is, after job.json is written."""
     check_folder(out)
     known = read_job(out)

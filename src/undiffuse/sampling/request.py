@@ -91,7 +91,7 @@ class Request:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What job.json holds."""
+        """The request as job.json holds it."""
         return {name: value for name, value in asdict(self).items() if name != "given"}
 
     def labels(self, rows: range) -> np.ndarray:
@@ -131,7 +131,7 @@ class Request:
 
 
 def read_job(folder: Path) -> tuple[dict[str, Any], bool] | None:
-    """What was asked for in this folder and whether it is finished; None if nothing was."""
+    """Read what was asked for in this folder and whether it is finished; None if nothing was."""
     path = folder / JOB
     if not path.exists():
         return None
@@ -148,9 +148,9 @@ def read_job(folder: Path) -> tuple[dict[str, Any], bool] | None:
 
 
 def model_digest(pipe: Pipeline) -> str:
-    """Of a model's weights and of the sections of its configuration that say how they are used."""
-    said = {name: getattr(pipe.config, name).model_dump() for name in ("model", "diffusion")}
-    hashed = blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16)
+    """A digest of a model's weights and of the sections of its configuration that say how they are used."""
+    settings = {name: getattr(pipe.config, name).model_dump() for name in ("model", "diffusion")}
+    hashed = blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
     if isinstance(pipe.denoiser.backbone, nn.Module):
         for name, tensor in pipe.denoiser.backbone.state_dict().items():
             hashed.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -167,7 +167,7 @@ def _check_format(format: str, shape: tuple[int, ...]) -> None:
 
 
 def _period(pipe: Pipeline, label: Label) -> int:
-    """After how many images their classes repeat."""
+    """The number of images after which their classes repeat."""
     if label is None:
         return max(1, len(pipe.class_names))
     return 1 if isinstance(label, int | str) else max(1, len(label))

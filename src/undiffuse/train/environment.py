@@ -12,7 +12,7 @@ import torch
 from undiffuse import __version__
 
 
-def described(path: Path, seed: int, seconds: float) -> dict[str, Any]:
+def describe(path: Path, seed: int, seconds: float) -> dict[str, Any]:
     """The content of environment.json; the seconds of earlier parts of a resumed run, as it says, are added."""
     return {
         "undiffuse": __version__,

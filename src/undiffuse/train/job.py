@@ -92,7 +92,7 @@ class Training:
             from_first(lambda: self._begin(claim))
             if not self._writes:
                 claim()
-            with tracking.tracked(names, self.run.path, self.config.model_dump(), self.trainer.step) as tell:
+            with tracking.open_trackers(names, self.run.path, self.config.model_dump(), self.trainer.step) as tell:
                 yield from self._steps(tell, stopping, began)
             self._write_environment(time.monotonic() - began)
 
@@ -144,7 +144,7 @@ class Training:
     def ended(self) -> str:
         """Why training is over before its last step, if it is: told by what was measured, so after a resume too."""
         step, patience = self.trainer.step, self.config.train.patience
-        idle = next((said["idle"] for said in self.run.measured() if said["step"] == step), 0)
+        idle = next((record["idle"] for record in self.run.quality_records() if record["step"] == step), 0)
         over = 0 < patience <= idle and step < self.config.train.steps
         return f"stopped at step {step}: not clearly better for {patience} measures" if over else ""
 
@@ -184,7 +184,7 @@ class Training:
         pipes = self.pipeline(), self._with(self.trainer.network)
         best = idle = False
         if self.judge is not None and self._writes:
-            quality = self.judge.measure(step, *pipes, self.run.measured())
+            quality = self.judge.measure(step, *pipes, self.run.quality_records())
             self._log(quality.as_record(), self.run.quality, tell)
             best, idle = self.run.best_step() == step, bool(self.ended)
             yield quality
@@ -199,7 +199,7 @@ class Training:
         step = self.trainer.step
         if not self._writes or step == 0 or self.trainer.streak or not self._measures(step):
             return False
-        return step not in {said["step"] for said in self.run.measured()}
+        return step not in {record["step"] for record in self.run.quality_records()}
 
     def _save(self) -> None:
         snapshot = self.trainer.snapshot()  # sharded weights are gathered from all
@@ -212,9 +212,9 @@ class Training:
         self.trainer.team.any(False)  # nobody leaves before it is written: a launcher would then stop the writer
 
     def _prune(self) -> None:
-        """Only after a finite loss: it shows that the last one saved is sound."""
+        """Delete old checkpoints, only after a finite loss: it shows that the last one saved is sound."""
         if self._writes and self._unpruned:
-            best = [self.run.best_step()] if self.run.measured() else []
+            best = [self.run.best_step()] if self.run.quality_records() else []
             with self._on_disk():
                 checkpoint.prune(self.run.checkpoints, self.config.train.keep, best)
         self._unpruned = False
@@ -228,9 +228,9 @@ class Training:
 
     def _write_environment(self, seconds: float) -> None:
         if self._writes:
-            said = environment.described(self.run.environment, self.config.seed, seconds)
+            recorded = environment.describe(self.run.environment, self.config.seed, seconds)
             with self._on_disk():
-                write_text(self.run.environment, json.dumps(said, indent=1))
+                write_text(self.run.environment, json.dumps(recorded, indent=1))
 
     @contextmanager
     def _on_disk(self) -> Iterator[None]:

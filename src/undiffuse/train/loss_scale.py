@@ -46,7 +46,7 @@ class Unscaled(LossScale):
 
 
 def for_precision(precision: str, state: dict[str, Any] | None = None) -> LossScale:
-    """As saved, if it was."""
+    """The loss scale of a precision, as saved if it was."""
     if precision != "fp16":
         return Unscaled()
     return LossScale(**state) if state else LossScale()

@@ -37,5 +37,5 @@ def fitting(work: Callable[[int], Result], size: int, network: nn.Module) -> tup
 
 def out_of_memory(error: BaseException) -> bool:
     """torch's allocators say "out of memory" (GPU) and "can't allocate memory" (CPU), cuBLAS has a word of its own."""
-    said = ("allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in said)
+    phrases = ("allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in str(error) for words in phrases)

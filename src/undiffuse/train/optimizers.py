@@ -76,7 +76,7 @@ class Muon(torch.optim.Optimizer):
         adam(weights, gradients, mean, square, [], steps, lr=lr, beta1=first, beta2=second, **how)
 
     def _kept(self, weights: list[Tensor], name: str) -> list[Tensor]:
-        """What is remembered of each under this name, at first nothing."""
+        """The state of each parameter under this name, at first zeros."""
         for weight in weights:
             if name not in self.state[weight]:
                 self.state[weight][name] = torch.zeros_like(weight)
@@ -102,7 +102,7 @@ def orthogonal(matrices: Sequence[Float[Tensor, "_ _"]]) -> list[Tensor]:
 
 
 def _product_of_q(square: Float[Tensor, "k r r"]) -> Float[Tensor, "k r r"]:
-    """What X is multiplied by, X not yet divided by |X| = sqrt(tr(X X^T)); of the zero matrix, something finite."""
+    """The factor of X in a step, X not yet divided by |X| = sqrt(tr(X X^T)); of the zero matrix, something finite."""
     size = square.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-30)[:, None, None]
     square = square / size
     one = torch.eye(square.shape[1], device=square.device, dtype=square.dtype)

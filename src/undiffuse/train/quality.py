@@ -36,7 +36,7 @@ class Quality:
         """The line of quality.jsonl."""
         return dict(vars(self))
 
-    def said(self) -> str:
+    def line(self) -> str:
         value = f"Frechet distance of {self.features} {self.frechet:.4g} ± {self.stderr:.2g}"
         return f"{value} (raw weights {self.raw:.4g}, real pictures {self.floor:.4g}): {self.verdict}"
 

@@ -9,7 +9,7 @@ from undiffuse.files.checkpoint import is_cut
 from undiffuse.shapes import Tensor
 
 
-def sharded(network: nn.Module) -> nn.Module:
+def shard_module(network: nn.Module) -> nn.Module:
     """Cut in place. The smallest blocks of its lists are gathered each for their own use, the rest together."""
     from torch.distributed.fsdp import fully_shard
 

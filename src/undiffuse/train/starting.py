@@ -40,13 +40,13 @@ def meaning(config: Config) -> dict[str, Any]:
     return {key: getattr(config.diffusion, key) for key in keys}
 
 
-def carry_over(said: Config, trained: Denoiser, config: Config, denoiser: Denoiser) -> None:
+def carry_over(trained_config: Config, trained: Denoiser, config: Config, denoiser: Denoiser) -> None:
     """Weights of a trained model into a new one of the same network; class rows go by their names.
 
     A class that the trained model does not know starts as its "no label". Raises UsageError where the process or the
     prediction differs, for then the weights mean something else, and UndiffuseError where the network does.
     """
-    trained_for = meaning(said)
+    trained_for = meaning(trained_config)
     for key, new in meaning(config).items():
         if trained_for[key] != new:
             raise UsageError(
@@ -56,36 +56,36 @@ def carry_over(said: Config, trained: Denoiser, config: Config, denoiser: Denois
     weights = dict(trained.backbone.state_dict())
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise UndiffuseError("the model to start from has weights that are not finite; take another checkpoint of it")
-    known, names = said.data.classes or [], config.data.classes or []
-    if num_classes(said) and num_classes(config):
+    known, names = trained_config.data.classes or [], config.data.classes or []
+    if num_classes(trained_config) and num_classes(config):
         rows = [known.index(name) if name in known else len(known) for name in [*names, None]]
         weights[LABEL_ROWS] = weights[LABEL_ROWS][rows]
     fill(denoiser.backbone, weights, Path("--from"))
 
 
 def loss(config: Config) -> Loss:
-    """What is minimised. A learned variance and a loss that does not teach it, or the reverse, are refused."""
-    said = config.diffusion
-    chosen = look_up(LOSSES, said.loss, "diffusion.loss")
-    learned = said.variance == "learned"
-    if learned and said.loss not in BOUNDS:
-        raise UsageError(f"diffusion.loss: '{said.loss}' does not teach a learned variance; take 'hybrid' or 'vlb'")
-    if said.loss == "hybrid" and not learned:
+    """The loss that is minimised. A learned variance and a loss that does not teach it, or the reverse, are refused."""
+    settings = config.diffusion
+    chosen = look_up(LOSSES, settings.loss, "diffusion.loss")
+    learned = settings.variance == "learned"
+    if learned and settings.loss not in BOUNDS:
+        raise UsageError(f"diffusion.loss: '{settings.loss}' does not teach a learned variance; take 'hybrid' or 'vlb'")
+    if settings.loss == "hybrid" and not learned:
         raise UsageError("diffusion.loss: 'hybrid' is for diffusion.variance=learned; with a fixed one take 'l2'")
-    if said.weighting != "none" and said.loss in ("vlb", "score_matching"):
-        raise UsageError(f"diffusion.weighting: '{said.loss}' has its own weights; leave it at 'none'")
-    if said.loss in BOUNDS:
+    if settings.weighting != "none" and settings.loss in ("vlb", "score_matching"):
+        raise UsageError(f"diffusion.weighting: '{settings.loss}' has its own weights; leave it at 'none'")
+    if settings.loss in BOUNDS:
         check_gaussian(process(config))
-    if said.loss == "score_matching":
+    if settings.loss == "score_matching":
         check_score(process(config))
-    if said.prediction == "score":
+    if settings.prediction == "score":
         check_score(process(config), "prediction 'score'")
-    look_up(WEIGHTINGS, said.weighting, "diffusion.weighting")
-    return chosen(Choice(said.prediction, said.weighting, config.data.levels or 256))
+    look_up(WEIGHTINGS, settings.weighting, "diffusion.weighting")
+    return chosen(Choice(settings.prediction, settings.weighting, config.data.levels or 256))
 
 
 def time_sampling(config: Config) -> TimeSampling:
-    """How training draws t."""
+    """The law by which training draws t."""
     chosen = look_up(TIME_SAMPLINGS, config.train.time_sampling, "train.time_sampling")
     return chosen(config.diffusion.T, config.train.batch_size)
 
@@ -115,19 +115,19 @@ def finetuned_config(config: Config) -> Config:
 
 
 def opening_notes(config: Config, data: Dataset, start: Pipeline | None = None) -> tuple[str, ...]:
-    """What to know before training begins: of the data, of what it starts from, of the steps that it has."""
-    train, said = config.train, [f"{config.data.source}: {note}" for note in data.notes]
+    """Lines to say before training begins: of the data, of what it starts from, of the steps that it has."""
+    train, lines = config.train, [f"{config.data.source}: {note}" for note in data.notes]
     if train.minutes is not None:
-        said.append(f"{train.steps} steps fit into {train.minutes:g} minutes")
+        lines.append(f"{train.steps} steps fit into {train.minutes:g} minutes")
     if start is not None:
-        said.append(f"from trained weights: {train.steps} steps, learning rate {train.lr:g}")
+        lines.append(f"from trained weights: {train.steps} steps, learning rate {train.lr:g}")
         new = [name for name in config.data.classes or [] if name not in start.class_names]
         if new and start.class_names:
-            said.append(f"classes new to the model begin as 'no label': {', '.join(new)}")
+            lines.append(f"classes new to the model begin as 'no label': {', '.join(new)}")
     if 4 * train.warmup > train.steps:
         rising = f"the learning rate rises for train.warmup={train.warmup} of the {train.steps} steps"
-        said.append(f"{rising}: so short a run learns more with --set train.warmup={train.steps // 20}")
-    return tuple(said)
+        lines.append(f"{rising}: so short a run learns more with --set train.warmup={train.steps // 20}")
+    return tuple(lines)
 
 
 def prepare_data(config: Config, out: Path | None = None, name: str = "", watch: Watch = unwatched) -> Dataset:
@@ -159,17 +159,18 @@ def trainer(config: Config, data: Dataset, team: Team, start: Pipeline | None = 
 
 
 def restore(trainer: Trainer, run: RunFolder, config: Config) -> None:
-    """From the newest checkpoint that is whole, which process 0 looks for; says so if that is not the newest."""
+    """Restore a trainer from the newest checkpoint that is whole, which process 0 looks for; says so if that is not the
+    newest."""
     step = from_first(lambda: _newest(run))
     if step is None:
         return
     path = checkpoint.find(run.checkpoints, str(step))
     trainer.restore(path)
     trained_for = checkpoint.load_state(path).get("diffusion", {})  # older checkpoints do not say
-    for key, said in meaning(config).items():
-        if (trained := trained_for.get(key, said)) != said:
+    for key, wanted in meaning(config).items():
+        if (trained := trained_for.get(key, wanted)) != wanted:
             raise UsageError(
-                f"diffusion.{key}: {path} was trained with {trained}, config.yaml says {said}; put it back"
+                f"diffusion.{key}: {path} was trained with {trained}, config.yaml says {wanted}; put it back"
             )
 
 
@@ -180,21 +181,21 @@ def _newest(run: RunFolder) -> int | None:
     for path in checkpoint.headless(run.checkpoints, step or 0):
         warnings.warn(f"{path}: has no state.json; going on from step {step or 0}", CheckpointWarning, stacklevel=2)
     if step is None and run.metrics.exists():
-        said = "has no checkpoint, though it was trained before; training starts again at step 0"
-        warnings.warn(f"{run.path}: {said}", CheckpointWarning, stacklevel=2)
+        message = "has no checkpoint, though it was trained before; training starts again at step 0"
+        warnings.warn(f"{run.path}: {message}", CheckpointWarning, stacklevel=2)
     return step
 
 
 def steps_within(trainer: Trainer, minutes: float) -> int:
-    """How many steps fit, by the speed of the first ones; the trainer is of no further use."""
+    """The number of steps that fit, by the speed of the first ones; the trainer is of no further use."""
     run, taken, enough = trainer.run(), [0.0] * 0, min(TIMED, 6 * minutes)
     while not trainer.team.any(sum(taken[WARM:]) >= enough):
         began = time.perf_counter()
         try:
             next(run)
         except NotFinite as error:
-            said = "the steps that train.minutes is measured by gave no finite loss or gradient"
-            raise UndiffuseError(f"{said}: lower train.lr, or check the data") from error
+            message = "the steps that train.minutes is measured by gave no finite loss or gradient"
+            raise UndiffuseError(f"{message}: lower train.lr, or check the data") from error
         taken.append(time.perf_counter() - began)
-    slowest = trainer.team.gathered(np.array([[np.mean(taken[WARM:])]])).max()
+    slowest = trainer.team.gather(np.array([[np.mean(taken[WARM:])]])).max()
     return max(1, int(SPARE * 60 * minutes / slowest))

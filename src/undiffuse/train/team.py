@@ -36,14 +36,14 @@ class Team:
         self._talk = dist.new_group(backend="gloo", timeout=FOR_EVER) if self.count > 1 else None
 
     def share(self, batch_size: int) -> range:
-        """Which positions of the global batch are this process's. Raises UndiffuseError if they cannot be shared."""
+        """The positions of the global batch that are this process's. Raises UndiffuseError if they cannot be shared."""
         if batch_size % self.count:
             raise UndiffuseError(f"train.batch_size {batch_size} cannot be shared by {self.count} processes evenly")
         size = batch_size // self.count
         return range(size * self.index, size * (self.index + 1))
 
-    def gathered(self, rows: np.ndarray) -> np.ndarray:
-        """Every process's rows of float64, in the order of the processes."""
+    def gather(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of float64 of all processes, in their order."""
         if self.count == 1:
             return rows
         own = torch.from_numpy(np.ascontiguousarray(rows))
@@ -53,7 +53,7 @@ class Team:
 
     def total(self, numbers: np.ndarray) -> np.ndarray:
         """The sum over processes."""
-        return self.gathered(numbers[None]).sum(0) if self.count > 1 else numbers
+        return self.gather(numbers[None]).sum(0) if self.count > 1 else numbers
 
     def any(self, wish: bool) -> bool:
         """Whether any process wants it."""

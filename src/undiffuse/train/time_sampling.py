@@ -30,10 +30,10 @@ class TimeSampling(Protocol):
     def draw(self, rows: range, own: Generator, common: Generator) -> tuple[Tensor, Tensor]: ...
 
     def learn(self, t: np.ndarray, losses: np.ndarray) -> None:
-        """What the whole global batch's unweighted losses were, in its order."""
+        """Learn from the global batch's unweighted losses, in its order."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a resumed run must know."""
+        """The state that a resumed run must know."""
 
     def fill(self, tensors: dict[str, Tensor], origin: Path) -> None:
         """The inverse of `tensors`. Raises UndiffuseError for another T's or a spoilt memory."""

@@ -30,14 +30,14 @@ class TrackerWarning(UserWarning):
 
 
 class Trackers:
-    """All that were asked for; none is fine. One that fails on the way is told no more: training goes on."""
+    """The trackers that were asked for; none is fine. One that fails on the way is told no more: training goes on."""
 
     def __init__(self, names: Sequence[str], run: Path, config: dict[str, Any], step: int = 0) -> None:
         check_trackers(names)
         self.all: list[Any] = []
         for name in names:
             try:
-                self.all.append(_started(name, run, step))
+                self.all.append(_start(name, run, step))
             except Exception as error:  # no login, no service
                 _warn(name, error)
         self._tell(lambda tracker: tracker.store_init_configuration(flat_settings(config)))
@@ -60,13 +60,13 @@ class Trackers:
 
 
 def _warn(name: str, error: Exception) -> None:
-    said = " ".join(str(error).split()) or type(error).__name__
-    told = f"{name}: {said}; nothing more is told to it, the run's own logs have everything"
+    message = " ".join(str(error).split()) or type(error).__name__
+    told = f"{name}: {message}; nothing more is told to it, the run's own logs have everything"
     warnings.warn(told, TrackerWarning, stacklevel=2)
 
 
 @contextmanager
-def tracked(names: Sequence[str], run: Path, config: dict[str, Any], step: int = 0) -> Iterator[Trackers]:
+def open_trackers(names: Sequence[str], run: Path, config: dict[str, Any], step: int = 0) -> Iterator[Trackers]:
     """Trackers of a run that stands at this step; they are finished whatever happens."""
     trackers = Trackers(names, run, config, step)
     try:
@@ -86,7 +86,7 @@ def flat_settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return pairs
 
 
-def _started(name: str, run: Path, step: int) -> Any:
+def _start(name: str, run: Path, step: int) -> Any:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
     kind = LOGGER_TYPE_TO_CLASS[name]

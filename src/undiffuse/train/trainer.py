@@ -24,7 +24,7 @@ from undiffuse.train.ema import EMA
 from undiffuse.train.learning_rate import learning_rate
 from undiffuse.train.memory import fitting
 from undiffuse.train.optimizers import OPTIMIZERS
-from undiffuse.train.sharding import full, sharded
+from undiffuse.train.sharding import full, shard_module
 from undiffuse.train.state import fill_optimizer, optimizer_tensors
 from undiffuse.train.team import Team
 from undiffuse.train.time_sampling import TimeSampling, UniformTimes
@@ -63,7 +63,7 @@ class Trainer:
         self.micro = min(settings.micro_batch or len(self.rows), len(self.rows))
         copies = [copy.deepcopy(self.network) for _ in settings.decays]
         for module in [self.network, *copies] if cut else []:
-            sharded(module)  # which takes it to the device block by block: no device need hold all of it
+            shard_module(module)  # which takes it to the device block by block: no device need hold all of it
         self.averages = [EMA(kept, self.network, decay) for kept, decay in zip(copies, settings.decays, strict=True)]
         self.parameters = list(self.network.parameters())
         self.optimizer = OPTIMIZERS[settings.optimizer](self.network, settings.lr)
@@ -89,7 +89,7 @@ class Trainer:
         for settings in self.optimizer.param_groups:
             settings["lr"] = learning_rate(self.settings, self.step)
         losses, t, weight = self._gradients()
-        everyone = self.team.gathered(np.stack([t, losses], 1)).T
+        everyone = self.team.gather(np.stack([t, losses], 1)).T
         norm = self._combined_norm()
         self._window.steps += 1
         if np.isfinite(everyone).all() and np.isfinite(norm):
@@ -114,7 +114,8 @@ class Trainer:
     # -- gradients ------------------------------------------------------------------------------------------------
 
     def _gradients(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of the mean over this process's rows, left in the parameters; with the rows' losses, times and weights.
+        """Compute the gradients of the mean over this process's rows, left in the parameters; with the rows' losses,
+        times and weights.
 
         If memory runs out, the whole is done again in smaller parts: the draws are the same.
         """
@@ -191,7 +192,7 @@ class Trainer:
     # -- state ----------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> checkpoint.Snapshot:
-        """All of it, whole; sharded processes must ask together."""
+        """All of training as a snapshot, whole; sharded processes must ask together."""
         modules = {"backbone": self.network} | self._averages()
         tensors = {name: module.state_dict() for name, module in modules.items()}
         tensors["optimizer"] = optimizer_tensors(self.optimizer)
@@ -203,7 +204,7 @@ class Trainer:
         state["noise"] = str(self.denoiser.process.noise)
         if self.settings.precision == "fp16":
             state["scale"] = self.scale.as_state()
-        sizes = self.team.gathered(np.array([[self.micro]])).ravel().tolist()
+        sizes = self.team.gather(np.array([[self.micro]])).ravel().tolist()
         if min(sizes) < len(self.rows):
             state |= {"micro_batch": min(sizes), "micro_batches": sizes}  # of each process
         return checkpoint.Snapshot(tensors, state)

@@ -47,7 +47,7 @@ def denoising_gif(
 
 
 def thinned(frames: list[_Item], most: int = MOST_FRAMES) -> list[_Item]:
-    """At most `most` of them, evenly spread, with both ends."""
+    """At most `most` of the frames, evenly spread, with both ends."""
     if len(frames) <= most:
         return frames
     return [frames[i] for i in np.linspace(0, len(frames) - 1, most).round().astype(int)]

@@ -120,15 +120,17 @@ def quality_panel(records: list[dict[str, Any]]) -> Figure:
     axes.fill_between(steps, value - error, value + error, color=style.ACCENT, alpha=0.2, linewidth=0)
     _line(axes, steps, columns["floor"], color=style.MUTED, linewidth=1.2, linestyle=(0, (4, 3)), label="real pictures")
     if (best := best_row(columns)) is not None:
-        said = f"best: {steps[best]:,.0f}"
-        axes.plot(steps[best], value[best], "o", color=style.ACCENT, markersize=7, markerfacecolor="none", label=said)
+        message = f"best: {steps[best]:,.0f}"
+        axes.plot(
+            steps[best], value[best], "o", color=style.ACCENT, markersize=7, markerfacecolor="none", label=message
+        )
     _finish(axes, columns, QUALITY_COLUMNS[:1], log=True)
     style.legend_below(axes)
     return sheet
 
 
 def best_row(columns: Columns) -> int | None:
-    """Where averaged weights measured best; None if nothing was measured."""
+    """The row where averaged weights measured best; None if nothing was measured."""
     value = columns["frechet"]
     return int(np.nanargmin(value)) if np.isfinite(value).any() else None
 

@@ -106,5 +106,5 @@ def _noisy(process: Process, data: Dataset, row: int, part: float) -> Cell:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """As PNG, sharp on a screen of any kind."""
+    """Write a figure as PNG, sharp on a screen of any kind."""
     figure.savefig(path, format="png", dpi=figure.dpi)

@@ -90,14 +90,14 @@ def neighbour_strips(generated: np.ndarray, rows: Mapping[str, tuple[np.ndarray,
         these = slice(start, start + ABREAST)
         drawn.append(StripRow("generated", generated[these], apart=start > 0))
         for name, (pictures, distances) in rows.items():
-            said = [f"{distance:#.3g}" for distance in distances[these]]
-            drawn.append(StripRow(name, pictures[these], below=said))
+            lines = [f"{distance:#.3g}" for distance in distances[these]]
+            drawn.append(StripRow(name, pictures[these], below=lines))
     return _sheet("Closest to the training pictures", drawn)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things go: the pictures' left edge, each row's top, a picture's width and height."""
+    """The places of things on a figure: the pictures' left edge, each row's top, a picture's width and height."""
 
     left: int
     tops: list[int]

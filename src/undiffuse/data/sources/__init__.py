@@ -59,7 +59,7 @@ def _named(
 
 
 def _places(name: str) -> list[Path]:
-    """Where an installed or downloaded copy may lie, first to last."""
+    """The places where an installed or downloaded copy may lie, first to last."""
     own = [Path(os.environ["UNDIFFUSE_DATA"])] if os.environ.get("UNDIFFUSE_DATA") else []
     at_home = [] if (folder := home()) is None else [folder / "data"]
     folders = [*own, Path("data"), *at_home, Path("/usr/share/datasets")]
@@ -97,7 +97,7 @@ def _of(text: str, spec: DataSpec) -> Source:
 
 
 def anywhere(source: str) -> str:
-    """The same source from any working folder: paths become absolute."""
+    """A source's name that means the same from any working folder: paths become absolute."""
     if source.startswith("hub:") and not Path(source.removeprefix("hub:")).exists():
         return source
     scheme = "hub:" if source.startswith("hub:") else ""

@@ -47,7 +47,7 @@ class Archive:
         return stamp_of([*self.paths, *([Path(self.spec.labels)] if self.spec.labels else [])])
 
     def items(self) -> Iterator[Item]:
-        names, notes = self._listed()
+        names, notes = self._list()
         wanted = pictures_of(names, self.spec.select)
         if not wanted:
             raise UndiffuseError(
@@ -59,8 +59,8 @@ class Archive:
                 if name in kept:
                     yield places.item(name, _content(size, read))
 
-    def _listed(self) -> tuple[list[str], dict[str, bytes]]:
-        """Every file's name, and the contents of those that may hold labels."""
+    def _list(self) -> tuple[list[str], dict[str, bytes]]:
+        """The names of all files, and the contents of those that may hold labels."""
         names, notes = [], {}
         for path in self.paths:
             for name, size, read in _members(path):
@@ -130,7 +130,7 @@ def _tar_members(path: Path) -> Iterator[Member]:
         with tarfile.open(path) as archive:
             for info in archive:
                 if info.isreg() and not info.issparse():
-                    yield info.name.removeprefix("./"), info.size, lambda info=info: _extracted(archive, info)  # type: ignore[misc]
+                    yield info.name.removeprefix("./"), info.size, lambda info=info: _extract(archive, info)  # type: ignore[misc]
                 archive.members.clear()  # type: ignore[attr-defined]  # or it remembers every file of a shard
             _closed(archive, path)
     except UndiffuseError:
@@ -147,7 +147,7 @@ def _closed(archive: tarfile.TarFile, path: Path) -> None:
         raise UndiffuseError(f"{path}: a tar file without its end mark: cut short? Fetch or write it again")
 
 
-def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+def _extract(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(info)
     data = b"" if file is None else file.read()
     if len(data) < info.size:

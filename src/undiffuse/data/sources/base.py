@@ -36,11 +36,11 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """As messages call it."""
+        """The source's name in messages."""
 
     @property
     def levels(self) -> int:
-        """Of its arrays; pictures in files have 256."""
+        """Grey levels of the source's arrays; pictures in files have 256."""
 
     def classes(self) -> tuple[str, ...] | None:
         """Names in the order of their indices; None: those that are found, in natural order."""
@@ -52,7 +52,8 @@ class Source(Protocol):
 
 
 def stamp_of(paths: Iterable[Path]) -> str:
-    """Of files: their names, sizes, times of modification and of change of status (which no copy can set back)."""
+    """A stamp of files: their names, sizes, times of modification and of change of status (which no copy can set
+    back)."""
     digest = blake2b(digest_size=16)
     for path in paths:
         try:
@@ -89,7 +90,7 @@ def printable(name: str) -> str:
 
 
 def in_a_line(error: Exception) -> str:
-    """What a library said of a file, short enough to be quoted."""
+    """An error of a library about a file, short enough to be quoted."""
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
 
 

@@ -74,7 +74,7 @@ class Cifar:
                 yield Item(f"{name}#{row}", content, _class(names, int(label), name, row), bool(held_out))
 
     def _files(self, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-        """Those that are there, in the order of `names` for a folder, as they lie for an archive."""
+        """The files that are there, in the order of `names` for a folder, as they lie for an archive."""
         if self.path.is_dir():
             for name in names:
                 path = self.path / name
@@ -113,7 +113,7 @@ def _binary(data: bytes, label_bytes: int, name: str) -> tuple[np.ndarray, np.nd
 
 
 def _pickled(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
-    batch = _unpickled(data, name)
+    batch = _unpickle(data, name)
     pixels = batch.get(b"data", batch.get("data"))
     keys = (b"labels", "labels", b"fine_labels", "fine_labels")
     labels = next((batch[key] for key in keys if isinstance(batch.get(key), list)), None)
@@ -129,7 +129,7 @@ def _pickled(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _names(data: bytes, file: str, path: Path) -> tuple[str, ...]:
     if file.endswith(".txt"):
         return tuple(line.strip() for line in data.decode(errors="replace").splitlines() if line.strip())
-    meta = _unpickled(data, file)
+    meta = _unpickle(data, file)
     for key in ("label_names", "fine_label_names"):
         found = meta.get(key.encode(), meta.get(key))
         if isinstance(found, list):
@@ -142,7 +142,7 @@ def _names(data: bytes, file: str, path: Path) -> tuple[str, ...]:
 
 @dataclass
 class _Array:
-    """What stands for numpy's arrays and types: it keeps what the pickle says of them, and runs nothing."""
+    """A stand-in for numpy's arrays and types: it keeps what the pickle says of them, and runs nothing."""
 
     state: Any = None
     made_of: tuple[Any, ...] = field(default=())
@@ -177,7 +177,7 @@ class _Reader(pickle.Unpickler):
         raise UndiffuseError(f"it asks for {module}.{name}, which data do not need")
 
 
-def _unpickled(data: bytes, name: str) -> dict[Any, Any]:
+def _unpickle(data: bytes, name: str) -> dict[Any, Any]:
     try:
         for operation, argument, _ in pickletools.genops(data):
             if "PUT" in operation.name and isinstance(argument, int) and argument > len(data):

@@ -27,16 +27,16 @@ class Folder:
         return None
 
     def stamp(self) -> str:
-        listed = self._listed()
+        listed = self._list()
         table = self._table(listed)
         return stamp_of([self.folder / name for name in listed] + ([table] if table else []))
 
     def items(self) -> Iterator[Item]:
-        names = pictures_of(self._listed(), self.spec.select)
+        names = pictures_of(self._list(), self.spec.select)
         if not names:
             pattern = f" that match {self.spec.select}" if self.spec.select else ""
             raise UndiffuseError(f"{self.folder}: no pictures here{pattern}")
-        table = self._table(self._listed())
+        table = self._table(self._list())
         if table is None:
             places = by_folders(names)
         else:
@@ -44,9 +44,9 @@ class Folder:
         for name in names:
             yield places.item(name, read_bytes(self.folder / name))
 
-    def _listed(self) -> list[str]:
-        """Every file, by its path from here with forward slashes; no link is followed to a folder already seen, for it
-        may lead round in a circle."""
+    def _list(self) -> list[str]:
+        """The files below the folder, by their paths from it with forward slashes; no link is followed to a folder
+        already seen, for it may lead round in a circle."""
         found: list[str] = []
         seen: set[Path] = set()
         for top, folders, files in os.walk(self.folder, followlinks=True):

@@ -44,7 +44,7 @@ class Hub:
         return f"{builder.hash} {remote} {stamp_of(map(Path, local))}"
 
     def is_far(self) -> bool:
-        """Some of it is not on this machine."""
+        """Whether some of the data is not on this machine."""
         return any("://" in name for name in _files(self._builder()))
 
     def items(self) -> Iterator[Item]:
@@ -69,15 +69,15 @@ class Hub:
             yield Item(f"{part}#{row}", _content(record[column]), label, held_out)
 
     def _rows(self, stream: Any) -> Iterator[dict[str, Any]]:
-        """At most data.limit of them: what is not wanted is not fetched."""
+        """The rows to read, at most data.limit: what is not wanted is not fetched."""
         try:
             yield from islice(stream, self.spec.limit)
         except Exception as error:  # connections, damaged files
             raise self._failed("read", error) from error
 
     def _failed(self, verb: str, error: Exception) -> UndiffuseError:
-        said = f"hub:{self.path}: cannot be {verb} ({type(error).__name__}: {in_a_line(error)})"
-        return UndiffuseError(f"{said}; without the hub, files of it on this machine serve as well: docs/data.md")
+        message = f"hub:{self.path}: cannot be {verb} ({type(error).__name__}: {in_a_line(error)})"
+        return UndiffuseError(f"{message}; without the hub, files of it on this machine serve as well: docs/data.md")
 
     def _label_key(self, features: Any) -> str | None:
         if self.spec.label_key is not None:
@@ -111,12 +111,13 @@ class Hub:
 
 
 def _files(builder: Any) -> list[str]:
-    """Where they lie; those of the hub carry their commit."""
+    """The places of the files; those of the hub carry their commit."""
     return sorted(str(name) for names in (builder.config.data_files or {}).values() for name in names)
 
 
 def _parquet_files(path: str) -> dict[str, list[str]]:
-    """By their names, as the hub has them: train-00000-of-00001.parquet, test-...; all are train if none says test."""
+    """Parquet files of a part, found by their names as the hub has them: train-00000-of-00001.parquet, test-...; all
+    are train if none says test."""
     found = sorted(Path(path).parent.glob(Path(path).name)) or [Path(path)]
     held_out = [str(file) for file in found if file.name.startswith(HELD_OUT_SPLITS)]
     train = [str(file) for file in found if str(file) not in held_out]
@@ -135,14 +136,14 @@ def _content(value: Any) -> bytes | BadPicture:
         case {"bytes": bytes() as content}:
             return content
         case {"path": str() as path}:
-            return _fetched(path)
+            return _fetch(path)
         case None:
             return BadPicture("empty", "the row has no picture")
     return BadPicture("not a picture", f"the row holds {type(value).__name__}")
 
 
-def _fetched(path: str) -> bytes | BadPicture:
-    """From this machine, or from where the hub keeps it."""
+def _fetch(path: str) -> bytes | BadPicture:
+    """The path of a file, from this machine or from where the hub keeps it."""
     import fsspec
 
     try:

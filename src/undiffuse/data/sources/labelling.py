@@ -42,7 +42,7 @@ KEYS = ("label", "class", "category", "labels", "target", "class_name")
 
 @dataclass(frozen=True)
 class Place:
-    """Of one file: its class's name and whether it is held out; None where nobody says."""
+    """What a file's place says of it: its class's name and whether it is held out; None where nobody says."""
 
     label: str | None = None
     held_out: bool | None = None
@@ -50,7 +50,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """Of all files."""
+    """The places of all files."""
 
     of: dict[str, Place]
 
@@ -61,7 +61,7 @@ class Places:
 
 
 def pictures_of(names: Sequence[str], select: str | None) -> list[str]:
-    """Those that look like pictures by their suffix, or match the pattern, in natural order; not hidden files."""
+    """The names that look like pictures by their suffix, or match the pattern, in natural order; not hidden files."""
 
     def wanted(name: str) -> bool:
         path = PurePosixPath(name)
@@ -91,7 +91,7 @@ def by_folders(names: Sequence[str]) -> Places:
 
 
 def _shared(paths: list[tuple[str, ...]]) -> int:
-    """How many leading folders are the same for all."""
+    """The number of leading folders that all paths share."""
     depth = 0
     while paths and all(len(path) > depth and path[depth] == paths[0][depth] for path in paths):
         depth += 1

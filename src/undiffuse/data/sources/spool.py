@@ -13,7 +13,8 @@ from undiffuse.data.spec import BadPicture
 
 
 class Spooled:
-    """The same items; the first reading, if it is complete, is written down for the next. Files, no arrays."""
+    """A source's items, kept on disk for a second reading; the first reading, if it is complete, is written down for
+    the next. Files, no arrays."""
 
     def __init__(self, source: Source, path: Path) -> None:
         self.source, self.path, self.complete = source, path, False

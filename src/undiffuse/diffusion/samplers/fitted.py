@@ -32,7 +32,7 @@ class Fitted:
 
     @classmethod
     def read(cls, text: str, T: int) -> "Fitted":
-        """From `write`'s JSON. Raises UndiffuseError for anything else."""
+        """Read what `write` wrote as JSON. Raises UndiffuseError for anything else."""
         try:
             rows = json.loads(text)
             made = cls(*(tuple(tuple(map(float, row)) for row in rows[name]) for name in ("one guess", "two guesses")))
@@ -118,7 +118,7 @@ def _costs(
 
 
 def _paths(cost: np.ndarray, most: int) -> list[list[int]]:
-    """For 1..most steps, the cheapest path from the first to the last."""
+    """The cheapest path from the first time to the last, for each of 1..most steps."""
     best, come = [cost[0]], []
     for _ in range(most - 1):
         total = best[-1][:, None] + cost
@@ -135,7 +135,7 @@ def _back(come: Sequence[np.ndarray], last: int) -> list[int]:
 
 
 def _paired_paths(alone: np.ndarray, paired: np.ndarray, most: int) -> list[list[int]]:
-    """The same where a step's cost depends on the one before: paths over pairs of times."""
+    """The cheapest paths where a step's cost depends on the step before: paths over pairs of times."""
     n = len(alone)
     best = np.full((n, n), np.inf)
     best[0] = alone[0]

@@ -29,7 +29,7 @@ class Euler:
 
 @dataclass(frozen=True)
 class Heun:
-    """The same ODE with the mean of eps at both ends of the step (algorithm 1).
+    """Heun's method on the same ODE: the mean of eps at both ends of the step (algorithm 1).
 
     Second order. Two network calls a step; one where it starts below lambda = -5.1 (y is all noise there) or ends at 0.
     """
@@ -47,7 +47,7 @@ class Heun:
 
 @dataclass(frozen=True)
 class EDM:
-    """Before each of Heun's steps, noise is added: up to lambda_t - churn h, h the step's own length (algorithm 2).
+    """Heun's method after noise is added at each step: up to lambda_t - churn h, h the step's own length (algorithm 2).
 
     gamma = exp(churn h) - 1, at most sqrt(2) - 1. The paper's gamma = S_churn / N is, for N equal steps of lambda over
     a range L, churn = S_churn / L; tied to the step, the noise stays in proportion on any times. No noise above T

@@ -22,18 +22,19 @@ FAR = 2.0  # steps of the step before: where extrapolation ends
 
 @dataclass(frozen=True)
 class Past:
-    """What was guessed (x0 or eps) and at which lambda, newest first."""
+    """Earlier guesses (x0 or eps) and their lambdas, newest first."""
 
     at: tuple[float, ...] = ()
     values: tuple[Data, ...] = ()
 
     def seen(self, at: float, value: Data, most: int) -> "Past":
-        """With one more guess, the newest `most` kept. A guess at lambda = -inf cannot be interpolated: it goes."""
+        """The same memory with one more guess, of which the newest `most` are kept. A guess at lambda = -inf cannot be
+        interpolated: it goes."""
         kept = [(at, value), *((a, v) for a, v in zip(self.at, self.values, strict=True) if isfinite(a))][:most]
         return Past(*zip(*kept, strict=True))
 
     def within(self, h: float) -> "Past":
-        """What a step of h may extrapolate: all, or the newest two where h is over twice the step before.
+        """The guesses that a step of h may extrapolate: all, or the newest two where h is over twice the step before.
 
         A parabola that far out says less than a line. Uniform times end in such a step, the one to t = 1.
         """
@@ -41,7 +42,7 @@ class Past:
         return Past(self.at[:2], self.values[:2]) if far else self
 
     def mean(self, h: float, sign: int = 1) -> Data:
-        """Of the polynomial through the guesses, from here to lambda + h, under the weight exp(sign lambda)."""
+        """The mean of the polynomial through the guesses from here to lambda + h, under the weight exp(sign lambda)."""
         if len(self.at) == 1 or not isfinite(h):
             return self.values[0]
         return self.combined(shares(h, [a - self.at[0] for a in self.at], sign))

@@ -15,7 +15,7 @@ LEAST_LEFT = 0.01  # of x_s that is left when it is put back into the noise of t
 
 @dataclass(frozen=True)
 class Resampled:
-    """Each step from t to s is walked `repeats` times, noise being put back between: x_t ~ q(x_t | x_s).
+    """A sampler that walks each step from t to s `repeats` times and puts noise back between: x_t ~ q(x_t | x_s).
 
     What is painted and what is known come to fit each other that way (there: r resamplings, algorithm 1). sampler: any;
     way: the times it visits, which hold t and s; the stretch between is the jump length j. A multistep solver begins

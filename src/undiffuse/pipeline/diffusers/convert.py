@@ -21,7 +21,7 @@ def load_diffusers(path: Path) -> tuple[Config, Denoiser]:
     if (path / "config.yaml").is_file():
         config = read(path / "config.yaml")
     else:
-        config = _imported(unet, folder.read_scheduler(path))
+        config = _import_model(unet, folder.read_scheduler(path))
     denoiser = build.denoiser(config)
     assert isinstance(denoiser.backbone, nn.Module)
     if "class_embedding.weight" in tensors:
@@ -31,7 +31,7 @@ def load_diffusers(path: Path) -> tuple[Config, Denoiser]:
     return config, denoiser
 
 
-def _imported(unet: fields.Json, scheduler: fields.Json) -> Config:
+def _import_model(unet: fields.Json, scheduler: fields.Json) -> Config:
     changes = fields.from_unet(unet) | fields.from_scheduler(scheduler)
     fields.agree(unet, scheduler)
     if changes["diffusion.variance"] == "learned":

@@ -203,7 +203,7 @@ def _attention(unet: Json, levels: int) -> list[int]:
 
 
 def _resample(unet: Json) -> str:
-    """How sizes change: the same way everywhere. The last block of each list changes none."""
+    """The way that sizes change: the same way everywhere. The last block of each list changes none."""
     down, up = _block_types(unet)
     downs, ups = (_known(unet, f"{way}sample_type", RESAMPLES, "conv") for way in ("down", "up"))
     ways = {DOWN[name][1] or downs for name in down[:-1]} | {UP[name][1] or ups for name in up[:-1]}
@@ -219,7 +219,8 @@ def _block_types(unet: Json) -> tuple[list[str], list[str]]:
 
 
 def _attention_is_normed(unet: Json, scale_shift: bool) -> None:
-    """With scale-shift their middle attention has a norm only if attn_norm_num_groups says so; ours always has."""
+    """Refuse a middle attention without a norm: with scale-shift theirs has one only if attn_norm_num_groups says so;
+    ours always has."""
     groups = unet.get("norm_num_groups", 32)
     if unet.get("attn_norm_num_groups", None) not in ((groups,) if scale_shift else (None, groups)):
         raise refused("attn_norm_num_groups", unet.get("attn_norm_num_groups"))
@@ -231,7 +232,7 @@ def _head_channels(unet: Json) -> int:
 
 
 def _common_head(heads: int, widths: set[int]) -> int | None:
-    """They count channels per head, the same at all levels."""
+    """The channels per head, which diffusers wants the same at all levels."""
     if heads == 1:
         return None
     if len(widths) > 1:
@@ -244,6 +245,6 @@ def _chosen(widths: list[int], attends: list[bool]) -> set[int]:
 
 
 def _groups_fit(model: Json, widths: list[int]) -> None:
-    """Their group norm wants norm_groups to divide every width; ours takes as many as do."""
+    """Refuse widths that norm_groups does not divide, which their group norm wants; ours takes as many as do."""
     if any(width % model["norm_groups"] for width in widths):
         raise refused("model.norm_groups", model["norm_groups"])

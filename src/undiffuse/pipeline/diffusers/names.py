@@ -45,7 +45,7 @@ def their_names(name: str) -> tuple[str, ...]:
 
 
 def to_ours(theirs: Tensors, own_names: list[str]) -> Tensors:
-    """Their state dict under our names. Raises UndiffuseError for a missing or a left-over tensor."""
+    """A state dict of theirs under our names. Raises UndiffuseError for a missing or a left-over tensor."""
     taken: set[str] = set()
     ours = {}
     for name in own_names:
