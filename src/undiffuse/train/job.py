@@ -26,7 +26,7 @@ from undiffuse.processes.ranks import from_first
 from undiffuse.processes.signals import stop_signals
 from undiffuse.shapes import Watch, unwatched
 from undiffuse.train import environment, starting, tracking
-from undiffuse.train.quality import Judge, Quality
+from undiffuse.train.quality import Judge, Quality, stop_reason
 from undiffuse.train.sharding import full
 from undiffuse.train.team import Team, reporting_lost_peers
 from undiffuse.train.trainer import Trainer
@@ -143,10 +143,7 @@ class Training:
     @property
     def ended(self) -> str:
         """Why training is over before its last step, if it is: told by what was measured, so after a resume too."""
-        step, patience = self.trainer.step, self.config.train.patience
-        idle = next((record["idle"] for record in self.run.quality_records() if record["step"] == step), 0)
-        over = 0 < patience <= idle and step < self.config.train.steps
-        return f"stopped at step {step}: not clearly better for {patience} measures" if over else ""
+        return stop_reason(self.run.quality_records(), self.trainer.step, self.config.train)
 
     def pipeline(self) -> Pipeline:
         """The model as it is now, with averaged weights. Sharded processes must ask together."""

@@ -1,13 +1,13 @@
 """Is training getting anywhere? A cheap measure of the samples as it goes, and a plain word about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from undiffuse.config import Config
+from undiffuse.config import Config, Train
 from undiffuse.data.dataset import Dataset
 from undiffuse.evaluation.real import RealImages
 from undiffuse.evaluation.samples import Samples
@@ -99,3 +99,13 @@ def verdict_of(before: Sequence[tuple[float, float]], value: float, stderr: floa
     best = min(before)
     worse = value > best[0] + 2 * np.hypot(stderr, best[1])
     return ("getting worse" if worse else "flat"), idle
+
+
+def stop_reason(records: Sequence[Mapping[str, Any]], step: int, settings: Train) -> str:
+    """Why training ends at this step: `patience` measures in a row were no improvement. Empty if it goes on.
+
+    records: lines of quality.jsonl.
+    """
+    idle = next((record["idle"] for record in records if record["step"] == step), 0)
+    over = 0 < settings.patience <= idle and step < settings.steps
+    return f"stopped at step {step}: not clearly better for {settings.patience} measures" if over else ""
