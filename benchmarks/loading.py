@@ -36,7 +36,7 @@ def seconds(work: Callable[[], object]) -> float:
 def prepared(name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept, cache.folder = cache.folder, lambda kind="": Path(folder) / kind
-        first, again = (seconds(lambda: prepare.prepare_dataset(DataSpec(name))) for _ in range(2))
+        first, again = (seconds(lambda: prepare.dataset(DataSpec(name))) for _ in range(2))
         cache.folder = kept
     print(f"{name}: prepared in {first:.2f} s, opened again in {again:.3f} s")
 

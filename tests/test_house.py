@@ -18,6 +18,7 @@ MOST_LINES, MOST_LINES_OF_A_FUNCTION, MOST_LOOSE_MODULES, MOST_LEVELS = 300, 40,
 # A public name that stands at the top of two modules, and why it may.
 TWICE = {
     "Data": "a section of the configuration, and a batch of data of any shape",
+    "dataset": "of what is asked of a source, and of what a configuration asks",
     "evaluate": "what the library does, and the command that calls it",
     "frechet": "the distance of two sets of features, and the measure of samples that is made of it",
     "inception_score": "the score of probabilities, and the measure of samples that is made of it",

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from made import NAMES, pictures, png
-from undiffuse.data.prepare import prepare_dataset
+from undiffuse.data.prepare import dataset
 from undiffuse.data.sources import Item, hub
 from undiffuse.data.sources.spool import read_once
 from undiffuse.data.spec import BadPicture, DataSpec
@@ -43,34 +43,34 @@ def rows(part) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["hub:{}", "hub:{}:all"])
 def test_a_copy_in_the_hubs_layout(copy, name):
-    data = prepare_dataset(DataSpec(name.format(copy)))
+    data = dataset(DataSpec(name.format(copy)))
     np.testing.assert_array_equal(rows(data.train), pictures(12, (9, 7, 3)))
     np.testing.assert_array_equal(rows(data.held_out), pictures(5, (9, 7, 3), 1))
     assert data.class_names == NAMES and data.train.labels.tolist() == [0, 1, 2] * 4
 
 
 def test_parquet_files_by_name_folder_and_pattern(copy):
-    whole = prepare_dataset(DataSpec(f"hub:{copy}"))
+    whole = dataset(DataSpec(f"hub:{copy}"))
     for source in (copy / "all" / "*.parquet", copy / "all"):
-        data = prepare_dataset(DataSpec(str(source)))
+        data = dataset(DataSpec(str(source)))
         assert torch.equal(data.train.images(), whole.train.images()) and len(data.held_out) == 5
-    alone = prepare_dataset(DataSpec(str(copy / "all" / "train-00000-of-00001.parquet"), held_out=0.25))
+    alone = dataset(DataSpec(str(copy / "all" / "train-00000-of-00001.parquet"), held_out=0.25))
     assert len(alone.train) + len(alone.held_out) == 12 and alone.class_names == NAMES
 
 
 def test_pictures_without_classes(tmp_path):
     table(12, labels=False).to_parquet(tmp_path / "x.parquet")
-    assert prepare_dataset(DataSpec(str(tmp_path / "x.parquet"))).class_names == ()
+    assert dataset(DataSpec(str(tmp_path / "x.parquet"))).class_names == ()
 
 
 def test_the_second_time_nothing_is_read(copy, monkeypatch):
-    first = prepare_dataset(DataSpec(f"hub:{copy}"))
+    first = dataset(DataSpec(f"hub:{copy}"))
     monkeypatch.setattr("undiffuse.data.sources.hub.Hub._part", None)
-    assert prepare_dataset(DataSpec(f"hub:{copy}")).content == first.content
+    assert dataset(DataSpec(f"hub:{copy}")).content == first.content
 
 
 def test_what_is_far_is_fetched_once(copy, monkeypatch):
-    near = prepare_dataset(DataSpec(f"hub:{copy}", channels=3))
+    near = dataset(DataSpec(f"hub:{copy}", channels=3))
     monkeypatch.setattr("undiffuse.data.sources.hub.Hub.is_far", lambda self: True)
     fetched, part = [], hub.Hub._part
 
@@ -79,7 +79,7 @@ def test_what_is_far_is_fetched_once(copy, monkeypatch):
         return part(self, stream, name, *rest)
 
     monkeypatch.setattr("undiffuse.data.sources.hub.Hub._part", counted)
-    far = prepare_dataset(DataSpec(f"hub:{copy}", channels=3, size=(9, 7), fit="pad"))
+    far = dataset(DataSpec(f"hub:{copy}", channels=3, size=(9, 7), fit="pad"))
     assert fetched == ["train", "test"]
     assert torch.equal(far.train.images(), near.train.images()) and far.content == near.content
 
@@ -101,27 +101,27 @@ def test_bad_rows_are_remembered_too(tmp_path):
 
 
 def test_a_limit_reads_no_more_than_it_must(copy, monkeypatch):
-    data = prepare_dataset(DataSpec(f"hub:{copy}", limit=4))
+    data = dataset(DataSpec(f"hub:{copy}", limit=4))
     assert (len(data.train), len(data.held_out)) == (4, 4)
     np.testing.assert_array_equal(rows(data.train), pictures(12, (9, 7, 3))[:4])
 
 
 def test_columns_that_are_not_there_are_named(copy, tmp_path):
     with pytest.raises(UsageError, match="no column 'kind'; columns: image, label"):
-        prepare_dataset(DataSpec(f"hub:{copy}", label_key="kind"))
+        dataset(DataSpec(f"hub:{copy}", label_key="kind"))
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(UndiffuseError, match="no column of pictures; columns: text"):
-        prepare_dataset(DataSpec(str(tmp_path / "x.parquet")))
+        dataset(DataSpec(str(tmp_path / "x.parquet")))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1junk", b"junk" * 100])
 def test_damaged_parquet_is_one_line(tmp_path, content):
     (tmp_path / "x.parquet").write_bytes(content)
     with pytest.raises(UndiffuseError, match=r"x.parquet: cannot be (opened|read)") as caught:
-        prepare_dataset(DataSpec(str(tmp_path / "x.parquet")))
+        dataset(DataSpec(str(tmp_path / "x.parquet")))
     assert "\n" not in str(caught.value)
 
 
 def test_what_the_hub_does_not_have_is_said(tmp_path):
     with pytest.raises(UndiffuseError, match=r"hub:.*no-such-folder: cannot be opened"):
-        prepare_dataset(DataSpec(f"hub:{tmp_path}/no-such-folder"))
+        dataset(DataSpec(f"hub:{tmp_path}/no-such-folder"))

@@ -12,7 +12,7 @@ from PIL import Image
 from undiffuse.data.check import check_data
 from undiffuse.data.decode import decode_picture, examine
 from undiffuse.data.fit import shaped
-from undiffuse.data.prepare import prepare_dataset
+from undiffuse.data.prepare import dataset
 from undiffuse.data.spec import FITS, BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
@@ -217,14 +217,14 @@ BAD = sorted(name for name, (_, expected) in CORPUS.items() if isinstance(expect
 
 def test_bad_pictures_are_refused_all_at_once(folder):
     with pytest.raises(UndiffuseError) as caught:
-        prepare_dataset(DataSpec(str(folder), size=SIZE))
+        dataset(DataSpec(str(folder), size=SIZE))
     said = str(caught.value)
     assert "undiffuse check" in said and "data.bad=skip" in said and f"of {len(CORPUS)} pictures" in said
     assert "not a picture" in said and "truncated" in said and "\n" not in said
 
 
 def test_bad_pictures_are_skipped_and_counted(folder):
-    data = prepare_dataset(DataSpec(str(folder), size=SIZE, bad="skip", held_out=0.25))
+    data = dataset(DataSpec(str(folder), size=SIZE, bad="skip", held_out=0.25))
     assert len(data.train) + len(data.held_out) == len(CORPUS) - len(BAD)
     assert data.shape == (3, 16, 16) and data.class_names == () and data.levels == 256
     assert any("skipped" in note and "undiffuse check" in note for note in data.notes)
@@ -243,14 +243,14 @@ def test_check_lists_every_one(folder, monkeypatch):
 
 def test_different_sizes_ask_for_one(folder):
     with pytest.raises(UsageError, match=r"sizes, from 1x1 to 3000x1 .* most often 16x16.*--set data.size=32"):
-        prepare_dataset(DataSpec(str(folder), bad="skip"))
+        dataset(DataSpec(str(folder), bad="skip"))
     assert any("data.size" in text for text in check_data(DataSpec(str(folder))).trouble)
 
 
 def test_only_bad_pictures_are_refused_by_the_first(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(UndiffuseError, match=r"no usable picture: a.png: the file is empty"):
-        prepare_dataset(DataSpec(str(tmp_path), size=SIZE, bad="skip"))
+        dataset(DataSpec(str(tmp_path), size=SIZE, bad="skip"))
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from made import (
     written,
     zipped,
 )
-from undiffuse.data.prepare import prepare_dataset
+from undiffuse.data.prepare import dataset
 from undiffuse.data.sources import Hub, anywhere, find_source
 from undiffuse.data.sources.arrays import Arrays
 from undiffuse.data.spec import DataSpec
@@ -34,7 +34,7 @@ from undiffuse.errors import UndiffuseError, UsageError
 
 
 def read(source, **changes):
-    return prepare_dataset(DataSpec(str(source), **changes))
+    return dataset(DataSpec(str(source), **changes))
 
 
 def hwc(part) -> np.ndarray:

@@ -15,7 +15,7 @@ from undiffuse.errors import UndiffuseError
 from undiffuse.shapes import Watch, unwatched
 
 
-def prepare_dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
+def dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
     """The data set, ready for training. Raises UsageError or UndiffuseError in one line."""
     source = find_source(spec)
     pictures, facts = load_or_prepare(source, spec, watch)
@@ -47,7 +47,7 @@ def lacking(name: str, train: Sized, held_out: Sized) -> str:
 
 def load_data(source: str) -> Dataset:
     """A data set by name or path, as it is."""
-    return prepare_dataset(DataSpec(source))
+    return dataset(DataSpec(source))
 
 
 def digits() -> Dataset:

@@ -37,7 +37,7 @@ GAMMA_SOUND = 0.005  # up to here every sampler brings the data back within chan
 
 def dataset(config: Config, watch: Watch = unwatched) -> Dataset:
     """The data, restricted to data.classes; refused if it is not what the configuration says it is."""
-    data = prepare.prepare_dataset(data_spec(config), watch)
+    data = prepare.dataset(data_spec(config), watch)
     wanted = config.data.classes
     if wanted is not None and (wanted or config.data.shape is None):  # [] in a run's own configuration: it has none
         data = data.restricted(wanted)
