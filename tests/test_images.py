@@ -193,3 +193,14 @@ def test_a_spoiled_folder_is_refused_in_one_line(tmp_path, spoil, said):
 def test_what_holds_no_pictures_is_refused(tmp_path, name):
     with pytest.raises(UsageError, match=re.escape("give an .npz file or a folder of PNG files")):
         generated.read_images(tmp_path / name)
+
+
+@pytest.mark.parametrize("c", [2, 5])
+def test_channels_without_colours_are_shown_in_grey_side_by_side(c):
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 4, 3, c), np.uint8)
+    shown = images.visible(pictures)
+    assert shown.shape == (6, 4, 3 * c, 1)
+    for i in range(c):
+        np.testing.assert_array_equal(shown[:, :, 3 * i : 3 * i + 3, 0], pictures[..., i])
+    assert images.grid(pictures).shape[-1] == 1
+    assert images.visible(pictures[..., :1]) is not None and images.visible(pictures[..., :1]).shape[-1] == 1

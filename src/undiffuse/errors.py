@@ -1,5 +1,7 @@
 """The errors a user can cause. Each message is one line: what is wrong, then what to do."""
 
+import operator
+
 
 class UndiffuseError(ValueError):
     """Something about the run or the data is wrong; the command line exits with 1."""
@@ -17,6 +19,14 @@ class Interrupted(UndiffuseError):
     """Stopped by the user; everything is saved, and the message says how to go on."""
 
     exit_code = 130
+
+
+def whole_number(what: str, value: object) -> int:
+    """A whole number, of Python, NumPy or torch. Raises UsageError for anything else."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"{what} is a whole number, not {repr(value)[:40]}") from None
 
 
 def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:

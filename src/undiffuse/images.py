@@ -22,8 +22,18 @@ def to_levels(x: Float[Tensor, "b c h w"], levels: int = 256) -> UInt8[Tensor, "
     return ((x.float().clamp(-1, 1) + 1) * ((levels - 1) / 2)).round().to(torch.uint8)
 
 
+def visible(images: np.ndarray) -> np.ndarray:
+    """Pictures [..., h, w, c] that can be shown: of 2 channels, or more than 4, each in grey, side by side."""
+    *several, h, w, c = images.shape
+    return images if c in (1, 3, 4) else np.moveaxis(images, -1, -2).reshape(*several, h, c * w, 1)
+
+
 def grid(images: np.ndarray, columns: int | None = None, pad: int = 1, scale: int | None = None) -> np.ndarray:
-    """Lay [n, h, w, c] uint8 pictures out in rows; tiny ones, and few, are enlarged by whole pixels to be seen."""
+    """Lay [n, h, w, c] uint8 pictures out in rows; tiny ones, and few, are enlarged by whole pixels to be seen.
+
+    What has no colours is laid out as `visible` has it.
+    """
+    images = visible(images)
     n, h, w, c = images.shape
     columns, enlarged = laid_out(n, h, w, columns, pad)
     scale = scale or enlarged

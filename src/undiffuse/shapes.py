@@ -3,13 +3,16 @@
 b images, c channels, h rows, w columns; `*d` any shape of one datum.
 """
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
+
+from undiffuse.errors import UsageError
 
 Data: TypeAlias = Float[Tensor, "b *d"]  # a batch of data of any shape
 Images: TypeAlias = Float[Tensor, "b c h w"]  # images in [-1, 1]
@@ -37,6 +40,32 @@ def unwatched(items: Iterable[_Item], total: int | None, what: str) -> Iterable[
     return items
 
 
+def watch_items(watch: Watch, items: Iterable[_Item], total: int | None, what: str) -> Iterator[_Item]:
+    """Every item once, in its order, while `watch` goes through them, whatever it passes on itself.
+
+    Raises UsageError for what is no Watch, and for one that leaves items out: they would be lacking in the result.
+    """
+    passed: deque[_Item] = deque()
+    ended = False
+
+    def each() -> Iterator[_Item]:
+        nonlocal ended
+        for item in items:
+            passed.append(item)
+            yield item
+        ended = True
+
+    watched = watch(each(), total, what) if callable(watch) else None
+    if not isinstance(watched, Iterable):
+        raise UsageError("watch is a function of (items, total, what) that passes the items on; leave it out for none")
+    for _ in watched:
+        while passed:
+            yield passed.popleft()
+    yield from passed
+    if not ended:
+        raise UsageError(f"watch ended before the last {what}; it must pass all items on")
+
+
 __all__ = [
     "Callable",
     "Data",
@@ -53,4 +82,5 @@ __all__ = [
     "UInt8",
     "Watch",
     "unwatched",
+    "watch_items",
 ]

@@ -125,3 +125,39 @@ def test_damaged_parquet_is_one_line(tmp_path, content):
 def test_what_the_hub_does_not_have_is_said(tmp_path):
     with pytest.raises(UndiffuseError, match=r"hub:.*no-such-folder: cannot be opened"):
         dataset(DataSpec(f"hub:{tmp_path}/no-such-folder"))
+
+
+# -- tables that are not the hub's ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_table_of_encoded_pictures_is_read(tmp_path, wrapped):
+    pandas = pytest.importorskip("pandas")
+    cells = [{"bytes": png(x), "path": None} if wrapped else png(x) for x in pictures(12, (9, 7, 3))]
+    frame = pandas.DataFrame({"image": cells, "label": [NAMES[i % 3] for i in range(12)]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    data = dataset(DataSpec(str(tmp_path / "x.parquet"), held_out=0.25))
+    pairs = [(x, y) for part in (data.train, data.held_out) for x, y in zip(rows(part), part.labels, strict=True)]
+    found = {x.tobytes(): data.class_names[int(y)] for x, y in pairs}
+    assert found == {x.tobytes(): NAMES[i % 3] for i, x in enumerate(pictures(12, (9, 7, 3)))}
+
+
+def test_a_table_of_several_encoded_columns_is_not_guessed_about(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame({"a": [b"x"], "b": [b"y"]}).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(UndiffuseError, match="no column of pictures; several of bytes: a, b"):
+        dataset(DataSpec(str(tmp_path / "x.parquet")))
+
+
+def test_what_datasets_saved_to_disk(tmp_path):
+    parts = datasets.DatasetDict({"train": table(12), "test": table(5, 1)})
+    parts.save_to_disk(str(tmp_path / "two"))
+    table(12).save_to_disk(str(tmp_path / "one"))
+    data = dataset(DataSpec(str(tmp_path / "two")))
+    np.testing.assert_array_equal(rows(data.train), pictures(12, (9, 7, 3)))
+    np.testing.assert_array_equal(rows(data.held_out), pictures(5, (9, 7, 3), 1))
+    alone = dataset(DataSpec(str(tmp_path / "one"), held_out=0.25))
+    assert alone.class_names == data.class_names == NAMES and len(alone.train) + len(alone.held_out) == 12
+    (tmp_path / "one" / "state.json").write_text("{")
+    with pytest.raises(UndiffuseError, match="one: cannot be read"):
+        dataset(DataSpec(str(tmp_path / "one")))

@@ -265,3 +265,72 @@ def test_only_bad_pictures_are_refused_by_the_first(tmp_path):
 def test_unknown_policies_are_named(changes, words):
     with pytest.raises(UsageError, match=words):
         DataSpec("x", **changes)
+
+
+# -- levels and transparency ------------------------------------------------------------------------------------------
+
+
+def disc(colour, size=48, radius=16) -> np.ndarray:
+    """A disc of one colour on clear black."""
+    y, x = np.mgrid[:size, :size]
+    inside = (x - size / 2) ** 2 + (y - size / 2) ** 2 < radius**2
+    return np.where(inside[..., None], np.array([*colour, 255], np.uint8), np.zeros(4, np.uint8))
+
+
+@pytest.mark.parametrize("fit", ["crop", "inside", "stretch"])
+@pytest.mark.parametrize("size", [(16, 16), (20, 12), (96, 96)])
+def test_what_is_clear_gives_no_colour_to_the_edges(fit, size):
+    done = shaped(disc((255, 200, 0)), True, DataSpec("x", fit=fit), size, 4).astype(int)
+    edge = done[(done[..., 3] > 30) & (done[..., 3] < 225)]
+    assert len(edge) > 4
+    assert np.abs(edge[:, :3] - [255, 200, 0]).max() <= 4
+
+
+def test_on_a_background_the_two_ways_agree():
+    """Premultiplied, then laid on white: as laid on white and then scaled, to rounding and Lanczos' overshoot."""
+    clear = shaped(disc((255, 200, 0)), True, DataSpec("x"), (16, 16), 4).astype(float)
+    alpha = clear[..., 3:] / 255
+    laid = alpha * clear[..., :3] + (1 - alpha) * 255
+    flat = shaped(disc((255, 200, 0)), True, DataSpec("x"), (16, 16), 3).astype(float)
+    inside = clear[..., 3] > 0
+    assert np.abs(laid - flat)[inside].max() <= 12  # the colour of what is clear would be off by 100
+
+
+def deep(levels: np.ndarray) -> bytes:
+    return saved(Image.fromarray(levels.astype(np.uint16)), "PNG")
+
+
+@pytest.mark.parametrize(("most", "bits"), [(255, 8), (1000, 10), (4095, 12), (16383, 14), (16384, 16), (65535, 16)])
+def test_files_of_16_bits_that_use_fewer_keep_their_levels(tmp_path, most, bits):
+    ramp = np.linspace(0, most, 256).round().reshape(16, 16)
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(deep(np.roll(ramp, i, 1)))
+    data = dataset(DataSpec(str(tmp_path)))
+    pictures = data.train.pictures[data.train.rows]
+    assert data.bits == bits
+    assert int(pictures.max()) == round(most * 255 / (2**bits - 1)) and len(pictures.unique()) > 60
+    told = [note for note in data.notes if "read as of" in note]
+    wanted = f"files of 16 bits are read as of {bits}, 0 to {2**bits - 1:,}; data.bits says otherwise"
+    assert told == ([] if bits == 16 else [wanted])
+    again = dataset(DataSpec(str(tmp_path), bits=16))
+    assert again.bits == 16 and int(again.train.pictures[again.train.rows].max()) == round(most / 257)
+
+
+def test_levels_beyond_the_bits_asked_for_are_refused(tmp_path):
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(deep(np.full((8, 8), 5000 + i)))
+    with pytest.raises(UndiffuseError, match=r"levels beyond 12 bits; save it with 8 or 16 bits, or set data\.bits"):
+        dataset(DataSpec(str(tmp_path), bits=12))
+
+
+def test_a_run_keeps_the_bits_that_its_data_have(tmp_path):
+    """So a picture of one's own is read alike, and a resume finds the same pictures."""
+    from undiffuse.config import load
+    from undiffuse.pipeline import build
+
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_bytes(deep(np.arange(64).reshape(8, 8) * 60 + i))
+    config = load("digits", [f"data.source={tmp_path}"])
+    resolved = build.resolved(config, build.dataset(config))
+    assert resolved.data.bits == 12
+    assert build.dataset(resolved).content == resolved.data.content

@@ -164,7 +164,7 @@ def test_copies_fall_on_one_side_and_can_be_dropped(tmp_path):
     assert not sides[0] & sides[1] and (len(sides[0]), len(sides[1])) == (14, 6)
     assert (len(data.train), len(data.held_out)) == (42, 18)
     alone = dataset(DataSpec(str(tmp_path / "x"), held_out=0.3, duplicates="drop"))
-    assert (len(alone.train), len(alone.held_out)) == (14, 6) and alone.notes == ("40 copies dropped",)
+    assert (len(alone.train), len(alone.held_out)) == (14, 6) and "40 copies dropped" in alone.notes
 
 
 def test_a_limit_is_a_random_choice_of_all_classes(folder):
@@ -258,7 +258,7 @@ def test_training_after_check_reads_nothing(folder, monkeypatch):
     dataset(DataSpec(str(folder)))
 
 
-@pytest.mark.parametrize(("count", "changes"), [(1, {}), (12, {"held_out": 0.0}), (12, {"held_out": 0.99})])
+@pytest.mark.parametrize(("count", "changes"), [(1, {}), (12, {"held_out": 0.99})])
 def test_check_tells_when_a_part_is_empty(tmp_path, count, changes):
     written(tmp_path / "x", files(count))
     spec = DataSpec(str(tmp_path / "x"), **changes)

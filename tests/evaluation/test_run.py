@@ -1,6 +1,11 @@
 """`undiffuse.evaluate` and `undiffuse.evaluate_images`: the command's numbers, from Python, and junk refused."""
 
+import itertools
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,3 +163,30 @@ def test_an_array_of_numpy_is_as_good_as_a_tensor(data):
     assert one.metrics == other.metrics
     with pytest.raises(ud.UsageError, match="give images as a float32 tensor"):
         ud.evaluate_images(np.zeros((4, 8, 8, 1), np.uint8), data)
+
+
+# -- junk, as a user without type checks sends it ---------------------------------------------------------------------
+
+
+def test_junk_is_one_line_and_whole_numbers_are_whole_numbers(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(Path(__file__).parent / "junk.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_watch_cannot_change_what_is_made(tiny_pipe):
+    """One that turns items round gives the same; one that leaves some out is refused."""
+    given = {"metrics": ["kid", "bpd"], "n": 10, "seeds": [0], "times": 4}
+    plain = ud.evaluate(tiny_pipe, **given)
+    assert ud.evaluate(tiny_pipe, watch=lambda items, total, what: reversed(list(items)), **given) == plain
+    assert torch.equal(
+        tiny_pipe.sample(9, batch_size=4, watch=lambda items, total, what: [x for x in items for _ in "ab"]),
+        tiny_pipe.sample(9, batch_size=4),
+    )
+    for ask in (lambda watch: ud.evaluate(tiny_pipe, watch=watch, **given), lambda w: tiny_pipe.sample(4, watch=w)):
+        with pytest.raises(ud.UsageError, match="watch ended before the last"):
+            ask(lambda items, total, what: itertools.islice(items, 1))

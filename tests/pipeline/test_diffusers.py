@@ -1,6 +1,7 @@
 """Parity with diffusers, an independent implementation: network, gradients, folders, pipelines."""
 
 import json
+import shutil
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from undiffuse.config import Config
 from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.diffusers import convert
+from undiffuse.pipeline.diffusers.convert import save_diffusers
 from undiffuse.rng import fold
 
 with warnings.catch_warnings():
@@ -305,3 +307,76 @@ def test_what_diffusers_cannot_express_is_refused(tiny_pipe, tmp_path, key, valu
     config = Config.replaced(tiny_pipe.config, {"model.multipliers": [1, 2], "model.attention": [1, 2], key: value})
     with pytest.raises(UndiffuseError, match=key):
         convert.save_diffusers(config, tiny_pipe.denoiser, tmp_path / "out")
+
+
+# -- folders that people have -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        "DDIMScheduler",
+        "PNDMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerDiscreteScheduler",
+        "UniPCMultistepScheduler",
+    ],
+)
+def test_another_scheduler_saved_with_the_model_is_no_hindrance(tmp_path, scheduler):
+    model = theirs(HABIT)
+    plain = Pipeline.load(saved(tmp_path / "plain", model))
+    diffusers.DDPMPipeline(model, getattr(diffusers, scheduler)()).save_pretrained(tmp_path / "other")
+    other = Pipeline.load(tmp_path / "other")
+    assert torch.equal(other.sample(2, steps=3), plain.sample(2, steps=3))
+
+
+def test_a_scheduler_that_adds_noise_otherwise_is_refused(tmp_path):
+    model = theirs(HABIT)
+    path = saved(tmp_path / "m", model)
+    file = path / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"_class_name": "FlowMatchEulerDiscreteScheduler"}))
+    with pytest.raises(UndiffuseError, match="'_class_name' = 'FlowMatchEulerDiscreteScheduler' has no counterpart"):
+        Pipeline.load(path)
+
+
+@pytest.mark.parametrize(
+    "options", [{"variant": "fp16"}, {"max_shard_size": "100KB"}, {"max_shard_size": "100KB", "variant": "fp16"}]
+)
+def test_weights_of_a_variant_or_in_several_files_are_the_weights(tmp_path, options):
+    model = theirs(HABIT)
+    plain = Pipeline.load(saved(tmp_path / "plain", model))
+    diffusers.DDPMPipeline(model, diffusers.DDPMScheduler()).save_pretrained(tmp_path / "other", **options)
+    assert not (tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors").exists()
+    assert torch.equal(Pipeline.load(tmp_path / "other").sample(2, steps=2), plain.sample(2, steps=2))
+
+
+def test_two_variants_are_not_chosen_between(tmp_path):
+    path = saved(tmp_path / "m", theirs(HABIT)) / "unet"
+    file = path / "diffusion_pytorch_model.safetensors"
+    for variant in ("fp16", "bf16"):
+        shutil.copy(file, path / f"diffusion_pytorch_model.{variant}.safetensors")
+    file.unlink()
+    with pytest.raises(UndiffuseError, match=r"weights of several variants, .*bf16.*fp16.*keep one"):
+        Pipeline.load(tmp_path / "m")
+
+
+def test_a_model_trained_in_few_steps_loads_with_a_warning(tmp_path):
+    """ddpm_num_steps=100 leaves 0.6 of the data at T: nobody should train so, and people did."""
+    path = saved(tmp_path / "m", theirs(HABIT), num_train_timesteps=100)
+    with pytest.warns(UserWarning, match="that much of the data is left at T"):
+        pipe = Pipeline.load(path)
+    assert pipe.process.T == 100
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny_pipe, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    from undiffuse.pipeline.diffusers import folder
+
+    def full(*asked, **given):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(folder, "save_file", full)
+    with pytest.raises(UndiffuseError, match=r"out: cannot be written \(.*No space left.*\); nothing is left of it"):
+        save_diffusers(tiny_pipe.config, tiny_pipe.denoiser, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -12,8 +12,9 @@ from undiffuse import Pipeline, images
 from undiffuse.data.dataset import Part
 from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
+from undiffuse.diffusion.samplers import SAMPLERS
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.pipeline import build
+from undiffuse.pipeline import build, labels
 from undiffuse.train import starting
 from undiffuse.train.job import Training
 from undiffuse.train.trainer import Trainer
@@ -365,3 +366,44 @@ def test_a_model_of_zero_terminal_snr_trains_samples_and_has_a_likelihood(tmp_pa
     assert pipe.sample(n=2, steps=5).isfinite().all()
     bits = pipe.bound(digits().held_out.images()[:2])
     assert bits.total.isfinite().all() and (bits.prior == 0).all()
+
+
+# -- promises ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_lie_within_the_range_whatever_the_sampler(name):
+    pipe = Pipeline.load("digits")
+    for steps, spacing in ((7, "uniform"), (7, "trailing"), (20, "log-snr")):
+        x = pipe.configured(sampler=name, steps=steps, spacing=spacing).sample(8)
+        assert x.abs().max() <= 1, (name, steps, spacing)
+
+
+def test_a_network_of_ones_own_is_not_saved_as_one_that_loads(tiny_pipe, tmp_path):
+    class Mine(torch.nn.Module):
+        def forward(self, x, t, y=None):
+            return 0 * x
+
+    pipe = replace(tiny_pipe, denoiser=replace(tiny_pipe.denoiser, backbone=Mine()))
+    with pytest.raises(UndiffuseError, match="a Mine is no network that a configuration describes"):
+        pipe.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a, b", ["a, b"]),
+        ("a, b,cat", ["a, b", "cat"]),
+        ("cat,a, b", ["cat", "a, b"]),
+        ("end ", ["end "]),
+        (" cat , end ", ["cat", "end "]),
+        ("0,1", ["0", "1"]),
+        ("CAT", ["CAT"]),
+        ("", []),
+        (None, None),
+        ("cat,", ["cat", ""]),
+    ],
+)
+def test_class_names_may_hold_commas_and_spaces(text, wanted):
+    assert labels.named_labels(text, ("a, b", "cat", "end ", "b")) == wanted

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from undiffuse import images
-from undiffuse.cli.options import EditOptions, listed
+from undiffuse.cli.options import EditOptions
 from undiffuse.cli.progress import show
 from undiffuse.errors import UsageError, nearest
 from undiffuse.files.drawn import write_folder
 from undiffuse.files.writing import check_file, check_name, file_kind, whole
 from undiffuse.pipeline import Pipeline, build, editing
+from undiffuse.pipeline.labels import named_labels
 from undiffuse.pipeline.pictures import read_mask, read_pictures, size_of
 from undiffuse.shapes import Images, Tensor
 
@@ -92,7 +93,7 @@ def _interpolate(given: EditOptions, pipe: Pipeline) -> Edited:
         if len(ends) != 2:
             raise UsageError(f"--between takes two numbers of images, as in 0,1; got {given.between}")
         x_T = torch.cat([pipe.noise(1, given.seed, row) for row in ends])
-        label = pipe.labels(ends, listed(given.label))
+        label = pipe.labels(ends, named_labels(given.label, pipe.class_names))
     made = editing.interpolate(pipe, x_T, _count(given, ON_THE_WAY), label, show)
     return Edited(made, torch.full((len(made),), -1), made, len(made))
 
@@ -189,7 +190,7 @@ def _numbers(text: str, flag: str) -> list[int]:
 
 def _label(given: EditOptions, pipe: Pipeline, x: Images) -> Tensor | None:
     """The pictures' labels: as asked, one after the other; else none."""
-    return None if given.label is None else pipe.labels(range(len(x)), listed(given.label))
+    return None if given.label is None else pipe.labels(range(len(x)), named_labels(given.label, pipe.class_names))
 
 
 def _count(given: EditOptions, otherwise: int) -> int:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from undiffuse.cli.options import EvaluateOptions, listed
+from undiffuse.cli.options import EvaluateOptions
 from undiffuse.cli.progress import show, table
 from undiffuse.errors import UsageError, nearest
 from undiffuse.evaluation import run as evaluation
@@ -13,6 +13,7 @@ from undiffuse.files.writing import check_file, write_text
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.bundled import bundled_names, is_bundled, locate_model
 from undiffuse.pipeline.diffusers.folder import is_diffusers
+from undiffuse.pipeline.labels import named_labels
 from undiffuse.processes import ranks
 from undiffuse.report.page import write_report
 from undiffuse.report.pictures import write_neighbours
@@ -61,7 +62,9 @@ def _locate(what: str) -> Path:
 def _of_model(path: Path, given: EvaluateOptions) -> Evaluation:
     ranks.warn_if_alone()
     device = given.device or ranks.own_device()
-    pipe = Pipeline.load(path, given.weights or "ema", given.checkpoint or "last", device)
+    weights = "ema" if given.weights is None else given.weights
+    checkpoint = "last" if given.checkpoint is None else given.checkpoint
+    pipe = Pipeline.load(path, weights, checkpoint, device)
     pipe = pipe.configured(guidance=given.guidance, sampler=given.sampler, steps=given.steps)
     first, repeats = given.seed or 0, given.repeats or pipe.config.evaluate.repeats
     return evaluation.evaluate(
@@ -70,7 +73,7 @@ def _of_model(path: Path, given: EvaluateOptions) -> Evaluation:
         metrics=given.metrics,
         n=given.n,
         seeds=range(first, first + repeats),
-        classes=listed(given.label),
+        classes=named_labels(given.label, pipe.class_names),
         mix=given.mix,
         features=given.features,
         times=given.times,

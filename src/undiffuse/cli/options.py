@@ -248,10 +248,3 @@ class ConvertOptions(Options):
     def check(self) -> None:
         if self.to != "diffusers":
             raise UsageError(f"--to {self.to}: this version writes for diffusers only")
-
-
-def listed(text: str | None) -> list[str] | None:
-    """The parts of a,b,c."""
-    if text is None:
-        return None
-    return [part.strip() for part in text.split(",")] if text.strip() else []

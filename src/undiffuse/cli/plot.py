@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from undiffuse.cli.options import listed
 from undiffuse.cli.plot_options import (
     PlotElboOptions,
     PlotForwardOptions,
@@ -26,6 +25,7 @@ from undiffuse.errors import UsageError
 from undiffuse.evaluation.real import on_its_grid, reference_data
 from undiffuse.files.writing import check_file, whole
 from undiffuse.pipeline import Pipeline
+from undiffuse.pipeline.labels import named_labels
 from undiffuse.viz import curves, of_model
 
 MOST_ROWS = 6
@@ -58,7 +58,7 @@ def plot_reverse(given: PlotReverseOptions) -> None:
     if not 1 <= given.n <= MOST_ROWS:
         raise UsageError(f"-n must lie in 1..{MOST_ROWS}, got {given.n}")
     pipe = Pipeline.load(given.model)
-    frames = pipe.frames(given.n, given.seed, label=listed(given.label), watch=show)
+    frames = pipe.frames(given.n, given.seed, label=named_labels(given.label, pipe.class_names), watch=show)
     _figure(lambda: of_model.reverse(pipe, pipe.noise(given.n, given.seed), list(frames), given.n), given.out)
 
 

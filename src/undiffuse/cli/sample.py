@@ -8,11 +8,12 @@ import numpy as np
 
 from undiffuse import images
 from undiffuse.cli import say
-from undiffuse.cli.options import SampleOptions, listed
+from undiffuse.cli.options import SampleOptions
 from undiffuse.cli.progress import show
 from undiffuse.errors import UsageError
 from undiffuse.files.writing import check_file, file_kind, whole
 from undiffuse.pipeline import Pipeline
+from undiffuse.pipeline.labels import named_labels
 from undiffuse.processes import ranks
 from undiffuse.sampling.job import check_folder, open_job
 from undiffuse.sampling.request import Request
@@ -66,7 +67,7 @@ def _writer(out: Path, format: str | None) -> Writer:
 
 def _blocks(given: SampleOptions, pipe: Pipeline) -> Iterator[tuple[range, np.ndarray, np.ndarray]]:
     """Indices, uint8 [n, h, w, c] and int64 labels (-1 = none) of one block after the other."""
-    label = listed(given.label)
+    label = named_labels(given.label, pipe.class_names)
     for rows, frame in pipe.stream(given.n, given.seed, given.start, label, given.batch_size, watch=show):
         if frame.t == 0:
             y = pipe.labels(rows, label)
@@ -86,7 +87,7 @@ def _write_npz(out: Path, given: SampleOptions, pipe: Pipeline) -> None:
 def _write_gif(out: Path, given: SampleOptions, pipe: Pipeline) -> None:
     if given.n > MOST_ANIMATED:
         raise UsageError(f"an animation of {given.n} images cannot be seen; take -n {MOST_ANIMATED} or fewer")
-    frames = pipe.frames(given.n, given.seed, given.start, listed(given.label), watch=show)
+    frames = pipe.frames(given.n, given.seed, given.start, named_labels(given.label, pipe.class_names), watch=show)
     denoising_gif(out, of_model.states(pipe, pipe.noise(given.n, given.seed, given.start), frames))
 
 
@@ -98,7 +99,7 @@ def _write_folder(out: Path, given: SampleOptions, pipe: Pipeline) -> None:
         given.n,
         seed=given.seed,
         start=given.start,
-        label=listed(given.label),
+        label=named_labels(given.label, pipe.class_names),
         batch_size=given.batch_size,
         format=given.format or "png",
     )

@@ -17,6 +17,8 @@ def first_complaint(error: ValidationError, schema: type[BaseModel], also: list[
         return f"unknown key '{key}'; {_near(key, known)}"
     if first["type"] == "preset":
         return str(first["msg"])
+    if first["type"] == "value_error":  # of a check of our own, which says it all
+        return str(first["ctx"]["error"])
     return f"{key}: {first['msg'].lower().replace('tuple', 'list')}, got {repr(first['input'])[:80]}"
 
 

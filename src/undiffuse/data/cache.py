@@ -24,24 +24,28 @@ import torch
 
 from undiffuse.data.decode import decode_picture
 from undiffuse.data.fit import Size, shaped
-from undiffuse.data.sources.base import Item, Source, natural
+from undiffuse.data.sources.base import Item, Source, Telling, natural
 from undiffuse.data.sources.hub import Hub
 from undiffuse.data.sources.spool import read_once
 from undiffuse.data.spec import BadPicture, DataSpec, DataWarning
-from undiffuse.data.survey import PICTURES_READ, Finding, Survey, shape_of, survey_pictures
+from undiffuse.data.survey import PICTURES_READ, Finding, Survey, bits_of, shape_of, survey_pictures
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache
 from undiffuse.files.writing import whole
-from undiffuse.shapes import Tensor, Watch, unwatched
+from undiffuse.shapes import Tensor, Watch, unwatched, watch_items
 
-VERSION = 2
+VERSION = 3
 DECODE_CHUNK = 256
 THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclass
 class Prepared:
-    """Everything but the pixels: what is kept as JSON beside them. digests: of each picture, to tell equal ones."""
+    """Everything but the pixels: what is kept as JSON beside them. digests: of each picture, to tell equal ones.
+
+    remarks, passed_over: as the source tells, see sources.base.Telling; of the source rather than the pictures, so they
+    are kept with the pointer.
+    """
 
     shape: tuple[int, int, int]
     levels: int
@@ -53,6 +57,9 @@ class Prepared:
     names: list[str] = field(default_factory=list)
     bad: list[Finding] = field(default_factory=list)
     survey: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    passed_over: str = ""
+    bits: int = 16
 
 
 def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) -> tuple[Tensor, Prepared]:
@@ -63,14 +70,17 @@ def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) ->
     pointer = cache.folder("data") / f"{_key('stamp', stamp, _policy(spec))}.json"
     known = _read_pointer(pointer)
     if known is not None:
-        return _open_folder(known)
+        pictures, facts = _open_folder(known[0])
+        return pictures, replace(facts, **known[1])
     with read_once(source, isinstance(source, Hub) and source.is_far()) as source:
         survey = survey_pictures(source, watch)
-        known = cache.folder("data") / _key("content", survey.content, _policy(spec))
-        if not (known / "facts.json").is_file():
-            return _prepare(source, spec, survey, known, pointer, watch=watch)
-    _point(pointer, known)
-    return _open_folder(known)
+        folder = cache.folder("data") / _key("content", survey.content, _policy(spec))
+        if not (folder / "facts.json").is_file():
+            pictures, facts = _prepare(source, spec, survey, folder, pointer, watch=watch)
+        else:
+            _point(pointer, folder, source)
+            pictures, facts = _open_folder(folder)
+        return pictures, replace(facts, **_told(source))
 
 
 def _policy(spec: DataSpec) -> str:
@@ -83,17 +93,26 @@ def _key(*parts: str) -> str:
     return blake2b(repr((VERSION, *parts)).encode(), digest_size=16).hexdigest()
 
 
-def _read_pointer(pointer: Path) -> Path | None:
+def _told(source: Source) -> dict[str, Any]:
+    if not isinstance(source, Telling):
+        return {"remarks": (), "passed_over": ""}
+    return {"remarks": source.remarks(), "passed_over": source.passed_over()}
+
+
+def _read_pointer(pointer: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The folder of prepared pictures, and what their source told."""
     try:
-        known = cache.folder("data") / str(json.loads(pointer.read_text()))
-    except (OSError, ValueError):
+        raw = json.loads(pointer.read_text())
+        known = cache.folder("data") / str(raw["folder"])
+        told = {"remarks": tuple(map(str, raw["remarks"])), "passed_over": str(raw["passed_over"])}
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    return known if (known / "facts.json").is_file() else None
+    return (known, told) if (known / "facts.json").is_file() else None
 
 
-def _point(pointer: Path, known: Path) -> None:
+def _point(pointer: Path, known: Path, source: Source) -> None:
     with whole(pointer, lasting=False) as aside:
-        aside.write_text(json.dumps(known.name))
+        aside.write_text(json.dumps({"folder": known.name, **_told(source)}))
 
 
 def _open_folder(folder: Path) -> tuple[Tensor, Prepared]:
@@ -115,6 +134,7 @@ def _facts(raw: dict[str, Any]) -> Prepared:
     made = {
         "shape": tuple(raw["shape"]),
         "class_names": tuple(raw["class_names"]),
+        "remarks": tuple(raw["remarks"]),
         "bad": [Finding(**finding) for finding in raw["bad"]],
     }
     return Prepared(**(raw | made))
@@ -138,7 +158,7 @@ def _prepare(
                 shutil.rmtree(folder, ignore_errors=True)  # what is left of one that someone took apart
                 Path(aside).rename(folder)
                 Path(aside).mkdir()
-        _point(pointer, folder)
+        _point(pointer, folder, source)
         return _open_folder(folder)
     except OSError as error:
         warnings.warn(
@@ -160,6 +180,7 @@ def _read(source: Source, spec: DataSpec, survey: Survey, path: Path | None, wat
     size, channels = shape_of(survey, source, spec)
     names = _class_names(source, survey)
     facts = Prepared((channels, *size), source.levels, names, survey.content, survey=_summary(survey))
+    facts.bits = bits_of(survey, spec)
     index = {name: place for place, name in enumerate(names)}
     held: list[np.ndarray] = []
     with path.open("wb") if path else _nothing() as file:
@@ -200,8 +221,9 @@ def _class_names(source: Source, survey: Survey) -> tuple[str, ...]:
 def _decode_all(
     source: Source, survey: Survey, spec: DataSpec, size: Size, channels: int, *, watch: Watch
 ) -> Iterator[Decoded]:
-    one = partial(_one, labelled=survey.labelled, spec=spec, size=size, channels=channels)
-    items = iter(watch(source.items(), None, PICTURES_READ))
+    as_asked = replace(spec, bits=bits_of(survey, spec))
+    one = partial(_one, labelled=survey.labelled, spec=as_asked, size=size, channels=channels)
+    items = watch_items(watch, source.items(), None, PICTURES_READ)
     with ThreadPoolExecutor(THREADS) as pool:
         while chunk := list(islice(items, DECODE_CHUNK)):
             yield from pool.map(one, chunk) if _worth_threads(chunk) else map(one, chunk)
@@ -217,7 +239,7 @@ def _one(item: Item, labelled: bool, spec: DataSpec, size: Size, channels: int) 
             return item, item.content
         if labelled and item.label is None:
             return item, BadPicture("no label", "others have a class, this one has none")
-        picture, transparent = decode_picture(item.content, None if spec.fit == "pad" else size)
+        picture, transparent = decode_picture(item.content, None if spec.fit == "pad" else size, spec.bits or 16)
         return item, shaped(picture, transparent, spec, size, channels)
     except BadPicture as problem:
         return item, problem

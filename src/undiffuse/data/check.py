@@ -1,13 +1,13 @@
 """A data set read as training would read it, and all that there is to say about it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from undiffuse.data.cache import Prepared, load_or_prepare
-from undiffuse.data.prepare import counted_bad, kept_rows, lacking, split
+from undiffuse.data.prepare import counted_bad, depth_told, kept_rows, lacking, sides, split
 from undiffuse.data.sources import find_source
 from undiffuse.data.sources.base import Source
 from undiffuse.data.spec import DataSpec
@@ -31,16 +31,21 @@ def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
     """Decode every picture by the policy of `spec`; unusable ones are listed, not refused."""
     source = find_source(spec)
     survey = survey_pictures(source, watch)
-    trouble = []
+    trouble, sees = [], True
     try:
         shape_of(survey, source, spec)
         usable = replace(spec, bad="skip")
     except UndiffuseError as error:
         trouble.append(str(error))
+        sees = False
         usable = replace(spec, bad="skip", size=(SUGGESTED, SUGGESTED), channels=spec.channels or 3)
     _, facts = load_or_prepare(source, usable, watch)
     rows = [*_found(source, survey), *_classes(facts), *_unusable(facts), *_copies(facts)]
-    sees = not trouble
+    rows += [("read as" if i == 0 else "", remark) for i, remark in enumerate(facts.remarks)]
+    if deep := depth_told(facts):
+        rows.append(("levels", deep))
+    if facts.passed_over:
+        trouble.append(f"not read: {facts.passed_over}; data.select takes files by a pattern, under any name")
     if facts.bad and spec.bad == "refuse":
         stops = "training would stop; with data.bad=skip, as the recipe folder has it, it leaves them out"
         trouble.append(f"{counted_bad(facts.bad)}: {stops}")
@@ -49,8 +54,8 @@ def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
         trouble.append(f"{counted_bad(facts.bad)}: left out, by data.bad=skip")
     if sees:
         train, held_out = split(facts, usable)
-        rows += _seen(facts, usable, len(train), len(held_out))
-        trouble += filter(None, [lacking(source.name, train, held_out)])
+        rows += _seen(facts, usable, train, held_out)
+        trouble += filter(None, [lacking(source.name, train, held_out, spec.held_out)])
     return Checked(rows, trouble)
 
 
@@ -95,11 +100,10 @@ def _copies(facts: Prepared) -> Iterator[tuple[str, str]]:
             yield "", f"{crossed} of them in another class"
 
 
-def _seen(facts: Prepared, spec: DataSpec, train: int, held_out: int) -> Iterator[tuple[str, str]]:
+def _seen(facts: Prepared, spec: DataSpec, train: Sized, held_out: Sized) -> Iterator[tuple[str, str]]:
     channels, height, width = facts.shape
-    message = "as the source says" if any(facts.held_out) else f"data.held_out={spec.held_out:g}"
     left = len(facts.labels) - len(kept_rows(facts, spec))
-    yield "training sees", f"{channels}x{height}x{width}: {train:,} pictures, {held_out:,} held out ({message})"
+    yield "training sees", f"{channels}x{height}x{width}: {sides(facts, spec, train, held_out)}"
     if left:
         yield "", f"{left} copies dropped (data.duplicates=drop)"
 

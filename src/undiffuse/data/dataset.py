@@ -40,6 +40,7 @@ class Dataset:
     """A train part, a held-out part that training never sees, and the names of the classes (none: no labels).
 
     content: a key of all pictures and labels and how they were prepared. notes: what was left out or changed, in words.
+    bits: those that its files of 16 bits use.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Dataset:
     class_names: tuple[str, ...]
     content: str = ""
     notes: tuple[str, ...] = ()
+    bits: int = 16
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from undiffuse.data.sources.base import PICTURE_STARTS
 from undiffuse.data.spec import BadPicture
 
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "TGA")
-SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 MAX_PIXELS = 100_000_000
 GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I"}
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I"}
@@ -42,11 +42,14 @@ def examine(content: bytes | np.ndarray) -> Facts:
         return _facts(image)
 
 
-def decode_picture(content: bytes | np.ndarray, near: tuple[int, int] | None = None) -> tuple[np.ndarray, bool]:
+def decode_picture(
+    content: bytes | np.ndarray, near: tuple[int, int] | None = None, bits: int = 16
+) -> tuple[np.ndarray, bool]:
     """uint8 [h, w, c], c = 1 (gray), 3, or 2 and 4 with transparency last; and whether it has transparency.
 
     Upright by its EXIF orientation, the first frame of an animation, 16 bits rounded to 8. near: a JPEG much larger
-    than this (h, w) may be decoded at 1/2, 1/4 or 1/8 of its size, still at least twice as large. Raises BadPicture.
+    than this (h, w) may be decoded at 1/2, 1/4 or 1/8 of its size, still at least twice as large. bits: those that
+    16-bit levels use. Raises BadPicture.
     """
     if isinstance(content, np.ndarray):
         return content, False
@@ -55,8 +58,17 @@ def decode_picture(content: bytes | np.ndarray, near: tuple[int, int] | None = N
         if near is not None and min(facts.size) > 0:
             image.draft(image.mode, (2 * max(near), 2 * max(near)))
         picture = _upright(_load(image))
-        pixels = _pixels(picture, facts)
+        pixels = _pixels(picture, facts, bits)
         return pixels, facts.transparent and pixels.shape[-1] in (2, 4)
+
+
+def deepest_level(content: bytes) -> int:
+    """The largest level of a picture of 16 bits; 0 of one that is damaged."""
+    try:
+        with _open(content) as image:
+            return int(np.asarray(_load(image)).max()) if image.mode in WIDE_MODES else 0
+    except BadPicture:
+        return 0
 
 
 def _open(content: bytes) -> Image.Image:
@@ -66,7 +78,7 @@ def _open(content: bytes) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
         except UnidentifiedImageError as error:
-            if content.startswith(SIGNATURES):
+            if content.startswith(PICTURE_STARTS):
                 raise BadPicture("damaged", "cannot be read: damaged near its beginning") from error
             raise BadPicture("not a picture", f"not a picture: it starts with {content[:12]!r}") from error
         except (Image.DecompressionBombError, MemoryError) as error:
@@ -141,9 +153,9 @@ def _upright(image: Image.Image) -> Image.Image:
             return image
 
 
-def _pixels(image: Image.Image, facts: Facts) -> np.ndarray:
+def _pixels(image: Image.Image, facts: Facts, bits: int) -> np.ndarray:
     if image.mode in WIDE_MODES:
-        return _from_wide(np.asarray(image), image.info.get("transparency"))
+        return _from_wide(np.asarray(image), image.info.get("transparency"), bits)
     if image.mode == "F":
         raise BadPicture("unsupported", "floating-point levels have no agreed range; save it with 8 or 16 bits")
     target = ("LA" if facts.transparent else "L") if facts.gray else ("RGBA" if facts.transparent else "RGB")
@@ -157,11 +169,13 @@ def _pixels(image: Image.Image, facts: Facts) -> np.ndarray:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _from_wide(levels: np.ndarray, clear: object) -> np.ndarray:
-    """16 bits to 8: 65535 becomes 255. clear: the level that is transparent, if there is one."""
-    if levels.min() < 0 or levels.max() > 65535:
-        raise BadPicture("unsupported", "levels beyond 16 bits; save it with 8 or 16 bits")
-    gray = np.round(levels / 257).astype(np.uint8)[..., None]
+def _from_wide(levels: np.ndarray, clear: object, bits: int) -> np.ndarray:
+    """16 bits to 8: the largest level of `bits`, 65535 of 16, becomes 255. clear: the level that is transparent, if
+    there is one."""
+    most = 2**bits - 1
+    if levels.min() < 0 or levels.max() > most:
+        raise BadPicture("unsupported", f"levels beyond {bits} bits; save it with 8 or 16 bits, or set data.bits")
+    gray = np.round(levels * (255 / most)).astype(np.uint8)[..., None]
     if not isinstance(clear, int):
         return gray
     return np.concatenate([gray, np.where(levels == clear, 0, 255).astype(np.uint8)[..., None]], -1)

@@ -19,7 +19,22 @@ def shaped(picture: np.ndarray, transparent: bool, spec: DataSpec, size: Size, c
     picture = _with_channels(picture, channels)
     if picture.shape[:2] == size:
         return picture
-    return FITTING[spec.fit](picture, size, _fill(fill, channels, transparent))
+    fitted = FITTING[spec.fit]
+    if transparent and channels == 4 and fitted is not _framed:
+        return _premultiplied(picture, lambda x: fitted(x, size, _fill(fill, channels, transparent)))
+    return fitted(picture, size, _fill(fill, channels, transparent))
+
+
+def _premultiplied(picture: np.ndarray, fit: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Fit colours in proportion to their alpha: what is clear has no colour, so none of it reaches the edges (Porter &
+    Duff 1984). Where all is clear the colour is that of the pixels themselves."""
+    alpha = picture[..., 3:].astype(np.float32)
+    colours, clear = picture[..., :3].astype(np.float32) * alpha / 255, fit(picture)
+    fitted = fit(np.concatenate([colours, alpha], -1))
+    share = fitted[..., 3:] / 255
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shown = np.where(share > 0.5 / 255, fitted[..., :3] / share, clear[..., :3])
+    return np.concatenate([shown, fitted[..., 3:]], -1).round().clip(0, 255).astype(np.uint8)
 
 
 def _on_background(picture: np.ndarray, fill: np.ndarray) -> np.ndarray:
@@ -83,7 +98,7 @@ def _resized(picture: np.ndarray, size: Size, box: tuple[float, float, float, fl
 
 def _framed(picture: np.ndarray, size: Size, fill: np.ndarray) -> np.ndarray:
     """Cut at the middle where it is larger, framed evenly (an odd pixel right and below) where it is smaller."""
-    out = np.empty((*size, picture.shape[-1]), np.uint8)
+    out = np.empty((*size, picture.shape[-1]), picture.dtype)
     out[:] = fill
     source, target = zip(
         *(_overlap(have, want) for have, want in zip(picture.shape[:2], size, strict=True)), strict=True

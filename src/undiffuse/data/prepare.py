@@ -26,22 +26,21 @@ def dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
             "without them: --set data.bad=skip"
         )
     train, held_out = split(facts, spec)
-    if lack := lacking(source.name, train, held_out):
+    if lack := lacking(source.name, train, held_out, spec.held_out):
         raise UndiffuseError(lack)
     labels = torch.tensor(facts.labels, dtype=torch.int64)
     parts = [Part(pictures, labels, facts.levels).chosen(torch.from_numpy(rows)) for rows in (train, held_out)]
-    return Dataset(
-        source.name, parts[0], parts[1], facts.class_names, facts.content, dataset_notes(facts, spec, len(train))
-    )
+    notes = dataset_notes(facts, spec, train, held_out)
+    return Dataset(source.name, parts[0], parts[1], facts.class_names, facts.content, notes, facts.bits)
 
 
-def lacking(name: str, train: Sized, held_out: Sized) -> str:
-    """What keeps this split from training; nothing if nothing does."""
-    if len(train) and len(held_out):
+def lacking(name: str, train: Sized, held_out: Sized, share: float) -> str:
+    """What keeps this split from training; nothing if nothing does. With data.held_out=0 none need be held out."""
+    if len(train) and (len(held_out) or share == 0):
         return ""
     return (
         f"{name}: pictures to train on: {len(train)}, to hold out: {len(held_out)}; both are needed: give it more "
-        "pictures, or another data.held_out or data.limit"
+        "pictures, or another data.limit; data.held_out=0 trains on all and leaves nothing to measure by"
     )
 
 
@@ -55,9 +54,13 @@ def digits() -> Dataset:
     return load_data("digits")
 
 
-def dataset_notes(facts: Prepared, spec: DataSpec, train: int) -> tuple[str, ...]:
+def dataset_notes(facts: Prepared, spec: DataSpec, train: Sized, held_out: Sized) -> tuple[str, ...]:
     """Lines that training should say about its data."""
-    lines = []
+    lines = [*facts.remarks, f"training sees {sides(facts, spec, train, held_out)}"]
+    if deep := depth_told(facts):
+        lines.append(deep)
+    if facts.passed_over:
+        lines.append(f"not read: {facts.passed_over}")
     if facts.bad:
         lines.append(f"skipped {counted_bad(facts.bad)} (undiffuse check {spec.source} lists them)")
     if frames := facts.survey["odd"].get("animated"):
@@ -65,6 +68,19 @@ def dataset_notes(facts: Prepared, spec: DataSpec, train: int) -> tuple[str, ...
     if dropped := dropped_copies(facts, spec):
         lines.append(f"{dropped} copies dropped")
     return tuple(lines)
+
+
+def sides(facts: Prepared, spec: DataSpec, train: Sized, held_out: Sized) -> str:
+    """How many pictures are trained on and how many are held out, and who says so."""
+    why = "as the source says" if any(facts.held_out) else f"data.held_out={spec.held_out:g}"
+    return f"{len(train):,} pictures, {len(held_out):,} held out ({why})"
+
+
+def depth_told(facts: Prepared) -> str:
+    """That files of 16 bits are read as of fewer, if they are."""
+    if facts.bits == 16:
+        return ""
+    return f"files of 16 bits are read as of {facts.bits}, 0 to {2**facts.bits - 1:,}; data.bits says otherwise"
 
 
 def counted_bad(bad: list[Finding]) -> str:

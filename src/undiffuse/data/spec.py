@@ -10,6 +10,7 @@ from undiffuse.errors import UndiffuseError, UsageError, nearest
 
 FITS = ("crop", "pad", "inside", "stretch")
 POLICIES = ("refuse", "skip")
+SPLITS = ("auto", "folders", "none")
 DUPLICATES = ("keep", "drop")
 Side = Annotated[int, Ge(1), Le(4096)]
 
@@ -25,7 +26,10 @@ class DataSpec:
     bad: pictures that cannot be used are refused, all together in one message, or skipped and counted.
     duplicates: of pictures that are equal after preparation, with the same label, keep all or only the first.
     held_out: the share that training never sees, of a source that does not say; limit: at most so many of each part.
-    select: only files whose path matches this pattern. labels: a CSV or JSON file; label_key: its column of classes.
+    bits: those that 16-bit pictures use, such as 12 of X-rays; None: found in the pictures, see survey.bits_of.
+    split: folders called train, test, val are parts ("auto": refused if pictures lie beside them; "folders": these are
+    left out; "none": they are folders like others). select: only files whose path matches this pattern.
+    labels: a CSV or JSON file; label_key, file_key: its columns of classes and of the pictures' names.
     """
 
     source: str = "digits"
@@ -40,6 +44,9 @@ class DataSpec:
     select: str | None = None
     labels: str | None = None
     label_key: str | None = None
+    file_key: str | None = None
+    split: str = "auto"
+    bits: Annotated[int, Ge(8), Le(16)] | None = None
 
     def __post_init__(self) -> None:
         self.check_choices()
@@ -50,6 +57,7 @@ class DataSpec:
             ("fit", self.fit, FITS),
             ("bad", self.bad, POLICIES),
             ("duplicates", self.duplicates, DUPLICATES),
+            ("split", self.split, SPLITS),
         ):
             if value not in known:
                 raise UsageError(f"data.{key}: unknown name '{value}'; {nearest(value, known)}")

@@ -6,12 +6,12 @@ from hashlib import blake2b
 
 import numpy as np
 
-from undiffuse.data.decode import Facts, examine
+from undiffuse.data.decode import Facts, deepest_level, examine
 from undiffuse.data.fit import Size
 from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
-from undiffuse.shapes import Watch, unwatched
+from undiffuse.shapes import Watch, unwatched, watch_items
 
 PICTURES_READ = "picture read"
 
@@ -27,7 +27,8 @@ class Finding:
 
 @dataclass
 class Survey:
-    """Counts of what was found. sizes: of usable pictures, (h, w); channels: of arrays."""
+    """Counts of what was found. sizes: of usable pictures, (h, w); channels: of arrays; deepest: the largest level of
+    pictures of 16 bits."""
 
     count: int = 0
     formats: Counter[str] = field(default_factory=Counter)
@@ -37,6 +38,7 @@ class Survey:
     labels: Counter[str | None] = field(default_factory=Counter)
     bad: list[Finding] = field(default_factory=list)
     content: str = ""
+    deepest: int = 0
 
     def add(self, item: Item) -> None:
         self.count += 1
@@ -54,6 +56,8 @@ class Survey:
         self.formats[facts.format] += 1
         self.sizes[facts.size] += 1
         self.odd.update(facts.odd)
+        if "16-bit" in facts.odd and isinstance(content, bytes):
+            self.deepest = max(self.deepest, deepest_level(content))
         self.channels[content.shape[2] if isinstance(content, np.ndarray) else 1 if facts.gray else 3] += 1
 
     @property
@@ -63,7 +67,7 @@ class Survey:
 
 def survey_pictures(source: Source, watch: Watch = unwatched) -> Survey:
     survey, digest = Survey(), blake2b(digest_size=16)
-    for item in watch(source.items(), None, PICTURES_READ):
+    for item in watch_items(watch, source.items(), None, PICTURES_READ):
         survey.add(item)
         digest.update(repr((item.name, item.label, item.held_out)).encode())
         if isinstance(item.content, np.ndarray):
@@ -75,6 +79,16 @@ def survey_pictures(source: Source, watch: Watch = unwatched) -> Survey:
         raise UndiffuseError(f"{source.name}: no usable picture{first}")
     survey.content = digest.hexdigest()
     return survey
+
+
+def bits_of(survey: Survey, spec: DataSpec) -> int:
+    """The bits that pictures of 16 bits use: as asked, or the fewest of 8, 10, 12, 14 and 16 that hold all levels.
+
+    Scanners and microscopes put 12 bits into files of 16; read as 16 bits such pictures are nearly black.
+    """
+    if spec.bits is not None:
+        return spec.bits
+    return next((bits for bits in (8, 10, 12, 14) if 0 < survey.deepest < 2**bits), 16)
 
 
 def shape_of(survey: Survey, source: Source, spec: DataSpec) -> tuple[Size, int]:

@@ -11,7 +11,7 @@ from undiffuse.diffusion.likelihood import bound_term, check_gaussian, check_gri
 from undiffuse.diffusion.process import Process
 from undiffuse.errors import UsageError
 from undiffuse.rng import Generator, per_row
-from undiffuse.shapes import Data, Tensor, Watch, unwatched
+from undiffuse.shapes import Data, Tensor, Watch, unwatched, watch_items
 
 BOUND_BLOCK = 450  # images to a network call
 
@@ -92,7 +92,7 @@ def estimate_bound(
         raise UsageError(f"the bound takes between 1 and T = {process.T} times for each image, not {count}")
     blocks = [slice(first, min(first + BOUND_BLOCK, len(x0))) for first in range(0, len(x0), BOUND_BLOCK)]
     pieces = (piece for rows in blocks for piece in _slices(process, denoise, x0, levels, count, seed=seed, rows=rows))
-    drawn = list(watch(pieces, len(blocks) * count, "term of the bound"))
+    drawn = list(watch_items(watch, pieces, len(blocks) * count, "term of the bound"))
     columns = []
     for name in ("t", "term", "mse_x0", "mse_eps"):
         values = [getattr(piece, name) for piece in drawn]

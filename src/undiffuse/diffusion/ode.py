@@ -26,7 +26,7 @@ from undiffuse.diffusion.schedule import NoiseSchedule
 from undiffuse.diffusion.split import expand
 from undiffuse.errors import UsageError, nearest
 from undiffuse.rng import Generator, per_row
-from undiffuse.shapes import Data, PerDatum, Tensor, Watch, unwatched
+from undiffuse.shapes import Data, PerDatum, Tensor, Watch, unwatched, watch_items
 
 FLOW_BLOCK = 64  # data at a time: a network call is kept for its gradient
 DEQUANTISATIONS = ("noise", "uniform")
@@ -100,7 +100,7 @@ def integrate_flow(
             yield from path(process, guessing, x, _signs(x, draws), steps)
 
     total = -(-len(x0) // FLOW_BLOCK) * steps
-    for state in watch(states(), total, f"step of the ODE, of {steps}"):
+    for state in watch_items(watch, states(), total, f"step of the ODE, of {steps}"):
         if state.t == process.T:
             ends.append(_density(state))
     return Flow(torch.cat(ends).cpu(), torch.cat(starts).cpu(), steps)

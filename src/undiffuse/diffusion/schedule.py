@@ -35,11 +35,13 @@ class NoiseSchedule:
     """A table of beta_t, t = 1..T, and everything that follows from it.
 
     beta: float64 [T + 1], beta[0] = 0, every other in (0, 1); only the last may be 1 (zero terminal SNR).
-    Raises UndiffuseError, with the offending value, for anything else.
+    most_left: the largest sqrt(alpha_bar_T); what is above 0.05 is warned of. Raises UndiffuseError, with the offending
+    value, for anything else.
     """
 
     beta: Table
     name: str = "betas"
+    most_left: float = SIGNAL_REFUSE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "beta", _frozen(np.array(self.beta, np.float64)))
@@ -77,9 +79,9 @@ class NoiseSchedule:
         return cls._prepend("cosine", np.minimum(beta, 0.999))
 
     @classmethod
-    def from_betas(cls, betas: ArrayLike, name: str = "betas") -> "NoiseSchedule":
-        """Your own beta_1..beta_T."""
-        return cls._prepend(name, np.asarray(betas, np.float64))
+    def from_betas(cls, betas: ArrayLike, name: str = "betas", most_left: float = SIGNAL_REFUSE) -> "NoiseSchedule":
+        """Your own beta_1..beta_T. most_left: 1 takes those of a model that was trained so, whatever is left at T."""
+        return cls._prepend(name, np.asarray(betas, np.float64), most_left)
 
     @classmethod
     def from_alpha_bar(cls, alpha_bar: ArrayLike, name: str = "alpha_bar") -> "NoiseSchedule":
@@ -193,10 +195,10 @@ class NoiseSchedule:
         return cls._prepend(name, scaled)
 
     @classmethod
-    def _prepend(cls, name: str, betas: np.ndarray) -> "NoiseSchedule":
+    def _prepend(cls, name: str, betas: np.ndarray, most_left: float = SIGNAL_REFUSE) -> "NoiseSchedule":
         if betas.ndim != 1 or not len(betas):
             raise UndiffuseError("betas must be a list of numbers, one for each t = 1..T")
-        return cls(np.concatenate([[0.0], betas]), name)
+        return cls(np.concatenate([[0.0], betas]), name, most_left)
 
     def _validate(self) -> None:
         if self.beta.ndim != 1 or len(self.beta) < 2 or self.beta[0] != 0:
@@ -211,8 +213,8 @@ class NoiseSchedule:
             )
         left = float(np.exp(self.log_alpha_bar[-1] / 2))
         message = f"sqrt(alpha_bar_T) = {left:.4g} ({self.name}, T = {self.T}): that much of the data is left at T, "
-        if left > SIGNAL_REFUSE:
-            raise UndiffuseError(message + f"at most {SIGNAL_REFUSE} is allowed; take larger betas or more steps")
+        if left > self.most_left:
+            raise UndiffuseError(message + f"at most {self.most_left:g} is allowed; take larger betas or more steps")
         if left > SIGNAL_WARN:
             warnings.warn(message + "but sampling starts from pure noise", ScheduleWarning, stacklevel=4)
 

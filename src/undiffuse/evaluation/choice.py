@@ -1,6 +1,6 @@
 """Which measures to take: what was asked for, or what the samples and the data allow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from undiffuse.data.dataset import Dataset
 from undiffuse.errors import UsageError, nearest
@@ -38,7 +38,9 @@ def choose_metrics(
     if names is None:
         return [name for name in DEFAULT_METRICS if name in allowed]
     known = [*MEASURES, *LIKELIHOODS, "all"]
-    asked = names.split(",") if isinstance(names, str) else names
+    asked = names.split(",") if isinstance(names, str) else [*names] if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in asked):
+        raise UsageError(f"metrics are names, as in ['frechet', 'kid'], not {repr(names)[:40]}")
     wanted = list(dict.fromkeys(name.strip() for name in asked if name.strip()))
     for name in wanted:
         if name not in known:

@@ -1,7 +1,7 @@
 """A model or pictures in, an Evaluation out: what `undiffuse evaluate` and `undiffuse.evaluate` do."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from undiffuse import __version__
 from undiffuse.config import MIXES
 from undiffuse.data.dataset import Dataset
 from undiffuse.data.prepare import load_data
-from undiffuse.errors import UsageError, nearest
+from undiffuse.errors import UsageError, nearest, whole_number
 from undiffuse.evaluation import measures
 from undiffuse.evaluation.choice import LIKELIHOODS, choose_metrics
 from undiffuse.evaluation.drawing import drawn_samples
@@ -21,11 +21,13 @@ from undiffuse.evaluation.likelihood import check_likelihood, measure_model
 from undiffuse.evaluation.measures import MEASURES
 from undiffuse.evaluation.real import MOST_SAMPLES, MeasureWarning, RealImages, reference_data
 from undiffuse.evaluation.result import Evaluation, Neighbours
-from undiffuse.evaluation.samples import Samples, samples_of_files, samples_of_tensor, to_grid
+from undiffuse.evaluation.samples import Samples, check_alike, samples_of_files, samples_of_tensor, to_grid
 from undiffuse.images import to_hwc
 from undiffuse.metrics.base import Estimate
 from undiffuse.pipeline import Pipeline
+from undiffuse.pipeline.labels import listed_labels
 from undiffuse.processes import ranks
+from undiffuse.sampling.request import MOST_IMAGES
 from undiffuse.shapes import Tensor, Watch, unwatched
 
 
@@ -53,12 +55,14 @@ def evaluate(
     default of docs/evaluation.md. watch: is told of the images and network calls to come.
 
     Processes that a launcher started share the drawing, and each gets the result. Raises UsageError for what makes no
-    sense, before anything is drawn.
+    sense, before anything is drawn where it can be told by then.
     """
+    _check_kinds(pipe, data, watch, mix=mix, features=features, dequantise=dequantise)
+    n, times = (None if value is None else whole_number(what, value) for what, value in (("n", n), ("times", times)))
     settings = pipe.config.evaluate
     scope = _Scope.of(pipe, ranks.one_first(lambda: reference_data(pipe, data)), classes)
     count = (settings.n or default_count(scope.compared)) if n is None else n
-    seeds = range(settings.repeats) if seeds is None else seeds
+    seeds = range(settings.repeats) if seeds is None else _seeds(seeds)
     names = choose_metrics(metrics, scope.class_count, True, scope.compared, count)
     check_likelihood(names, pipe.process.T, times, dequantise)
     of_samples = [name for name in names if name not in LIKELIHOODS]
@@ -95,17 +99,29 @@ def evaluate_images(
     """
     if isinstance(data, str):
         data = load_data(data)
+    if not isinstance(data, Dataset):
+        raise UsageError(f"data is a Dataset or the name of one, not {repr(data)[:40]}")
+    if not isinstance(features, str):
+        raise UsageError(f"features is a name, not {repr(features)[:40]}")
     if labels is not None and not isinstance(images, Tensor | np.ndarray):
         raise UsageError("labels go with a tensor of images; files and Samples have their own, so leave them out")
-    if isinstance(images, str | Path):
-        protocol, samples = {"images": Path(images).name}, samples_of_files(Path(images), data)
-    elif isinstance(images, Samples):
-        protocol, samples = {"images": "Samples"}, images
-    else:
-        protocol, samples = {"images": "a tensor"}, samples_of_tensor(torch.as_tensor(images), labels, data)
+    protocol, samples = _given_samples(images, labels, data)
     classes = 0 if samples.labels is None else len(set(samples.labels.tolist()))
     names = choose_metrics(metrics, classes, False, data, len(samples.images))
     return measure([samples], RealImages.of(data, features), names, protocol)
+
+
+def _given_samples(images: Any, labels: Any, data: Dataset) -> tuple[dict[str, Any], Samples]:
+    """What evaluate_images was given, and how the protocol calls it."""
+    if isinstance(images, str | Path) and str(images).strip():
+        return {"images": Path(images).name}, samples_of_files(Path(images), data)
+    if isinstance(images, Samples):
+        check_alike(images, data)
+        return {"images": "Samples"}, images
+    if isinstance(images, Tensor | np.ndarray):
+        return {"images": "a tensor"}, samples_of_tensor(images, labels, data)
+    kinds = "a tensor or array [n, c, h, w], a file, a folder, or Samples"
+    raise UsageError(f"images are {kinds}, not {repr(images)[:40]}")
 
 
 @dataclass(frozen=True)
@@ -142,7 +158,8 @@ def _class_indices(classes: Sequence[str | int] | None, pipe: Pipeline, data: Da
     """The classes asked for, in the data's order."""
     if classes is None:
         return None
-    indices = pipe.labels(range(len(classes)), list(classes))
+    wanted = listed_labels(classes)
+    indices = pipe.labels(range(max(1, len(wanted))), wanted)
     assert indices is not None  # or labels_of_rows has refused
     found = sorted(set(indices.tolist()))
     if found[-1] >= len(data.class_names):
@@ -150,10 +167,35 @@ def _class_indices(classes: Sequence[str | int] | None, pipe: Pipeline, data: Da
     return found
 
 
+def _check_kinds(pipe: Any, data: Any, watch: Any, **names: Any) -> None:
+    """Refuse things of another kind, each by its name."""
+    if not isinstance(pipe, Pipeline):
+        raise UsageError(f"evaluate takes a Pipeline, such as Pipeline.load('digits'), not {repr(pipe)[:40]}")
+    if not isinstance(data, Dataset | str | None):
+        raise UsageError(f"data is a Dataset or the name of one, not {repr(data)[:40]}")
+    if not callable(watch):
+        raise UsageError(f"watch is a function of (items, total, what), not {repr(watch)[:40]}; leave it out for none")
+    for name, value in names.items():
+        if not isinstance(value, str | None):
+            raise UsageError(f"{name} is a name, not {repr(value)[:40]}")
+
+
+def _seeds(seeds: Iterable[Any]) -> list[int]:
+    """Whole numbers, each once: a seed that stands twice draws the same images."""
+    if isinstance(seeds, str | bytes) or not isinstance(seeds, Iterable):
+        raise UsageError(f"seeds are several whole numbers, as in [0, 1], not {repr(seeds)[:40]}")
+    found = [whole_number("a seed", seed) for seed in seeds]
+    if twice := sorted({seed for seed in found if found.count(seed) > 1}):
+        raise UsageError(f"seeds: {twice[0]} stands twice, and draws the same images; leave it out once")
+    return found
+
+
 def _check_drawing(n: int | None, count: int, seeds: Sequence[int], mix: str | None, of_samples: Sequence[str]) -> None:
     """Refuse counts and a mix that make no sense: before the work, not after."""
     if n is not None and not of_samples:
         raise UsageError("n counts samples, and these metrics need none: all held-out images are scored; leave it out")
+    if count > MOST_IMAGES:
+        raise UsageError(f"n is at most {MOST_IMAGES:,}, not {count:,}")
     if mix is not None and mix not in MIXES:
         raise UsageError(f"mix {mix}: {nearest(mix, [*MIXES])}")
     if count < 2 or not seeds:

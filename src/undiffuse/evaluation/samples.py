@@ -1,6 +1,6 @@
 """Sets of generated images: a tensor, a folder, or the files of a job, read when they are asked for."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -96,25 +96,47 @@ def samples_of_files(path: Path, data: Dataset) -> Samples:
     return Samples(LevelImages(alike), known if not without else None)
 
 
-def samples_of_tensor(images: Tensor, labels: Tensor | Sequence[int] | None, data: Dataset) -> Samples:
+def samples_of_tensor(images: Tensor | np.ndarray, labels: Any, data: Dataset) -> Samples:
     """Images float32 [n, c, h, w] in [-1, 1], at least 2, of the data's shape; labels: class indices, if there are."""
-    if not images.is_floating_point() or images.ndim != 4:
+    if isinstance(images, np.ndarray):
+        if images.dtype.kind != "f" or isinstance(images, np.ma.MaskedArray):
+            raise UsageError(f"give images as a float32 tensor [n, c, h, w] in [-1, 1]; got {images.dtype}")
+        images = torch.from_numpy(np.ascontiguousarray(images, np.float32))
+    if not images.is_floating_point() or images.ndim != 4 or images.layout != torch.strided or images.is_meta:
         got = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
         raise UsageError(f"give images as a float32 tensor [n, c, h, w] in [-1, 1]; got {got}")
     if len(images) < 2:
         raise UsageError(f"images to measure: {len(images)}, and at least 2 are needed")
-    if tuple(images.shape[1:]) != data.shape:
-        raise UsageError(f"images are {_size(tuple(images.shape[1:]))} but {data.name} is {_size(data.shape)}")
-    if (largest := float(images.abs().max())) > FARTHEST_VALUE:
+    samples = Samples(images.detach().float().cpu(), None if labels is None else _indices(labels))
+    check_alike(samples, data)
+    return samples
+
+
+def _indices(labels: Any) -> Tensor:
+    try:
+        found = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    except ValueError:  # rows of unlike lengths
+        found = np.empty(0)
+    if found.dtype.kind not in "iu":
+        raise UsageError(f"labels are class indices, whole numbers, one for each image; got {repr(labels)[:40]}")
+    return torch.from_numpy(found.astype(np.int64))
+
+
+def check_alike(samples: Samples, data: Dataset) -> None:
+    """Refuse samples that cannot lie beside these data: another shape or scale, labels of other classes."""
+    if len(samples.images) < 2:
+        raise UsageError(f"images to measure: {len(samples.images)}, and at least 2 are needed")
+    shape = tuple(samples.images[:1].shape[1:])
+    if shape != data.shape:
+        raise UsageError(f"images are {_size(shape)} but {data.name} is {_size(data.shape)}")
+    if (largest := max(float(part.abs().max()) for part in samples.parts())) > FARTHEST_VALUE:
         raise UsageError(f"values reach {largest:g}, and images lie in [-1, 1]: scale them first")
-    if labels is None:
-        return Samples(images.float().cpu(), None)
-    known = torch.as_tensor(labels, dtype=torch.int64).cpu()
-    if known.shape != images.shape[:1]:
-        raise UsageError(f"labels are {list(known.shape)} for {len(images)} images; give one for each")
-    if ((known < 0) | (known >= len(data.class_names))).any():
+    if samples.labels is None:
+        return
+    if samples.labels.shape != (len(samples.images),):
+        raise UsageError(f"labels are {list(samples.labels.shape)} for {len(samples.images)} images; give one for each")
+    if ((samples.labels < 0) | (samples.labels >= len(data.class_names))).any():
         raise UsageError(f"a label lies outside the {len(data.class_names)} classes of {data.name}")
-    return Samples(images.float().cpu(), known)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -65,6 +65,8 @@ def resolved(config: Config, data: Dataset) -> Config:
         "data.content": data.content,
         "data.source": anywhere(config.data.source),
     }
+    if data.bits != 16:
+        facts["data.bits"] = data.bits
     if config.data.labels is not None and Path(config.data.labels).exists():
         facts["data.labels"] = str(Path(config.data.labels).resolve())
     return config.replaced(facts)
@@ -117,7 +119,9 @@ def _schedule(config: Config) -> NoiseSchedule:
         return look_up(SCHEDULES, diffusion.schedule, "diffusion.schedule")(diffusion.T)
     if diffusion.betas is None or len(diffusion.betas) != diffusion.T:
         raise UsageError(f"diffusion.betas: the schedule 'betas' needs T = {diffusion.T} numbers here")
-    return NoiseSchedule.from_betas(diffusion.betas)
+    if config.data.source != "imported":
+        return NoiseSchedule.from_betas(diffusion.betas)
+    return NoiseSchedule.from_betas(diffusion.betas, most_left=1.0)  # so it was trained, with few steps perhaps
 
 
 def _rescaled(config: Config) -> NoiseSchedule:

@@ -19,7 +19,7 @@ from undiffuse.pipeline import build
 from undiffuse.pipeline.likelihood import check_scored
 from undiffuse.pipeline.pipeline import BLOCK, Pipeline
 from undiffuse.pipeline.ranges import aligned
-from undiffuse.shapes import Images, Mask, Tensor, Watch, unwatched
+from undiffuse.shapes import Images, Mask, Tensor, Watch, unwatched, watch_items
 
 JUMP = 10, 5  # RePaint's j, there of 250 steps: at most so many steps, and at most this part of all
 
@@ -200,6 +200,6 @@ def _made(
             assert last is not None
             done.append(last.x.float().cpu())
 
-    for _ in watch(frames(), len(blocks) * (len(stops) - 1), "step"):
+    for _ in watch_items(watch, frames(), len(blocks) * (len(stops) - 1), "step"):
         pass
     return torch.cat(done)

@@ -1,11 +1,11 @@
 """Class labels as users give them -> indices. The null label, which means none, is the number of classes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 
-from undiffuse.errors import UsageError, nearest
+from undiffuse.errors import UsageError, nearest, whole_number
 from undiffuse.shapes import Tensor
 
 Label = int | str | Sequence[int | str] | None
@@ -23,12 +23,36 @@ def labels_of_rows(names: Sequence[str], rows: Sequence[int], label: Label) -> T
         return None
     if label is None:
         return torch.tensor([row % len(names) for row in rows], dtype=torch.int64)
-    wanted = [label] if isinstance(label, int | str) else list(label)
+    wanted = listed_labels(label)
     if not wanted:
         raise UsageError("an empty list of labels; name at least one class")
     known = {entry: _index(names, entry) for entry in dict.fromkeys(wanted)}
     indices = [known[entry] for entry in wanted]
     return torch.tensor([indices[row % len(indices)] for row in rows], dtype=torch.int64)
+
+
+def listed_labels(label: Label) -> list[int | str]:
+    """The classes one by one; whole numbers of NumPy and torch are as good as Python's."""
+    several = [label] if isinstance(label, str | bytes) or not isinstance(label, Iterable) else [*label]
+    return [entry if isinstance(entry, str) else whole_number("a class, if it is no name,", entry) for entry in several]
+
+
+def named_labels(text: str | None, names: Sequence[str]) -> list[str] | None:
+    """The classes that a,b,c names, one by one. A name may hold commas and spaces itself: the longest goes first."""
+    if text is None:
+        return None
+    parts = text.split(",") if text.strip() else []
+    found: list[str] = []
+    while parts:
+        for count in range(len(parts), 0, -1):
+            joined = ",".join(parts[:count])
+            ways = (joined, joined.strip(), joined.lstrip(), joined.rstrip())
+            spelt = next((way for way in ways if way in names), None)
+            if spelt is not None or count == 1:
+                found.append(joined.strip() if spelt is None else spelt)
+                parts = parts[count:]
+                break
+    return found
 
 
 def labels_by_share(counts: Sequence[int], n: int) -> Tensor:

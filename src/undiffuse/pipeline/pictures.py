@@ -24,7 +24,7 @@ def read_pictures(pipe: Pipeline, path: Path) -> Images:
     if path.is_dir() or path.suffix.lower() == ".npz":
         pictures = [(picture, picture.shape[-1] in (2, 4)) for picture in read_images(path)[0]]
     else:
-        pictures = [_decode(path)]
+        pictures = [_decode(path, pipe.config.data.bits or 16)]
     if not pictures:
         raise UndiffuseError(f"{path}: holds no pictures")
     return from_levels(_fit(path, build.data_spec(pipe.config), pictures, pipe.shape))
@@ -52,9 +52,9 @@ def size_of(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _decode(path: Path) -> tuple[np.ndarray, bool]:
+def _decode(path: Path, bits: int = 16) -> tuple[np.ndarray, bool]:
     try:
-        return decode_picture(path.read_bytes())
+        return decode_picture(path.read_bytes(), bits=bits)
     except (OSError, BadPicture) as error:
         raise UndiffuseError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -27,10 +27,9 @@ from undiffuse.pipeline.diffusers.folder import is_diffusers
 from undiffuse.pipeline.labels import Label
 from undiffuse.pipeline.ranges import aligned, check_blocks, check_count
 from undiffuse.pipeline.storage import load_run, save_run
-from undiffuse.shapes import Data, Images, Watch, unwatched
+from undiffuse.shapes import Data, Images, Watch, unwatched, watch_items
 
-BLOCK = 128
-FIT_MOST = 4096
+BLOCK, FIT_MOST = 128, 4096
 FIT_START = 1 << 40  # the first index of the images that times are fitted on, far from any that is asked for
 
 
@@ -88,7 +87,7 @@ class Pipeline:
 
     def save(self, folder: str | Path) -> Path:
         """Write the configuration and these weights as a run folder that `load` reads. The folder must not exist."""
-        return save_run(Path(folder), self.config, replace(self.denoiser, backbone=self._network()), self.fitted)
+        return save_run(Path(folder), self.config, self.denoiser, self.fitted)
 
     # -- what it is ------------------------------------------------------------------------------------------------
 
@@ -203,9 +202,10 @@ class Pipeline:
     ) -> Iterator[tuple[range, Frame]]:
         """Draw them block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
         size = self.block if batch_size is None else batch_size
+        label = None if label is None else labels.listed_labels(label)
         blocks = aligned(start, n, size)
         frames = ((rows, frame) for rows in blocks for frame in self._frames(rows, seed, label))
-        yield from watch(frames, self.frame_count(n, start, size), "step")
+        yield from watch_items(watch, frames, self.frame_count(n, start, size), "step")
 
     def frame_count(self, n: int, start: int = 0, batch_size: int | None = None) -> int:
         """The number of frames that `stream` will yield."""
@@ -226,7 +226,7 @@ class Pipeline:
     ) -> Iterator[Frame]:
         """The way there, one Frame(t, x, x0) a step, for n images in one batch. `changes` as in `configured`."""
         pipe, rows = self.configured(**changes), range(start, start + check_count(n))
-        yield from watch(pipe._frames(rows, seed, label), len(pipe.times()) - 1, "step")
+        yield from watch_items(watch, pipe._frames(rows, seed, label), len(pipe.times()) - 1, "step")
 
     def noise(self, n: int = 4, seed: int = 0, start: int = 0) -> Images:
         """x_T of these images: where `sample` and `frames` start from. float32 [n, c, h, w] on the CPU."""
@@ -237,10 +237,11 @@ class Pipeline:
     ) -> Iterator[Frame]:
         """Run the reverse process from x, which stands at times[0], by the configured sampler or another one."""
         x = x.to(self.device).contiguous(memory_format=torch.channels_last)
+        clips = self.config.sample.clip or self.config.sample.threshold < 1  # not every solver keeps to x0's range
         for frame in trajectory(self.process, denoise, sampler or build.sampler(self.config), x, times, draws):
             if frame.t == 0 and not bool(frame.x.isfinite().all()):
                 raise UndiffuseError("sampling gave NaN or infinity: the weights hold some, or guidance is too large")
-            yield frame
+            yield replace(frame, x=frame.x.clamp(-1, 1)) if frame.t == 0 and clips else frame
 
     # -- likelihood -----------------------------------------------------------------------------------------------
 

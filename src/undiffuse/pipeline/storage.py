@@ -10,6 +10,7 @@ from undiffuse.diffusion.samplers.fitted import Fitted
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
 from undiffuse.files.run import RunFolder
+from undiffuse.nn.unet import UNet
 from undiffuse.pipeline import build
 from undiffuse.pipeline.build import average_name
 
@@ -24,10 +25,19 @@ def load_run(path: Path, weights: str, which: str, times: bool) -> tuple[Config,
 
 
 def save_run(folder: Path, config: Config, denoiser: Denoiser, fitted: Fitted | None) -> Path:
-    """Write a model as a new run folder with one checkpoint, at the last step; its path."""
+    """Write a model as a new run folder with one checkpoint, at the last step; its path.
+
+    Raises UndiffuseError for a network that `load_run` could not make from the configuration.
+    """
+    if not isinstance(denoiser.backbone, UNet):
+        kind = type(denoiser.backbone).__name__
+        raise UndiffuseError(
+            f"a {kind} is no network that a configuration describes, so it could not be loaded again; keep its weights "
+            "with safetensors.torch.save_model"
+        )
     run = RunFolder.create(folder, "model")
     run.config.write_text(config.as_yaml())
-    weights = {"ema": denoiser.backbone.state_dict()} if isinstance(denoiser.backbone, nn.Module) else {}
+    weights = {"ema": denoiser.backbone.state_dict()}
     state = {"step": config.train.steps, "noise": str(denoiser.process.noise)}
     checkpoint.save(run.checkpoints, checkpoint.Snapshot(weights, state))
     if fitted is not None:

@@ -20,7 +20,7 @@ from undiffuse.files.writing import check_writable, write_text
 from undiffuse.pipeline import Pipeline
 from undiffuse.processes import lock, ranks, signals
 from undiffuse.sampling.request import Request, read_job
-from undiffuse.shapes import Watch, unwatched
+from undiffuse.shapes import Watch, unwatched, watch_items
 
 ASIDE = ".*.writing*"  # what a kill may leave of a file that was being written
 GO_ON = "go on with the same command"
@@ -56,7 +56,7 @@ class Job:
             return
         try:
             with signals.stopping_at_once() as check:
-                for _ in watch(self._counted(check), self.request.n - self.done, "image"):
+                for _ in watch_items(watch, self._counted(check), self.request.n - self.done, "image"):
                     pass
                 if ranks.rank() == 0:
                     self._finish()

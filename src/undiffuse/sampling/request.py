@@ -17,7 +17,7 @@ from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.files.drawn import JOB
 from undiffuse.files.writing import write_text
 from undiffuse.pipeline import Pipeline
-from undiffuse.pipeline.labels import Label
+from undiffuse.pipeline.labels import Label, listed_labels
 from undiffuse.pipeline.pipeline import BLOCK
 from undiffuse.pipeline.ranges import aligned, check_blocks
 
@@ -64,6 +64,7 @@ class Request:
     ) -> "Request":
         """Arguments as of Pipeline.sample. Raises UsageError for what cannot be drawn, or not be written like this."""
         size = BLOCK if batch_size is None else batch_size
+        label = None if label is None else listed_labels(label)
         check_blocks(start, n, size)
         if n > MOST_IMAGES:
             raise UsageError(
@@ -170,7 +171,7 @@ def _period(pipe: Pipeline, label: Label) -> int:
     """The number of images after which their classes repeat."""
     if label is None:
         return max(1, len(pipe.class_names))
-    return 1 if isinstance(label, int | str) else max(1, len(label))
+    return max(1, len(listed_labels(label)))
 
 
 def _flat(request: dict[str, Any]) -> dict[str, Any]:

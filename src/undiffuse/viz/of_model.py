@@ -18,7 +18,7 @@ from undiffuse.diffusion.samplers import Frame
 from undiffuse.diffusion.schedule import SCHEDULES
 from undiffuse.errors import UndiffuseError
 from undiffuse.pipeline import Pipeline, build
-from undiffuse.shapes import Tensor, Watch, unwatched
+from undiffuse.shapes import Tensor, Watch, unwatched, watch_items
 from undiffuse.viz.bound import plot_bound
 from undiffuse.viz.noise import REACH, Cell, plot_noise
 from undiffuse.viz.score import Scores, plot_score
@@ -46,7 +46,7 @@ def score(pipe: Pipeline, data: Dataset, n: int, seed: int, watch: Watch = unwat
     labelled = bool(pipe.class_names)
     found = {}
     pairs = (("train", "train"), ("held_out", "train"), ("held_out", "held_out"))
-    for noisy, exact in watch(pairs, len(pairs), "comparison"):
+    for noisy, exact in watch_items(watch, pairs, len(pairs), "comparison"):
         y = known[noisy].labels[:n].to(pipe.device) if labelled else None
         classes = known[exact].labels.to(pipe.device) if labelled else None
         finite = Finite(pipe.process, known[exact].images().to(pipe.device), classes)

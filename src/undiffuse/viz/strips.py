@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.images import visible
 from undiffuse.viz import style
 
 # All lengths are in pixels of the finished sheet: then each pixel of a picture is a whole number of the sheet's.
@@ -115,6 +116,7 @@ class Layout:
 def _sheet(title: str, rows: list[StripRow], times: Sequence[float | int] = (), below: str = "") -> Figure:
     """Title, rows of pictures, times and what they mean, placed pixel by pixel."""
     _check(rows, times)
+    rows = [replace(row, pictures=visible(row.pictures)) for row in rows]
     layout = _layout(rows)
     columns = max(len(row.pictures) for row in rows)
     ends = (layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE_TEXT, "bold"), layout.left + _width(below))
@@ -160,8 +162,6 @@ def _check(rows: list[StripRow], times: Sequence[float | int]) -> None:
         shape = row.pictures.shape
         if row.pictures.dtype != np.uint8 or len(shape) != 4 or shape[1:] != rows[0].pictures.shape[1:]:
             raise UndiffuseError(f"'{row.name}': pictures must be uint8 [k, h, w, c], all alike, got {list(shape)}")
-        if shape[-1] not in (1, 3, 4):
-            raise UndiffuseError(f"'{row.name}': pictures of {shape[-1]} channels cannot be drawn; 1, 3 or 4 can")
         if len(row.below) not in (0, shape[0]):
             raise UndiffuseError(f"'{row.name}': {shape[0]} pictures with {len(row.below)} words below them")
         if len(times) and len(times) != shape[0]:

@@ -13,7 +13,7 @@ from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.sources.cifar import Cifar
 from undiffuse.data.sources.digits import Digits
 from undiffuse.data.sources.folder import Folder
-from undiffuse.data.sources.hub import Hub
+from undiffuse.data.sources.hub import Hub, SavedToDisk
 from undiffuse.data.sources.idx import Idx
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
@@ -138,6 +138,8 @@ def _at(path: Path, spec: DataSpec) -> Source:
 
 def _in_folder(path: Path, spec: DataSpec) -> Source:
     check_finished(path)
+    if SavedToDisk.fits(path):
+        return SavedToDisk(str(path), spec)
     if Idx.fits(path):
         return Idx(path, path.name)
     shards = sorted(file for file in path.iterdir() if file.name.lower().endswith((".tar", ".zip")))

@@ -3,22 +3,16 @@
 import json
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from undiffuse.data.sources.base import MAX_BYTES, Item, in_a_line, opened_lines, stamp_of
-from undiffuse.data.sources.labelling import (
-    KEYS,
-    TABLES,
-    Place,
-    Places,
-    by_folders,
-    by_table,
-    pictures_of,
-    table_beside,
-)
+from undiffuse.data.sources.base import MAX_BYTES, PICTURE_STARTS, Item, in_a_line, opened_lines, stamp_of
+from undiffuse.data.sources.labelling import Place, Places, passed_over, pictures_of, placed, side_of
+from undiffuse.data.sources.rows import LabelFile
+from undiffuse.data.sources.tables import LABEL_KEYS, PUBLISHED, TABLES, read_labels, tables_among
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError
 
@@ -29,8 +23,8 @@ Member = tuple[str, int, Callable[[], bytes]]  # name, size, read
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive, or several that together are one set. Classes come from folders, from a label file at the top or
-    outside, or, as webdataset has it, from NAME.cls or NAME.json beside NAME.png."""
+    """One archive, or several that together are one set. Classes come from folders, from label files inside or outside,
+    or, as webdataset has it, from NAME.cls or NAME.json beside NAME.png."""
 
     paths: tuple[Path, ...]
     spec: DataSpec
@@ -47,42 +41,117 @@ class Archive:
         return stamp_of([*self.paths, *([Path(self.spec.labels)] if self.spec.labels else [])])
 
     def items(self) -> Iterator[Item]:
-        names, notes = self._list()
-        wanted = pictures_of(names, self.spec.select)
+        places = self._places
+        for path in self.paths:
+            for name, size, read in _members(path):
+                if (key := self._key(path, name)) in places.of:
+                    yield places.item(key, _content(size, read))
+
+    def remarks(self) -> tuple[str, ...]:
+        """How classes and parts were found."""
+        return self._places.notes
+
+    def passed_over(self) -> str:
+        """Pictures that are not read, counted."""
+        contents = self._contents
+        return passed_over(contents.names, self._places.of, lambda key: key in contents.unnamed)
+
+    def _key(self, path: Path, name: str) -> str:
+        """A file's name within the set: of archives that number alike, with the archive's own."""
+        return f"{path.name}/{name}" if self._contents.alike else name
+
+    @cached_property
+    def _contents(self) -> "Contents":
+        return _listed(self.paths, self.spec)
+
+    @cached_property
+    def _places(self) -> Places:
+        contents, spec = self._contents, self.spec
+        wanted = pictures_of(contents.names, spec.select)
         if not wanted:
             raise UndiffuseError(
-                f"{self.name}: no pictures in it" + (f" that match {self.spec.select}" if self.spec.select else "")
+                f"{self.name}: no pictures in it" + (f" that match {spec.select}" if spec.select else "")
             )
-        places, kept = self._places(wanted, names, notes), set(wanted)
-        for path in self.paths:
-            for name, size, read in _members(path):
-                if name in kept:
-                    yield places.item(name, _content(size, read))
-
-    def _list(self) -> tuple[list[str], dict[str, bytes]]:
-        """The names of all files, and the contents of those that may hold labels."""
-        names, notes = [], {}
-        for path in self.paths:
-            for name, size, read in _members(path):
-                names.append(name)
-                if size <= (64 * NOTE if name in (self.spec.labels, *TABLES) else NOTE * name.endswith(NOTES)):
-                    content = _content(size, read)
-                    notes[name] = b"" if isinstance(content, BadPicture) else content
-        return names, notes
-
-    def _places(self, wanted: Sequence[str], names: Sequence[str], notes: dict[str, bytes]) -> Places:
-        if self.spec.labels is not None:
-            outside = Path(self.spec.labels)
-            inside = next((name for name in notes if name == self.spec.labels), None)
-            text = notes[inside].decode(errors="replace") if inside else opened_lines(outside)
-            return by_table(wanted, text, self.spec.labels, self.spec.label_key)
-        beside = {name: _note(name, notes, self.spec.label_key) for name in wanted}
+        tables = self._tables()
+        if tables:
+            labels = read_labels(tables, wanted, spec.label_key, spec.file_key)
+            places = self._placed(wanted, labels.of)
+            return Places(places.of, (*labels.notes, *places.notes))
+        beside = {name: _note(name, contents.notes, spec.label_key) for name in wanted}
         if any(label is not None for label in beside.values()):
-            return Places({name: Place(label) for name, label in beside.items()})
-        table = table_beside(names)
-        if table is not None and table in notes:
-            return by_table(wanted, notes[table].decode(errors="replace"), table, self.spec.label_key)
-        return by_folders(wanted)
+            places = self._placed(wanted, beside)
+            return Places(places.of, ("classes by the .cls or .json beside each picture", *places.notes))
+        return self._placed(wanted, None)
+
+    def _tables(self) -> list[LabelFile]:
+        asked, contents = self.spec.labels, self._contents
+        if asked is not None:
+            inside = asked in contents.notes
+            text = contents.notes[asked].decode(errors="replace") if inside else opened_lines(Path(asked))
+            return [LabelFile(asked.rpartition("/")[0] if inside else "", text, asked, asked=True)]
+        found = [name for name in tables_among(contents.names) if name in contents.notes]
+        return [
+            LabelFile(name.rpartition("/")[0], contents.notes[name].decode("utf-8-sig", "replace"), name)
+            for name in found
+        ]
+
+    def _placed(self, wanted: Sequence[str], labels: Mapping[str, str | None] | None) -> Places:
+        """Parts by the archives' names, such as train-000.tar and test-000.tar, else by folders within."""
+        sides = {path.name: side_of(path.name) for path in self.paths}
+        if self.spec.split == "none" or {*sides.values()} != {True, False}:
+            if self._contents.alike and labels is None:  # whose first folder is the archive
+                inner = placed([name.partition("/")[2] for name in wanted], self.spec)
+                return Places({name: inner.of[name.partition("/")[2]] for name in wanted}, inner.notes)
+            return placed(wanted, self.spec, labels)
+        by_folder = placed(wanted, replace(self.spec, split="none"), labels).of
+        owners = {self._key(path, name): path.name for path, name in self._contents.owners}
+        found = {name: Place(by_folder[name].label, sides[owners[name]]) for name in wanted}
+        told = ", ".join(f"{name} {'held out' if side else 'to train on'}" for name, side in list(sides.items())[:4])
+        return Places(found, (f"parts by archives: {told}" + (" ..." if len(sides) > 4 else ""),))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What archives hold. names: of all files; notes: contents of those that may hold labels; owners: each file with
+    its archive; unnamed: files without a suffix that begin as pictures do; alike: names stand in several archives."""
+
+    names: list[str]
+    notes: dict[str, bytes]
+    owners: list[tuple[Path, str]]
+    unnamed: set[str]
+    alike: bool
+
+
+def _listed(paths: Sequence[Path], spec: DataSpec) -> Contents:
+    owners: list[tuple[Path, str]] = []
+    notes: dict[tuple[Path, str], bytes] = {}
+    unnamed: set[tuple[Path, str]] = set()
+    for path in paths:
+        for name, size, read in _members(path):
+            owners.append((path, name))
+            file = name.rpartition("/")[2]
+            most = 64 * NOTE if name == spec.labels or file in (*TABLES, *PUBLISHED) else NOTE * name.endswith(NOTES)
+            bare = "." not in file and 8 <= size <= MAX_BYTES
+            if size <= most or bare:
+                content = _content(size, read)
+                content = b"" if isinstance(content, BadPicture) else content
+                if bare and content.startswith(PICTURE_STARTS):
+                    unnamed.add((path, name))
+                elif not bare:
+                    notes[path, name] = content
+    pictures = [name for _, name in owners if not name.endswith(NOTES)]
+    alike = len(paths) > 1 and len(set(pictures)) < len(pictures)
+
+    def key(path: Path, name: str) -> str:
+        return f"{path.name}/{name}" if alike else name
+
+    return Contents(
+        [key(*owner) for owner in owners],
+        {key(*owner): content for owner, content in notes.items()},
+        owners,
+        {key(*owner) for owner in unnamed},
+        alike,
+    )
 
 
 def _note(name: str, notes: dict[str, bytes], key: str | None) -> str | None:
@@ -95,7 +164,7 @@ def _note(name: str, notes: dict[str, bytes], key: str | None) -> str | None:
         raw: Any = json.loads(notes.get(f"{stem}.json", b"{}"))
     except (ValueError, RecursionError):
         return None
-    found = [raw[known] for known in ((key,) if key else KEYS) if known in raw] if isinstance(raw, dict) else []
+    found = [raw[known] for known in ((key,) if key else LABEL_KEYS) if known in raw] if isinstance(raw, dict) else []
     return str(found[0]) if found and isinstance(found[0], str | int) else None
 
 

@@ -51,6 +51,17 @@ class Source(Protocol):
     def items(self) -> Iterator[Item]: ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A source that tells how it was read."""
+
+    def remarks(self) -> tuple[str, ...]:
+        """How classes and parts were found, a line each."""
+
+    def passed_over(self) -> str:
+        """Pictures that are there and not read, counted; "" if there are none."""
+
+
 def stamp_of(paths: Iterable[Path]) -> str:
     """A stamp of files: their names, sizes, times of modification and of change of status (which no copy can set
     back)."""
@@ -82,6 +93,20 @@ def read_bytes(path: Path) -> bytes | BadPicture:
         return BadPicture("unreadable", "no permission to read it")
     except OSError as error:
         return BadPicture("unreadable", f"cannot be read ({error.strerror})")
+
+
+PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+
+
+def begins_as_a_picture(path: Path) -> bool:
+    """Whether a file without a suffix begins with the mark of a format that is read."""
+    try:
+        if not S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(8).startswith(PICTURE_STARTS)
+    except OSError:
+        return False
 
 
 def printable(name: str) -> str:

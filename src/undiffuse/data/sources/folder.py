@@ -3,17 +3,20 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from undiffuse.data.sources.base import Item, opened_lines, read_bytes, stamp_of
-from undiffuse.data.sources.labelling import by_folders, by_table, pictures_of, table_beside
+from undiffuse.data.sources.base import Item, begins_as_a_picture, opened_lines, read_bytes, stamp_of
+from undiffuse.data.sources.labelling import Places, passed_over, pictures_of, placed
+from undiffuse.data.sources.rows import LabelFile
+from undiffuse.data.sources.tables import read_labels, tables_among
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UndiffuseError
 
 
 @dataclass(frozen=True)
 class Folder:
-    """Every picture below a folder; classes from sub-folders or from a label file."""
+    """Every picture below a folder; classes from sub-folders or from label files."""
 
     folder: Path
     spec: DataSpec
@@ -28,21 +31,38 @@ class Folder:
 
     def stamp(self) -> str:
         listed = self._list()
-        table = self._table(listed)
-        return stamp_of([self.folder / name for name in listed] + ([table] if table else []))
+        outside = [table for table, _ in self._tables(listed) if self.folder not in table.parents]
+        return stamp_of([self.folder / name for name in listed] + outside)
 
     def items(self) -> Iterator[Item]:
-        names = pictures_of(self._list(), self.spec.select)
+        places = self._places
+        for name in places.of:
+            yield places.item(name, read_bytes(self.folder / name))
+
+    def remarks(self) -> tuple[str, ...]:
+        """How classes and parts were found."""
+        return self._places.notes
+
+    def passed_over(self) -> str:
+        """Pictures that are not read, counted."""
+        listed = self._list()
+        return passed_over(listed, self._places.of, lambda name: begins_as_a_picture(self.folder / name))
+
+    @cached_property
+    def _places(self) -> Places:
+        listed = self._list()
+        names = pictures_of(listed, self.spec.select)
         if not names:
             pattern = f" that match {self.spec.select}" if self.spec.select else ""
             raise UndiffuseError(f"{self.folder}: no pictures here{pattern}")
-        table = self._table(self._list())
-        if table is None:
-            places = by_folders(names)
-        else:
-            places = by_table(names, opened_lines(table), str(table), self.spec.label_key)
-        for name in names:
-            yield places.item(name, read_bytes(self.folder / name))
+        found = self._tables(listed)
+        if not found:
+            return placed(names, self.spec)
+        asked = self.spec.labels is not None
+        tables = [LabelFile(inside, opened_lines(path), str(path), asked) for path, inside in found]
+        labels = read_labels(tables, names, self.spec.label_key, self.spec.file_key)
+        places = placed(names, self.spec, labels.of)
+        return Places(places.of, (*labels.notes, *places.notes))
 
     def _list(self) -> list[str]:
         """The files below the folder, by their paths from it with forward slashes; no link is followed to a folder
@@ -57,8 +77,9 @@ class Folder:
             folders[:] = [path.name for path in inside if not path.is_symlink() or path.resolve() not in seen]
         return sorted(found)
 
-    def _table(self, listed: list[str]) -> Path | None:
-        if self.spec.labels is not None:
-            return (self.folder if self.spec.labels in listed else Path()) / self.spec.labels
-        beside = table_beside(listed)
-        return None if beside is None else self.folder / beside
+    def _tables(self, listed: list[str]) -> list[tuple[Path, str]]:
+        """Label files, each with the folder among the pictures that it lies in."""
+        asked = self.spec.labels
+        if asked is None:
+            return [(self.folder / name, name.rpartition("/")[0]) for name in tables_among(listed)]
+        return [(self.folder / asked, asked.rpartition("/")[0]) if asked in listed else (Path(asked), "")]

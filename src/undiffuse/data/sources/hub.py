@@ -12,7 +12,7 @@ from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
 HELD_OUT_SPLITS = ("test", "validation", "valid", "val")
-LABEL_KEYS = ("label", "labels", "fine_label", "class", "category", "target")
+HUB_LABEL_KEYS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,22 @@ class Hub:
 
         features = stream.features or {}
         column = next((key for key, kind in features.items() if isinstance(kind, ImageFeature)), None)
-        if column is None:
-            raise UndiffuseError(f"{self.path}: no column of pictures; columns: {', '.join(features)}")
+        if column is not None:
+            stream = stream.cast_column(column, ImageFeature(decode=False))
+        else:
+            column = self._encoded(features)
         label_key = self._label_key(features)
-        stream = stream.cast_column(column, ImageFeature(decode=False))
         for row, record in enumerate(self._rows(stream)):
             label = _class(record[label_key], names) if label_key else None
             yield Item(f"{part}#{row}", _content(record[column]), label, held_out)
+
+    def _encoded(self, features: Any) -> str:
+        """The column that holds files' bytes, of a table that nobody told what pictures are."""
+        binary = [key for key, kind in features.items() if _holds_bytes(kind)]
+        if len(binary) != 1:
+            found = f"several of bytes: {', '.join(binary)}" if binary else f"columns: {', '.join(features)}"
+            raise UndiffuseError(f"{self.path}: no column of pictures; {found}")
+        return binary[0]
 
     def _rows(self, stream: Any) -> Iterator[dict[str, Any]]:
         """The rows to read, at most data.limit: what is not wanted is not fetched."""
@@ -84,7 +93,7 @@ class Hub:
             if self.spec.label_key not in features:
                 raise UsageError(f"data.label_key: no column '{self.spec.label_key}'; columns: {', '.join(features)}")
             return self.spec.label_key
-        return next((key for key in LABEL_KEYS if key in features), None)
+        return next((key for key in HUB_LABEL_KEYS if key in features), None)
 
     def _builder(self) -> Any:
         try:
@@ -108,6 +117,43 @@ class Hub:
             return dict(builder.as_streaming_dataset())
         except Exception as error:
             raise self._failed("opened", error) from error
+
+
+@dataclass(frozen=True)
+class SavedToDisk(Hub):
+    """What `datasets` wrote with save_to_disk: a folder of .arrow files, or one for each part."""
+
+    @staticmethod
+    def fits(folder: Path) -> bool:
+        alone = all((folder / name).is_file() for name in ("dataset_info.json", "state.json"))
+        return alone or (folder / "dataset_dict.json").is_file()
+
+    @property
+    def name(self) -> str:
+        return Path(self.path).name
+
+    def stamp(self) -> str:
+        return stamp_of(sorted(file for file in Path(self.path).rglob("*") if file.is_file()))
+
+    def is_far(self) -> bool:
+        return False
+
+    def _streams(self) -> dict[str, Any]:
+        try:
+            import datasets
+        except ImportError as error:
+            raise UndiffuseError("folders of save_to_disk need: pip install 'undiffuse[hub]'") from error
+        try:
+            found = datasets.load_from_disk(self.path)
+        except Exception as error:  # missing files, versions that it does not know
+            raise UndiffuseError(f"{self.path}: cannot be read ({type(error).__name__}: {in_a_line(error)})") from error
+        return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Whether a column's type is bytes, or an object with some: {"bytes": ..., "path": ...}."""
+    kind = kind.get("bytes") if isinstance(kind, dict) else kind
+    return getattr(kind, "dtype", "") in ("binary", "large_binary")
 
 
 def _files(builder: Any) -> list[str]:
@@ -137,7 +183,9 @@ def _content(value: Any) -> bytes | BadPicture:
             return content
         case {"path": str() as path}:
             return _fetch(path)
-        case None:
+        case bytes() as content:
+            return content
+        case None | {"bytes": None}:
             return BadPicture("empty", "the row has no picture")
     return BadPicture("not a picture", f"the row holds {type(value).__name__}")
 

@@ -1,43 +1,27 @@
-"""Which class a picture file belongs to, and which part: from folders' names, or from a CSV or JSON file."""
+"""Which class a picture file belongs to, and which part: from folders' names and label files."""
 
-import csv
-import io
-import json
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
-from typing import Any
 
 from undiffuse.data.sources.base import Item, natural, printable
-from undiffuse.data.spec import BadPicture
-from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.data.spec import BadPicture, DataSpec
+from undiffuse.errors import UndiffuseError
 
 PICTURE_SUFFIXES = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".webp",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".avif",
-    ".tga",
-    ".apng",
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".webp", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".tga", ".apng"),
+}
+UNREAD_SUFFIXES = {  # pictures, or arrays of them, that are not read from among files
+    *(".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".nef", ".arw", ".raw", ".exr", ".hdr", ".dds"),
+    *(".ico", ".eps", ".pdf", ".dcm", ".nii", ".npy", ".npz", ".mat", ".h5", ".mp4", ".avi", ".mov"),
 }
 TRAIN_FOLDERS = {"train", "training"}
 HELD_OUT_FOLDERS = {"test", "testing", "val", "valid", "validation", "heldout", "held_out", "held-out"}
-TABLES = ("labels.csv", "labels.json", "metadata.csv", "metadata.jsonl", "metadata.json")
-NO_CLASS = "-1"
-KEYS = ("label", "class", "category", "labels", "target", "class_name")
+EXAMPLES = 3  # names that a message tells
 
 
 @dataclass(frozen=True)
@@ -50,9 +34,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """The places of all files."""
+    """The places of all files, and lines that tell how they were found."""
 
     of: dict[str, Place]
+    notes: tuple[str, ...] = ()
 
     def item(self, name: str, content: bytes | BadPicture) -> Item:
         place = self.of.get(name, Place())
@@ -60,12 +45,15 @@ class Places:
         return Item(printable(name), content, label, place.held_out)
 
 
+# -- which files ------------------------------------------------------------------------------------------------------
+
+
 def pictures_of(names: Sequence[str], select: str | None) -> list[str]:
     """The names that look like pictures by their suffix, or match the pattern, in natural order; not hidden files."""
 
     def wanted(name: str) -> bool:
         path = PurePosixPath(name)
-        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        if is_hidden(name):
             return False
         if select is not None:
             return path.match(select) or fnmatchcase(name, select)
@@ -74,20 +62,110 @@ def pictures_of(names: Sequence[str], select: str | None) -> list[str]:
     return sorted(filter(wanted, names), key=natural)
 
 
-def by_folders(names: Sequence[str]) -> Places:
-    """The first folder below those that all share is the class; above it, train/ and test/ (val/, ...) are parts."""
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder above it is hidden, or a Mac's copy of attributes."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def passed_over(names: Iterable[str], wanted: Iterable[str], is_picture: Callable[[str], bool]) -> str:
+    """Files that are pictures, or hold some, and are not read, by suffix, with an example. "" if there are none.
+
+    is_picture: whether a file without a suffix begins as a picture does.
+    """
+    kept = set(wanted)
+    found: dict[str, list[str]] = {}
+    for name in sorted(names, key=natural):
+        suffix = PurePosixPath(name).suffix.lower()
+        unread = suffix in UNREAD_SUFFIXES or (suffix in ("", ".") and is_picture(name))
+        if name not in kept and not is_hidden(name) and (unread or suffix in PICTURE_SUFFIXES):
+            found.setdefault(suffix or "without a suffix", []).append(name)
+    return ", ".join(f"{len(files):,} {suffix} ({printable(files[0])})" for suffix, files in found.items())
+
+
+# -- which part and class ---------------------------------------------------------------------------------------------
+
+
+def placed(names: Sequence[str], spec: DataSpec, labels: Mapping[str, str | None] | None = None) -> Places:
+    """Part and class of each picture. Part: a folder called train, test, val and so on, where there are both kinds;
+    class: as `labels` says of it, else the first folder below those that all share.
+
+    Raises UndiffuseError where parts are to be seen and cannot be used.
+    """
     parts = {name: PurePosixPath(name).parts[:-1] for name in names}
+    level = None if spec.split == "none" else _level_of_parts(parts)
+    held_out: dict[str, bool | None] = dict.fromkeys(names)
+    notes: list[str] = []
+    if level is not None:
+        held_out = {name: _is_held_out(folders, level) for name, folders in parts.items()}
+        parts = {name: folders[:level] + folders[level + 1 :] for name, folders in parts.items()}
+        notes.append(_told(held_out))
+        held_out, parts = _without_strays(held_out, parts, spec, notes)
     depth = _shared(list(parts.values()))
-    below = {name: folders[depth:] for name, folders in parts.items()}
-    split = bool(below) and all(
-        folders and folders[0].lower() in TRAIN_FOLDERS | HELD_OUT_FOLDERS for folders in below.values()
-    )
-    places = {}
-    for name, folders in below.items():
-        held_out = folders[0].lower() in HELD_OUT_FOLDERS if split else None
-        classes = folders[1:] if split else folders
-        places[name] = Place(classes[0] if classes else None, held_out)
-    return Places(places)
+    by_folder = {name: folders[depth] if len(folders) > depth else None for name, folders in parts.items()}
+    known = by_folder | {name: label for name, label in (labels or {}).items() if name in by_folder}
+    if level is not None:
+        _check_same_classes(known, {name: side for name, side in held_out.items() if name not in (labels or {})})
+    return Places({name: Place(known[name], side) for name, side in held_out.items()}, tuple(notes))
+
+
+def _level_of_parts(parts: Mapping[str, tuple[str, ...]]) -> int | None:
+    """How deep the folders lie that are parts: the first level that has a train and a held-out one, or parts alone."""
+    depth = _shared(list(parts.values()))
+    for level in range(max(map(len, parts.values()), default=0)):
+        kinds = {folders[level].lower() if len(folders) > level else "" for folders in parts.values()}
+        train, held_out = kinds & TRAIN_FOLDERS, kinds & HELD_OUT_FOLDERS
+        if (train and held_out) or (level >= depth and len(kinds) > 1 and kinds <= TRAIN_FOLDERS | HELD_OUT_FOLDERS):
+            return level
+    return None
+
+
+def _is_held_out(folders: tuple[str, ...], level: int) -> bool | None:
+    name = folders[level].lower() if len(folders) > level else ""
+    return True if name in HELD_OUT_FOLDERS else False if name in TRAIN_FOLDERS else None
+
+
+def side_of(name: str) -> bool | None:
+    """Whether a file's name says that it is held out, as in train-000.tar or test.zip; None if it does not say."""
+    first = re.split(r"[-_.]", name.lower())[0]
+    return True if first in HELD_OUT_FOLDERS else False if first in TRAIN_FOLDERS else None
+
+
+def _told(held_out: Mapping[str, bool | None]) -> str:
+    sides = Counter(held_out.values())
+    return f"parts by folders: {sides[False]:,} to train on, {sides[True]:,} held out"
+
+
+def _without_strays(
+    held_out: dict[str, bool | None], parts: dict[str, tuple[str, ...]], spec: DataSpec, notes: list[str]
+) -> tuple[dict[str, bool | None], dict[str, tuple[str, ...]]]:
+    """Pictures beside the parts belong to none: they are refused, or left out where data.split=folders says so."""
+    strays = [name for name, side in held_out.items() if side is None]
+    if not strays:
+        return held_out, parts
+    some = ", ".join(map(printable, strays[:EXAMPLES])) + (" ..." if len(strays) > EXAMPLES else "")
+    if spec.split != "folders":
+        raise UndiffuseError(
+            f"there are folders to train on and to hold out, and {len(strays):,} pictures outside of them ({some}): "
+            "move these, leave them out with data.split=folders, or take no folder for a part with data.split=none"
+        )
+    notes.append(f"left out, outside of the parts: {len(strays):,} ({some})")
+    inside = [name for name, side in held_out.items() if side is not None]
+    return {name: held_out[name] for name in inside}, {name: parts[name] for name in inside}
+
+
+def _check_same_classes(labels: Mapping[str, str | None], held_out: Mapping[str, bool | None]) -> None:
+    """Folders of the held-out part that the train part has not are no classes, but something else."""
+    sides: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, side in held_out.items():
+        label = labels[name]
+        if side is not None and label is not None:
+            sides[side].add(label)
+    if sides[False] and (other := sorted(sides[True] - sides[False], key=natural)):
+        raise UndiffuseError(
+            f"the held-out part has folders that the train part has not ({', '.join(map(printable, other[:EXAMPLES]))})"
+            ": are they classes? Put a label file beside them (docs/data.md), take one part with "
+            "data.select='train/*', or take no folder for a part with data.split=none"
+        )
 
 
 def _shared(paths: list[tuple[str, ...]]) -> int:
@@ -96,99 +174,3 @@ def _shared(paths: list[tuple[str, ...]]) -> int:
     while paths and all(len(path) > depth and path[depth] == paths[0][depth] for path in paths):
         depth += 1
     return depth
-
-
-def table_beside(names: Sequence[str]) -> str | None:
-    """The label file that lies at the top, if there is one."""
-    return next((name for known in TABLES for name in names if name == known), None)
-
-
-def by_table(names: Sequence[str], text: str, origin: str, key: str | None) -> Places:
-    """Classes from a table whose rows name the files: by whole path, by the end of the path, or by stem.
-
-    Where all are -1 there are none: so `undiffuse sample` says that a model has no classes.
-    """
-    pairs: list[tuple[str, str | None]] = [*_pairs(_rows(text, origin), names, origin, key)]
-    if {label for _, label in pairs} == {NO_CLASS}:
-        pairs = [(file, None) for file, _ in pairs]
-    find = _finder(names)
-    places: dict[str, Place] = {}
-    for file, label in pairs:
-        for name in find(file):
-            if (other := places.setdefault(name, Place(label)).label) != label:
-                raise UndiffuseError(f"{origin}: {name} is of class '{other}' and of class '{label}'; one is wanted")
-    if not places:
-        raise UndiffuseError(
-            f"{origin}: names none of the {len(names)} pictures (its first: {pairs[0][0] if pairs else 'none'})"
-        )
-    return Places(places)
-
-
-def _rows(text: str, origin: str) -> list[dict[str, Any]]:
-    """CSV with a header, in commas, semicolons or tabs; JSON (a list of objects, or an object from name to class); JSON
-    lines."""
-    try:
-        if origin.endswith(".csv"):
-            first = text.partition("\n")[0]
-            delimiter = max(",;\t", key=first.count)
-            return [dict(row) for row in csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)]
-        if origin.endswith(".jsonl"):
-            raw: Any = [json.loads(line) for line in text.splitlines() if line.strip()]
-        else:
-            raw = json.loads(text)
-    except (ValueError, RecursionError, csv.Error) as error:
-        raise UndiffuseError(f"{origin}: cannot be read as labels ({str(error)[:100]})") from error
-    if isinstance(raw, dict):
-        raw = [{"file_name": name, "label": label} for name, label in raw.items()]
-    rows = [part for row in raw if isinstance(row, dict) for part in _flat(row)] if isinstance(raw, list) else []
-    if not rows:
-        raise UndiffuseError(f"{origin}: labels are a list of objects, or an object from file name to class")
-    return rows
-
-
-def _flat(row: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
-    """The object itself, then those within it, which have what it says unless they say otherwise."""
-    yield row
-    shared = {key: value for key, value in row.items() if not isinstance(value, dict | list)}
-    for value in row.values():
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        for child in inner:
-            if isinstance(child, dict) and depth < 4:
-                yield from _flat(shared | child, depth + 1)
-
-
-def _pairs(rows: list[dict[str, Any]], names: Sequence[str], origin: str, key: str | None) -> list[tuple[str, str]]:
-    """File and class of every row that has both."""
-    columns = [str(column) for column in Counter(column for row in rows for column in row)]
-    file_key = _file_column(rows, names, columns)
-    if file_key is None:
-        raise UndiffuseError(f"{origin}: no column names the pictures; columns: {', '.join(columns[:12]) or 'none'}")
-    label_key = key or next((column for known in KEYS for column in columns if column.lower() == known), None)
-    if label_key not in columns:
-        hint = nearest(key, columns) if key else f"say which with data.label_key; columns: {', '.join(columns[:12])}"
-        raise UsageError(f"{origin}: which column holds the classes? {hint}")
-    full = [row for row in rows if row.get(file_key) and _is_label(row.get(label_key))]
-    return [(str(row[file_key]), str(row[label_key])) for row in full]
-
-
-def _is_label(value: Any) -> bool:
-    return isinstance(value, str | int | bool) and value != ""
-
-
-def _file_column(rows: list[dict[str, Any]], names: Sequence[str], columns: list[str]) -> str | None:
-    """The column whose values name the most pictures."""
-    find = _finder(names)
-    hits = {column: sum(bool(find(str(row.get(column)))) for row in rows[:2000]) for column in columns}
-    best = max(hits, key=lambda column: hits[column], default=None)
-    return best if best is not None and hits[best] else None
-
-
-def _finder(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """A whole path means one file; an end of a path, or a stem, all files that have it."""
-    ends: dict[str, list[str]] = {}
-    for name in names:
-        path = PurePosixPath(name)
-        for end in {"/".join(path.parts[start:]) for start in range(len(path.parts))} | {path.stem}:
-            ends.setdefault(end, []).append(name)
-    ends |= {name: [name] for name in names}
-    return lambda file: ends.get(file.removeprefix("./"), [])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from undiffuse.data.sources.base import Item, Source
+from undiffuse.data.sources.base import Item, Source, Telling
 from undiffuse.data.spec import BadPicture
 
 
@@ -25,6 +25,12 @@ class Spooled:
 
     def stamp(self) -> str | None:
         return self.source.stamp()
+
+    def remarks(self) -> tuple[str, ...]:
+        return self.source.remarks() if isinstance(self.source, Telling) else ()
+
+    def passed_over(self) -> str:
+        return self.source.passed_over() if isinstance(self.source, Telling) else ""
 
     def items(self) -> Iterator[Item]:
         yield from self._again() if self.complete else self._first()

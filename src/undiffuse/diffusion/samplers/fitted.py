@@ -16,7 +16,7 @@ from undiffuse.diffusion.samplers.multistep import FAR
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.rng import Generator
-from undiffuse.shapes import Data, Watch, unwatched
+from undiffuse.shapes import Data, Watch, unwatched, watch_items
 
 CANDIDATES = 120  # times on the reference, before those that fall together are dropped
 MOST_STEPS = 50  # steps; beyond them all spacings are alike
@@ -69,7 +69,7 @@ def fit_times(process: Process, denoise: Denoise, x_T: Data, rng: Generator, wat
     visited = times(process.schedule, min(CANDIDATES, process.T), "log-snr")
     states, guesses = [x_T], []
     run = trajectory(process, denoise, DPMpp(2), x_T, visited, rng)
-    for frame in watch(run, len(visited) - 1, "network call"):
+    for frame in watch_items(watch, run, len(visited) - 1, "network call"):
         states.append(frame.x)
         guesses.append(frame.x0)
     alone, paired = _costs(process, visited, states, guesses)

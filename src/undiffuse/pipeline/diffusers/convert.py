@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from undiffuse.config import Config, read
@@ -62,6 +63,10 @@ def save_diffusers(config: Config, denoiser: Denoiser, out: Path) -> None:
     scheduler = fields.to_scheduler(raw["diffusion"], raw["sample"], denoiser.process.schedule.beta)
     tensors = diffusers.to_theirs(backbone.state_dict())
     tensors[diffusers.TIME_LAYER] = diffusers.shifted(tensors[diffusers.TIME_LAYER], raw["model"])
-    with whole(out) as aside:
-        folder.write(aside, unet, scheduler, tensors)
-        (aside / "config.yaml").write_text(config.replaced({"model.time_offset": 1}).as_yaml())
+    try:
+        with whole(out) as aside:
+            folder.write(aside, unet, scheduler, tensors)
+            (aside / "config.yaml").write_text(config.replaced({"model.time_offset": 1}).as_yaml())
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UndiffuseError(f"{out}: cannot be written ({reason}); nothing is left of it") from error

@@ -32,6 +32,12 @@ THEIR_VARIANCES = {
     "fixed_large_log": "large",
     "learned_range": "learned",
 }
+SCHEDULERS = {  # that add noise by betas, as DDPM does; how a user samples with them is not the model's
+    *("DDPMScheduler", "DDIMScheduler", "DDIMInverseScheduler", "PNDMScheduler", "LMSDiscreteScheduler"),
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"),
+    *("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "DEISMultistepScheduler", "DDPMParallelScheduler"),
+    *("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler", "DDIMParallelScheduler"),
+}
 RESAMPLES = {"conv": "conv", "resnet": "residual"}
 # Their blocks: whether they attend, and how they change sizes; None: as downsample_type or upsample_type says.
 DOWN = {
@@ -80,15 +86,25 @@ def from_unet(unet: Json) -> Json:
 def from_scheduler(scheduler: Json) -> Json:
     """scheduler_config.json -> {our key: value} for diffusion.* and sample.clip."""
     _only(scheduler, SCHEDULER_ONLY)
+    if scheduler.get("_class_name", "DDPMScheduler") not in SCHEDULERS:
+        raise refused("_class_name", scheduler["_class_name"])
     return {
         "diffusion.T": scheduler.get("num_train_timesteps", 1000),
         "diffusion.betas": betas(scheduler).tolist(),
         "diffusion.schedule": "betas",
         "diffusion.zero_terminal_snr": scheduler.get("rescale_betas_zero_snr", False),
         "diffusion.prediction": _known(scheduler, "prediction_type", THEIR_PREDICTIONS, "epsilon"),
-        "diffusion.variance": _known(scheduler, "variance_type", THEIR_VARIANCES, "fixed_small"),
+        "diffusion.variance": THEIR_VARIANCES[variance_of(scheduler)],
         "sample.clip": scheduler.get("clip_sample", True),
     }
+
+
+def variance_of(scheduler: Json) -> str:
+    """Their name of the variance; a scheduler without one has null, or none at all."""
+    name = scheduler.get("variance_type") or "fixed_small"
+    if name not in THEIR_VARIANCES:
+        raise refused("variance_type", name)
+    return str(name)
 
 
 def betas(scheduler: Json) -> np.ndarray:
@@ -112,8 +128,8 @@ def betas(scheduler: Json) -> np.ndarray:
 def agree(unet: Json, scheduler: Json) -> None:
     """A learned variance is a second half of the output's channels, and nothing else is."""
     doubled = unet.get("out_channels", 3) == 2 * unet.get("in_channels", 3)
-    if doubled != (scheduler.get("variance_type", "fixed_small") == "learned_range"):
-        raise refused("variance_type", scheduler.get("variance_type", "fixed_small"))
+    if doubled != (variance_of(scheduler) == "learned_range"):
+        raise refused("variance_type", variance_of(scheduler))
 
 
 def to_unet(model: Json, shape: list[int], num_classes: int, learned: bool = False) -> Json:

@@ -23,15 +23,34 @@ def read_unet(path: Path) -> tuple[Json, Tensors]:
     """The network's fields and tensors."""
     home = path / "unet" if (path / "unet").is_dir() else path
     fields = read_json(home / "config.json")
-    if not (home / WEIGHT_FILES).is_file():
-        pickled = (
-            " (a pickle can run any code when read; convert it to safetensors)" if (home / PICKLE).is_file() else ""
-        )
-        raise UndiffuseError(f"{home}: has no {WEIGHT_FILES}{pickled}")
-    try:
-        return fields, load_file(home / WEIGHT_FILES)
-    except (OSError, SafetensorError) as error:
-        raise UndiffuseError(f"{home / WEIGHT_FILES}: truncated or not a safetensors file ({error})") from error
+    tensors: Tensors = {}
+    for file in _weight_files(home):
+        try:
+            tensors |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise UndiffuseError(f"{file}: truncated or not a safetensors file ({error})") from error
+    return fields, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+
+def _weight_files(home: Path) -> list[Path]:
+    """The file of the weights, or the several that an index names; a variant's, such as fp16, where it stands alone."""
+    if (home / WEIGHT_FILES).is_file():
+        return [home / WEIGHT_FILES]
+    indices = sorted(home.glob(f"{WEIGHT_FILES}.index*.json"))
+    if indices:
+        shards = read_json(indices[0]).get("weight_map")
+        names = sorted({*map(str, shards.values())}) if isinstance(shards, dict) else []
+        if not names or any(Path(name).name != name for name in names):
+            raise UndiffuseError(f"{indices[0]}: names no files of weights")
+        return [home / name for name in names]
+    variants = sorted(home.glob("diffusion_pytorch_model.*.safetensors"))
+    if len(variants) == 1:
+        return variants
+    if variants:
+        names = [file.name for file in variants]
+        raise UndiffuseError(f"{home}: has weights of several variants, {', '.join(names)}; keep one of them there")
+    pickled = " (a pickle can run any code when read; convert it to safetensors)" if (home / PICKLE).is_file() else ""
+    raise UndiffuseError(f"{home}: has no {WEIGHT_FILES}{pickled}")
 
 
 def read_scheduler(path: Path) -> Json:
