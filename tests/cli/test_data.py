@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import tiny
@@ -164,3 +166,19 @@ def test_reading_tells_no_rate_of_its_first_picture(monkeypatch, capsys):
         "pictures read: 1  0.167 a second",
         "pictures read: 2  0.167 a second",
     ]
+
+
+def test_check_draws_what_training_will_see(tmp_path, capsys):
+    """A row a class; of what cannot be read there is no sheet; a name of another kind is refused at once."""
+    for name, value in (("cat", 40), ("dog", 200)):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        for i in range(14):
+            Image.fromarray(np.full((8, 8), value + i, np.uint8)).save(tmp_path / "x" / name / f"{i}.png")
+    sheet = tmp_path / "sheet.png"
+    assert main(["check", str(tmp_path / "x"), "--out", str(sheet)]) == 0
+    assert f"sheet: {sheet}" in capsys.readouterr().out
+    assert Image.open(sheet).size[0] > 1000
+    assert main(["check", str(tmp_path / "x"), "--out", str(tmp_path / "sheet.jpg")]) == 2
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "x" / "cat" / "other.png")
+    assert main(["check", str(tmp_path / "x"), "--out", str(tmp_path / "no.png")]) == 1
+    assert not (tmp_path / "no.png").exists()

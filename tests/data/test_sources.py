@@ -225,7 +225,14 @@ def test_small_pictures_with_channels_first(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"x": pictures().astype(np.float32)}, r"'x' is float32 \[12, 8, 8, 3\]; uint8"),
+        (
+            {"x": pictures().astype(np.float32) * 2},
+            r"'x' is float32 with values from .* to 510; 0 to 255, 0 to 1 or -1 to 1",
+        ),
+        ({"x": pictures().astype(np.float32) * np.nan}, r"'x' is float32 with values"),
+        ({"images": pictures().astype(np.uint16) * 257}, r"'images' is uint16 with values from 0 to 65535"),
+        ({"images": pictures(12, (3, 3, 3))}, "whose channels may be first or last"),
+        ({"images": pictures(12, (2, 9, 3))}, "whose channels may be first or last"),
         ({"images": pictures(), "labels": LABELS[:5]}, "12 pictures, but 5 labels"),
         ({"images": pictures(), "labels": LABELS.astype(float)}, "n integers are wanted"),
         ({"images": pictures()[..., 0, 0]}, "uint8"),
@@ -243,6 +250,47 @@ def test_other_arrays_say_what_is_wanted(tmp_path, arrays, words):
         return
     with pytest.raises(UndiffuseError, match=words):
         read(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda x: x.astype(np.int64), "int64 0 to 255, taken for 0 to 255"),
+        (lambda x: x.astype(np.float64), "float64 0 to 255, taken for 0 to 255"),
+        (lambda x: (x / 255).astype(np.float32), "float32 0 to 1, taken for 0 to 1"),
+        (lambda x: (x / 127.5 - 1).astype(np.float32), "float32 -1 to 1, taken for -1 to 1"),
+        (lambda x: x > 127, "bool, false is black and true is white"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_values_of_another_type_are_taken_by_their_range_which_is_said(tmp_path, make, told, suffix):
+    every = pictures()
+    every[0, 0, 0], every[0, 0, 1] = 0, 255
+    array = make(every)
+    if suffix == "npy":
+        np.save(tmp_path / "x.npy", array)
+    else:
+        (tmp_path / "x.npz").write_bytes(npz(images=array))
+    data = read(tmp_path / f"x.{suffix}")
+    wanted = np.where(array, 255, 0).astype(np.uint8) if array.dtype == bool else every
+    assert {x.tobytes() for part in (data.train, data.held_out) for x in hwc(part)} == {x.tobytes() for x in wanted}
+    assert any(note.endswith(told) for note in data.notes)
+
+
+def test_small_squares_show_which_axis_is_the_channels(tmp_path):
+    for shape, channels in (((4, 4, 1), 1), ((1, 4, 4), 1), ((3, 4, 4), 3), ((4, 4, 3), 3)):
+        np.save(tmp_path / "x.npy", pictures(12, shape))
+        assert read(tmp_path / "x.npy").shape == (channels, 4, 4)
+
+
+def test_medmnist_has_its_parts(tmp_path):
+    every, names = pictures(18, (28, 28)), ("train", "val", "test")
+    arrays = {f"{name}_images": every[6 * i : 6 * i + 6] for i, name in enumerate(names)}
+    arrays |= {f"{name}_labels": (np.arange(6) % 3).astype(np.uint8)[:, None] for name in names}
+    (tmp_path / "x.npz").write_bytes(npz(**arrays))
+    data = read(tmp_path / "x.npz")
+    assert (len(data.train), len(data.held_out), data.class_names) == (6, 12, ("0", "1", "2"))
+    np.testing.assert_array_equal(hwc(data.train)[..., 0], every[:6])
 
 
 def test_a_header_that_promises_the_world_takes_no_memory(tmp_path):

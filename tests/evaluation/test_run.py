@@ -190,3 +190,19 @@ def test_a_watch_cannot_change_what_is_made(tiny_pipe):
     for ask in (lambda watch: ud.evaluate(tiny_pipe, watch=watch, **given), lambda w: tiny_pipe.sample(4, watch=w)):
         with pytest.raises(ud.UsageError, match="watch ended before the last"):
             ask(lambda items, total, what: itertools.islice(items, 1))
+
+
+def test_of_a_folder_without_parts_all_pictures_are_the_reference(tmp_path):
+    """Against themselves the distance is none; nothing stands in the samples' place, so there is no floor."""
+    for i, picture in enumerate(images.to_hwc(fold(0, "pictures").normal((120, 1, 8, 8)).clamp(-1, 1))):
+        (tmp_path / "real").mkdir(exist_ok=True)
+        images.write_png(tmp_path / "real" / f"{i}.png", picture)
+    found = ud.evaluate_images(tmp_path / "real", str(tmp_path / "real"))
+    assert (found.protocol["real_held_out"], found.protocol["real_train"]) == (120, 0)
+    assert found.protocol["reference"] == "all images"
+    assert found.metrics.keys() == {"frechet", "kid", "precision", "recall", "density", "coverage"}
+    assert found.metrics["frechet"].value == pytest.approx(0, abs=1e-6)
+    assert found.metrics["coverage"].value == found.metrics["precision"].value == 1
+    assert all(estimate.floor is None for estimate in found.metrics.values())
+    with pytest.raises(ud.UndiffuseError, match="memorisation is of the images of training"):
+        ud.evaluate_images(tmp_path / "real", str(tmp_path / "real"), metrics="memorisation")

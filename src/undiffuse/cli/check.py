@@ -1,11 +1,17 @@
 """check: what a data set holds."""
 
+from dataclasses import replace
+
 from undiffuse import config
 from undiffuse.cli.options import CheckOptions
 from undiffuse.cli.progress import show
 from undiffuse.data.check import check_data
+from undiffuse.data.prepare import dataset
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.files.writing import check_file, whole
 from undiffuse.pipeline import build
+from undiffuse.viz.contact import contact_sheet
+from undiffuse.viz.of_model import save_figure
 
 
 def check(given: CheckOptions) -> None:
@@ -13,10 +19,17 @@ def check(given: CheckOptions) -> None:
     if wrong := next((text for text in sets if not text.startswith("data.")), None):
         raise UsageError(f"--set {wrong}: check knows the keys data.* only")
     wanted = config.changed(config.Config(), [*sets, f"data.source={given.source!r}"])
-    found = check_data(build.data_spec(wanted), show)
+    spec = build.data_spec(wanted)
+    if given.out is not None:
+        check_file(given.out)
+    found = check_data(spec, show)
     width = max(len(name) for name, _ in found.rows)
     for name, told in found.rows:
         print(f"{name.ljust(width)}  {told}")
+    if given.out is not None and found.readable:
+        with whole(given.out) as aside:
+            save_figure(contact_sheet(dataset(replace(spec, bad="skip"))), aside)
+        print(f"sheet: {given.out}")
     if found.trouble:
         raise UndiffuseError("; ".join(found.trouble))
     print("no trouble found")

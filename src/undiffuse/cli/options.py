@@ -86,6 +86,14 @@ class CheckOptions(Options):
     sets: Annotated[
         list[str] | None, Option("--set", metavar="data.x=y", help="How to read it, as train --set has it.")
     ] = None
+    out: Annotated[
+        Path | None, Option("--out", metavar="SHEET.png", help="Pictures as training will see them, by class.")
+    ] = None
+
+    def check(self) -> None:
+        super().check()
+        if self.out is not None and self.out.suffix.lower() != ".png":
+            raise UsageError(f"{self.out}: the sheet is written as .png")
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ SUGGESTED = 32
 
 @dataclass(frozen=True)
 class Checked:
-    """rows: (what, in words). trouble: what stops training, or would be left out; nothing if all is well."""
+    """rows: (what, in words). trouble: what stops training, or would be left out; nothing if all is well. readable:
+    whether the pictures that can be used make a data set."""
 
     rows: list[tuple[str, str]]
     trouble: list[str]
+    readable: bool
 
 
 def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
@@ -52,11 +54,13 @@ def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
         sees = False
     elif facts.bad:
         trouble.append(f"{counted_bad(facts.bad)}: left out, by data.bad=skip")
+    readable = usable.size == spec.size
     if sees:
         train, held_out = split(facts, usable)
         rows += _seen(facts, usable, train, held_out)
-        trouble += filter(None, [lacking(source.name, train, held_out, spec.held_out)])
-    return Checked(rows, trouble)
+        lack = lacking(source.name, train, held_out, spec.held_out)
+        trouble, readable = trouble + ([lack] if lack else []), readable and not lack
+    return Checked(rows, trouble, readable)
 
 
 def _found(source: Source, survey: Survey) -> Iterator[tuple[str, str]]:

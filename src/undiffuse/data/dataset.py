@@ -40,7 +40,7 @@ class Dataset:
     """A train part, a held-out part that training never sees, and the names of the classes (none: no labels).
 
     content: a key of all pictures and labels and how they were prepared. notes: what was left out or changed, in words.
-    bits: those that its files of 16 bits use.
+    bits: those that its files of 16 bits use. own_parts: the source says what is held out.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Dataset:
     content: str = ""
     notes: tuple[str, ...] = ()
     bits: int = 16
+    own_parts: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,6 +60,10 @@ class Dataset:
     @property
     def levels(self) -> int:
         return self.train.levels
+
+    def as_reference(self) -> "Dataset":
+        """All images to compare with, and none to train on: of a source without parts of its own."""
+        return replace(self, held_out=self.train, train=self.train.chosen(torch.arange(0)))
 
     def restricted(self, classes: Sequence[str]) -> "Dataset":
         """This data set with only these classes, re-indexed 0.. in this source's own order."""

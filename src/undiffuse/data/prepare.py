@@ -31,7 +31,9 @@ def dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
     labels = torch.tensor(facts.labels, dtype=torch.int64)
     parts = [Part(pictures, labels, facts.levels).chosen(torch.from_numpy(rows)) for rows in (train, held_out)]
     notes = dataset_notes(facts, spec, train, held_out)
-    return Dataset(source.name, parts[0], parts[1], facts.class_names, facts.content, notes, facts.bits)
+    return Dataset(
+        source.name, parts[0], parts[1], facts.class_names, facts.content, notes, facts.bits, any(facts.held_out)
+    )
 
 
 def lacking(name: str, train: Sized, held_out: Sized, share: float) -> str:
@@ -47,6 +49,12 @@ def lacking(name: str, train: Sized, held_out: Sized, share: float) -> str:
 def load_data(source: str) -> Dataset:
     """A data set by name or path, as it is."""
     return dataset(DataSpec(source))
+
+
+def load_reference(source: str) -> Dataset:
+    """A data set to compare pictures with: its held-out part, or all of one that has no parts."""
+    data = load_data(source)
+    return data if data.own_parts else dataset(DataSpec(source, held_out=0.0)).as_reference()
 
 
 def digits() -> Dataset:

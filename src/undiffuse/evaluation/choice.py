@@ -11,6 +11,7 @@ from undiffuse.evaluation.measures import (
     NEED_EITHER,
     NEED_LABELS,
     NEED_NEIGHBOURS,
+    NEED_TRAIN,
 )
 from undiffuse.evaluation.real import MOST_SAMPLES
 from undiffuse.metrics.classifier import shipped_for
@@ -55,12 +56,14 @@ def choose_metrics(
 
 def _not_allowed(classes: int, data: Dataset, n: int) -> set[str]:
     judged = shipped_for(data.shape, data.class_names) is not None
-    enough = min(n, len(data.train), len(data.held_out)) > K_DENSITY
+    trained, held_out = len(data.train), len(data.held_out)
+    enough = min(n, trained or held_out, held_out) > K_DENSITY
     rules = (
         (classes > 0, NEED_LABELS),
         (classes > 1, NEED_CLASSES),
         (judged, NEED_CLASSIFIER),
-        (judged or classes > 1, NEED_EITHER),
+        (judged or (classes > 1 and trained > 0), NEED_EITHER),
+        (trained > 0, NEED_TRAIN),
         (enough, NEED_NEIGHBOURS),
     )
     return {name for holds, names in rules if not holds for name in names}

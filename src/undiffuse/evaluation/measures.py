@@ -13,7 +13,7 @@ from undiffuse.data.dataset import Dataset, Part
 from undiffuse.errors import UndiffuseError
 from undiffuse.evaluation.real import MOST_SAMPLES, FeatureSet, MeasureWarning, RealImages, in_chunks, random_rows
 from undiffuse.evaluation.samples import Samples, to_grid
-from undiffuse.metrics.base import Estimate
+from undiffuse.metrics.base import Estimate, combined_error, spread_error
 from undiffuse.metrics.classifier import Shipped, shipped_for
 from undiffuse.metrics.frechet import frechet_with_error
 from undiffuse.metrics.inception_score import inception_score as score_of
@@ -29,8 +29,8 @@ CLOSEST = 12  # pairs that are told
 
 def frechet(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """Frechet distance, samples against held-out images; floor: as many train images in their place."""
-    held_out, floor = real.held_out(), _floor(sets, real)
-    few, d = min(len(floor), len(held_out), *(len(s.images) for s in sets)), held_out.features.shape[1]
+    held_out, numbers = real.held_out(), [len(s.images) for s in sets]
+    few, d = min(len(real.data.train) or len(held_out), len(held_out), *numbers), held_out.features.shape[1]
     if few <= d:
         warnings.warn(
             f"the Frechet distance of {few} images by {d} features is too large, and says little: with no more images "
@@ -39,7 +39,8 @@ def frechet(sets: Sequence[Samples], real: RealImages) -> Estimate:
             stacklevel=2,
         )
     found = [frechet_with_error(real.of_samples(s).sums, held_out.sums) for s in sets]
-    return _mean(found, frechet_with_error(floor.sums, held_out.sums)[0], real.features.unit, sets)
+    floor = _floor(sets, real, lambda x: frechet_with_error(x.sums, held_out.sums)[0])
+    return _mean(found, floor, real.features.unit, sets)
 
 
 def kid(sets: Sequence[Samples], real: RealImages) -> Estimate:
@@ -51,7 +52,7 @@ def kid(sets: Sequence[Samples], real: RealImages) -> Estimate:
 
     found = [distance(real.of_samples(s)) for s in sets]
     unit = f"squared kernel distance of {real.features.name} features"
-    return _mean(found, distance(_floor(sets, real))[0], unit, sets)
+    return _mean(found, _floor(sets, real, lambda x: distance(x)[0]), unit, sets)
 
 
 def precision(sets: Sequence[Samples], real: RealImages) -> Estimate:
@@ -100,6 +101,8 @@ def memorisation(sets: Sequence[Samples], real: RealImages) -> Estimate:
     """
     data = real.data
     n, m = len(data.train), len(data.held_out)
+    if not n:
+        raise UndiffuseError(f"memorisation is of the images of training, and all of {data.name} are the reference")
     drawn = [_levels(s.images[random_rows(len(s.images), MOST_SAMPLES)], data) for s in sets]
     near, far = (
         Nearest.together([Nearest.of(x, _blocks(part, data)) for x in drawn]) for part in (data.train, data.held_out)
@@ -115,7 +118,8 @@ def train_on_generated(sets: Sequence[Samples], real: RealImages) -> Estimate:
     test = (data.held_out.images(), data.held_out.labels)
     scores = [svc_accuracy((s.images[:], _labels(s, "train_on_generated")), test, data.levels) for s in sets]
     rows = random_rows(len(data.train), len(sets[0].images))
-    trained = svc_accuracy((data.train.images(rows), data.train.labels[rows]), test, data.levels)
+    train = data.train.images(rows), data.train.labels[rows]
+    trained = svc_accuracy(train, test, data.levels) if len(rows) else None
     return Estimate(*_share(scores, len(data.held_out)), trained, "accuracy", _n(sets))
 
 
@@ -143,6 +147,8 @@ def _judge(real: RealImages, n: int) -> tuple[Callable[[Tensor], Tensor], dict[s
     data = real.data
     shipped = shipped_for(data.shape, data.class_names)
     if shipped is None:
+        if not len(data.train):
+            raise UndiffuseError(f"label_accuracy needs images to train by, and all of {data.name} are the reference")
         rows = random_rows(len(data.train), n)
         classes = real.once(("svc", n), lambda: svc(data.train.images(rows), data.train.labels[rows], data.levels))
         return classes, {"classifier": f"the SVC, trained on {len(rows)} train images"}
@@ -160,7 +166,7 @@ def _labels(s: Samples, metric: str) -> Labels:
 def _share(scores: Sequence[float], n: int) -> tuple[float, float]:
     """Mean of shares among the same n, and its standard error: binomial, and the spread over sampling seeds."""
     value = float(np.mean(scores))
-    spread = _spread(np.array(scores)) if len(scores) > 1 else 0.0
+    spread = spread_error(np.array(scores)) if len(scores) > 1 else 0.0
     return value, float(np.hypot(binomial_stderr(value, n), spread))
 
 
@@ -180,6 +186,7 @@ NEED_LABELS = ("train_on_generated", "label_accuracy")
 NEED_CLASSES = ("train_on_generated",)  # at least two
 NEED_CLASSIFIER = ("inception_score",)
 NEED_EITHER = ("label_accuracy",)  # one of the two
+NEED_TRAIN = ("memorisation",)
 NEED_NEIGHBOURS = ("precision", "recall", "density", "coverage")
 # Of the few images of one class a Frechet distance would be mostly bias, and a kernel distance has none.
 PER_CLASS = ("label_accuracy", "kid")
@@ -204,7 +211,7 @@ def per_class(sets: Sequence[Samples], real: RealImages, names: Iterable[str]) -
 def _by_class(sets: Sequence[Samples], real: RealImages) -> Iterator[tuple[str, tuple[list[Samples], RealImages]]]:
     data = real.data
     train = data.train.labels[torch.from_numpy(random_rows(len(data.train), len(sets[0].images)))]
-    sides = [train, data.held_out.labels, *(s.labels for s in sets)]
+    sides = [*([train] if len(train) else []), data.held_out.labels, *(s.labels for s in sets)]
     for index, name in enumerate(data.class_names):
         if min(int((labels == index).sum()) for labels in sides if labels is not None) >= 2:
             yield name, real.of_class(index, sets)
@@ -212,18 +219,19 @@ def _by_class(sets: Sequence[Samples], real: RealImages) -> Iterator[tuple[str, 
 
 def _mean(
     found: Iterable[tuple[float, float | None]],
-    floor: float,
+    floor: float | None,
     unit: str,
     sets: Sequence[Samples],
     says: dict[str, Any] | None = None,
 ) -> Estimate:
     """The mean of the numbers of independent sets, with its error."""
     values, stderrs = zip(*found, strict=True)
-    return Estimate(float(np.mean(values)), _combined(stderrs), floor, unit, _n(sets), says or {})
+    return Estimate(float(np.mean(values)), combined_error(stderrs), floor, unit, _n(sets), says or {})
 
 
-def _floor(sets: Sequence[Samples], real: RealImages) -> FeatureSet:
-    return real.train(len(sets[0].images))
+def _floor(sets: Sequence[Samples], real: RealImages, score: Callable[[FeatureSet], float]) -> float | None:
+    """The score of as many train images; None where all images are the reference."""
+    return score(real.train(len(sets[0].images))) if len(real.data.train) else None
 
 
 def _memberships(sets: Sequence[Samples], real: RealImages) -> list[Membership]:
@@ -236,7 +244,7 @@ def _neighbours(
     """One of precision, recall, density and coverage: what they have in common."""
     k = K_PRECISION if name in ("precision", "recall") else K_DENSITY
     says = {"k": k, "images a side": real.neighbours(len(sets[0].images)), "features": real.features.name}
-    floor = getattr(real.membership(_floor(sets, real)), name)
+    floor = _floor(sets, real, lambda x: float(getattr(real.membership(x), name)))
     estimate = _mean(found, floor, "images in a ball / k" if name == "density" else "share", sets, says)
     return replace(estimate, n=len(sets) * real.neighbours(len(sets[0].images)))
 
@@ -276,17 +284,6 @@ def _shipped(data: Dataset, metric: str) -> Shipped:
             f"{metric} needs a classifier, and none comes with undiffuse for {data.name}; leave it out"
         )
     return shipped
-
-
-def _combined(stderrs: Sequence[float | None]) -> float | None:
-    """The error of a mean of independent estimates; steadier than the spread of a few of them."""
-    known = [stderr for stderr in stderrs if stderr is not None]
-    return float(np.sqrt(np.square(known).sum()) / len(known)) if len(known) == len(stderrs) else None
-
-
-def _spread(values: np.ndarray) -> float:
-    """Standard error of the mean over sampling seeds."""
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _n(sets: Sequence[Samples]) -> int:

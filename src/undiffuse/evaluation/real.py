@@ -74,7 +74,7 @@ class RealImages:
                 f"{data.name}: {len(data.held_out)} held-out pictures to compare with, and at least 2 are needed; take "
                 "more classes, or a larger data.held_out"
             )
-        train = data.train
+        train = data.train if len(data.train) else data.held_out
         about = About(data.shape, data.class_names, lambda: train.images(random_rows(len(train), MOST_SAMPLES)))
         return cls(data, extractor(features, about))
 
@@ -103,7 +103,8 @@ class RealImages:
 
     def neighbours(self, n: int) -> int:
         """The number of images a side: as many as there are of samples, held-out images and train images."""
-        return min(n, len(self.data.held_out), len(self.data.train), MOST_NEIGHBOURS)
+        held_out = len(self.data.held_out)
+        return min(n, held_out, len(self.data.train) or held_out, MOST_NEIGHBOURS)
 
     def of_class(self, index: int, sets: Sequence[Samples]) -> tuple[list[Samples], "RealImages"]:
         """One class alone: its samples, labelled 0, and its real images, with what features were made already."""

@@ -12,7 +12,7 @@ import torch
 from undiffuse import __version__
 from undiffuse.config import MIXES
 from undiffuse.data.dataset import Dataset
-from undiffuse.data.prepare import load_data
+from undiffuse.data.prepare import load_reference
 from undiffuse.errors import UsageError, nearest, whole_number
 from undiffuse.evaluation import measures
 from undiffuse.evaluation.choice import LIKELIHOODS, choose_metrics
@@ -98,7 +98,7 @@ def evaluate_images(
     Raises UsageError and UndiffuseError for pictures that cannot be compared with these.
     """
     if isinstance(data, str):
-        data = load_data(data)
+        data = load_reference(data)
     if not isinstance(data, Dataset):
         raise UsageError(f"data is a Dataset or the name of one, not {repr(data)[:40]}")
     if not isinstance(features, str):
@@ -221,7 +221,7 @@ def measure(
     found, data = {name: MEASURES[name](sets, real) for name in names} | dict(of_model), real.data
     ours = {
         "data": data.name,
-        "reference": "held-out images",
+        "reference": "held-out images" if len(data.train) else "all images",
         "real_train": len(data.train),
         "real_held_out": len(data.held_out),
         "generated": [len(s.images) for s in sets],
@@ -240,7 +240,7 @@ def _warn_of_few_to_train_on(n: int, data: Dataset, names: Sequence[str]) -> Non
     """Warn where there are more samples than train images: like is then not compared with like."""
     spoilt = [name for name in ("frechet", "train_on_generated") if name in names]
     rounded_up = len(data.train) + len(data.class_names)  # as the default is, to equal numbers of each class
-    if n > rounded_up and spoilt:
+    if n > rounded_up and len(data.train) and spoilt:
         warnings.warn(
             f"{n:,} samples beside {len(data.train):,} real images, all there are to train on: {' and '.join(spoilt)} "
             f"depend on how many there are, so for the column of real images take -n {len(data.train)}",

@@ -42,3 +42,14 @@ def jackknife(left_out: Sequence[float]) -> float:
     """Standard error of a number, from its values without each of g groups in turn (Efron & Tibshirani 1993, 11.5)."""
     values, g = np.array(left_out), len(left_out)
     return float(np.sqrt((g - 1) / g * ((values - values.mean()) ** 2).sum()))
+
+
+def combined_error(stderrs: Sequence[float | None]) -> float | None:
+    """The error of a mean of independent estimates; steadier than the spread of a few of them."""
+    known = [stderr for stderr in stderrs if stderr is not None]
+    return float(np.sqrt(np.square(known).sum()) / len(known)) if len(known) == len(stderrs) else None
+
+
+def spread_error(values: np.ndarray) -> float:
+    """Standard error of the mean over sampling seeds."""
+    return float(values.std(ddof=1) / np.sqrt(len(values)))

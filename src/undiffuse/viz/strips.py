@@ -68,7 +68,7 @@ def reverse_strips(x: np.ndarray, x0: np.ndarray, times: Sequence[float | int]) 
     return _sheet("From noise to pictures", drawn, times, "T = noise, 0 = picture")
 
 
-def sample_grid(images: np.ndarray, labels: Sequence[str]) -> Figure:
+def sample_grid(images: np.ndarray, labels: Sequence[str], title: str = "Generated pictures by class") -> Figure:
     """Pictures in rows by class, the class's name at the left; classes in order of first appearance.
 
     images: uint8 [n, h, w, c]; labels: n names. (`undiffuse.images.grid` lays out pictures without names.)
@@ -77,7 +77,7 @@ def sample_grid(images: np.ndarray, labels: Sequence[str]) -> Figure:
         raise UndiffuseError(f"one label for each picture is needed, got {len(images)} pictures, {len(labels)} labels")
     names = np.array(labels, dtype=object)
     drawn = [StripRow(name, images[names == name]) for name in dict.fromkeys(labels)]
-    return _sheet("Generated pictures by class", drawn)
+    return _sheet(title, drawn)
 
 
 def neighbour_strips(generated: np.ndarray, rows: Mapping[str, tuple[np.ndarray, Sequence[float]]]) -> Figure:
