@@ -35,7 +35,7 @@ def seams(n: int) -> None:
 
     print(f"{n} garments; real: {jump(x)}\n\n| repeats | without a class | with its class |\n|---|---|---|")
     for repeats in (1, 5, 10):
-        made = [editing.inpaint(pipe, x, known, label, 0, repeats) for label in (None, held_out.labels)]
+        made = [editing.inpaint(pipe, x, known, label, 0, repeats=repeats) for label in (None, held_out.labels)]
         print(f"| {repeats} | " + " | ".join(map(jump, made)) + " |", flush=True)
 
 
@@ -66,7 +66,7 @@ def halves(seeds: range) -> None:
             editing.JUMP = (stretch, 1)
             found = []
             for seed in seeds:
-                made = editing.inpaint(fixed, x, known, None, seed, repeats)
+                made = editing.inpaint(fixed, x, known, None, seed, repeats=repeats)
                 right = float((classifier.classes(made) == held_out.labels).double().mean())
                 features = FeatureSums.of(classifier.features(made).double().numpy())
                 found.append((right, frechet_with_error(features, real)[0]))

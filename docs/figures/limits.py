@@ -90,7 +90,7 @@ def draw(axes: Axes, name: str) -> None:
     limit = (np.euler_gamma + 1 - math.log(2)) / 2 / math.log(2)
     axes.axhline(limit, color=style.MUTED, linestyle=":", linewidth=1)
     axes.annotate(f"γ/2 + (1 − ln 2)/2 nats = {limit:.3f} bits", (STEPS[-1], limit), (0, -12), ha="right",
-                  textcoords="offset points", fontsize=style.SMALL, color=style.MUTED)  # fmt: skip
+                  textcoords="offset points", fontsize=style.SMALL_TEXT, color=style.MUTED)  # fmt: skip
     axes.set_xscale("log")
     axes.set_yscale("log")
     style.panel(axes, f"{name} schedule", "number of steps T", "bound minus entropy, bits per dimension")

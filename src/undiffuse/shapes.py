@@ -55,14 +55,16 @@ def watch_items(watch: Watch, items: Iterable[_Item], total: int | None, what: s
             yield item
         ended = True
 
-    watched = watch(each(), total, what) if callable(watch) else None
+    source = each()
+    watched = watch(source, total, what) if callable(watch) else None
     if not isinstance(watched, Iterable):
         raise UsageError("watch is a function of (items, total, what) that passes the items on; leave it out for none")
     for _ in watched:
         while passed:
             yield passed.popleft()
     yield from passed
-    if not ended:
+    passed.clear()
+    if not ended and next(source, None) is not None:  # one that took exactly all did not ask for another
         raise UsageError(f"watch ended before the last {what}; it must pass all items on")
 
 

@@ -309,8 +309,8 @@ def test_files_of_16_bits_that_use_fewer_keep_their_levels(tmp_path, most, bits)
     pictures = data.train.pictures[data.train.rows]
     assert data.bits == bits
     assert int(pictures.max()) == round(most * 255 / (2**bits - 1)) and len(pictures.unique()) > 60
-    told = [note for note in data.notes if "read as of" in note]
-    wanted = f"files of 16 bits are read as of {bits}, 0 to {2**bits - 1:,}; data.bits says otherwise"
+    told = [note for note in data.notes if "16-bit files" in note]
+    wanted = f"16-bit files use {bits} bits: read as 0 to {2**bits - 1:,}; data.bits says otherwise"
     assert told == ([] if bits == 16 else [wanted])
     again = dataset(DataSpec(str(tmp_path), bits=16))
     assert again.bits == 16 and int(again.train.pictures[again.train.rows].max()) == round(most / 257)

@@ -277,6 +277,17 @@ def test_values_of_another_type_are_taken_by_their_range_which_is_said(tmp_path,
     assert any(note.endswith(told) for note in data.notes)
 
 
+def test_parts_of_unlike_ranges_are_refused(tmp_path):
+    every = pictures(18)
+    signed, positive = (every[:12] / 127.5 - 1).astype(np.float32), (every[12:] / 255).astype(np.float32)
+    (tmp_path / "x.npz").write_bytes(npz(x_train=signed, x_test=positive))
+    with pytest.raises(UndiffuseError, match=r"taken for -1 to 1; 'x_test': .*: save all parts in one range"):
+        read(tmp_path / "x.npz")
+    (tmp_path / "x.npz").write_bytes(npz(images=positive * 1.001))
+    with pytest.raises(UndiffuseError, match=r"values from .* to 1.001; 0 to 255, 0 to 1 or -1 to 1 is wanted"):
+        read(tmp_path / "x.npz")
+
+
 def test_small_squares_show_which_axis_is_the_channels(tmp_path):
     for shape, channels in (((4, 4, 1), 1), ((1, 4, 4), 1), ((3, 4, 4), 3), ((4, 4, 3), 3)):
         np.save(tmp_path / "x.npy", pictures(12, shape))

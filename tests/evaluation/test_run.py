@@ -187,6 +187,8 @@ def test_a_watch_cannot_change_what_is_made(tiny_pipe):
         tiny_pipe.sample(9, batch_size=4, watch=lambda items, total, what: [x for x in items for _ in "ab"]),
         tiny_pipe.sample(9, batch_size=4),
     )
+    exact = tiny_pipe.sample(9, batch_size=4, watch=lambda items, total, what: itertools.islice(items, total))
+    assert torch.equal(exact, tiny_pipe.sample(9, batch_size=4))
     for ask in (lambda watch: ud.evaluate(tiny_pipe, watch=watch, **given), lambda w: tiny_pipe.sample(4, watch=w)):
         with pytest.raises(ud.UsageError, match="watch ended before the last"):
             ask(lambda items, total, what: itertools.islice(items, 1))

@@ -26,10 +26,15 @@ def check(given: CheckOptions) -> None:
     width = max(len(name) for name, _ in found.rows)
     for name, told in found.rows:
         print(f"{name.ljust(width)}  {told}")
-    if given.out is not None and found.readable:
-        with whole(given.out) as aside:
-            save_figure(contact_sheet(dataset(replace(spec, bad="skip"))), aside)
-        print(f"sheet: {given.out}")
+    if found.readable and (given.out is not None or wanted.data.classes is not None):
+        data = dataset(replace(spec, bad="skip"))
+        if wanted.data.classes is not None:
+            data = data.restricted(wanted.data.classes)
+            print(f"{'of these classes'.ljust(width)}  {data.notes[-1]}")
+        if given.out is not None:
+            with whole(given.out) as aside:
+                save_figure(contact_sheet(data), aside)
+            print(f"sheet: {given.out}")
     if found.trouble:
         raise UndiffuseError("; ".join(found.trouble))
     print("no trouble found")

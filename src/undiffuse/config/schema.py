@@ -45,8 +45,8 @@ class _Section(BaseModel):
 class Data(_Section, DataSpec):
     """source: a data set's name, a path or hub:NAME. classes: only these (names). flip: mirror half of the pictures.
 
-    levels, shape and content are filled in from the data. The rest says how pictures become arrays of one shape: see
-    undiffuse.data.spec.DataSpec; size is h = w, or [h, w].
+    levels, shape, content and bits are filled in from the data. The rest says how pictures become arrays of one shape:
+    see undiffuse.data.spec.DataSpec; size is h = w, or [h, w].
     """
 
     classes: list[Annotated[str, BeforeValidator(_as_name)]] | None = None
@@ -111,7 +111,7 @@ class Train(_Section):
 
     minutes: instead of steps; their number is measured at the start. micro_batch: images that a process handles at once
     (0: all of its share): memory and time, and which draws dropout makes. ema: one decay, or several averages side by
-    side. time_sampling: how t is drawn, see undiffuse.train.times. keep: checkpoints, besides the best (0: all).
+    side. time_sampling: how t is drawn, see train.time_sampling. keep: checkpoints, besides the best (0: all).
     quality_every: draw quality_n samples in quality_steps steps and compare them with real ones; patience: stop after
     so many without a better one. gradient_checkpointing: less memory, more time, the same weights. compile:
     torch.compile the network (GPUs). shard: weights and optimiser cut over the processes. docs/training.md tells all.

@@ -59,7 +59,7 @@ class Prepared:
     survey: dict[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     passed_over: str = ""
-    bits: int = 16
+    bits: int | None = None
 
 
 def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) -> tuple[Tensor, Prepared]:
@@ -180,7 +180,7 @@ def _read(source: Source, spec: DataSpec, survey: Survey, path: Path | None, wat
     size, channels = shape_of(survey, source, spec)
     names = _class_names(source, survey)
     facts = Prepared((channels, *size), source.levels, names, survey.content, survey=_summary(survey))
-    facts.bits = bits_of(survey, spec)
+    facts.bits = bits_of(survey, spec) if survey.odd["16-bit"] else None
     index = {name: place for place, name in enumerate(names)}
     held: list[np.ndarray] = []
     with path.open("wb") if path else _nothing() as file:

@@ -40,7 +40,7 @@ class Dataset:
     """A train part, a held-out part that training never sees, and the names of the classes (none: no labels).
 
     content: a key of all pictures and labels and how they were prepared. notes: what was left out or changed, in words.
-    bits: those that its files of 16 bits use. own_parts: the source says what is held out.
+    bits: those that its files of 16 bits use, if it has some. own_parts: the source says what is held out.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Dataset:
     class_names: tuple[str, ...]
     content: str = ""
     notes: tuple[str, ...] = ()
-    bits: int = 16
+    bits: int | None = None
     own_parts: bool = True
 
     @property
@@ -77,7 +77,8 @@ class Dataset:
         found = self.only(kept)
         if not len(found.train):
             raise UsageError(f"data.classes: no train picture of {', '.join(found.class_names)}")
-        return found
+        told = f"of {', '.join(found.class_names)}: {len(found.train):,} pictures, {len(found.held_out):,} held out"
+        return replace(found, notes=(*self.notes, told))
 
     def shares(self, mix: str) -> list[int] | None:
         """How often to draw each class of a model: as often as it is among the train images, or (None) all alike.

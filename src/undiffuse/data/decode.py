@@ -174,7 +174,10 @@ def _from_wide(levels: np.ndarray, clear: object, bits: int) -> np.ndarray:
     there is one."""
     most = 2**bits - 1
     if levels.min() < 0 or levels.max() > most:
-        raise BadPicture("unsupported", f"levels beyond {bits} bits; save it with 8 or 16 bits, or set data.bits")
+        raise BadPicture(
+            "unsupported",
+            f"levels beyond {bits} bits; save it with 8 or 16 bits" + (", or set data.bits" if bits < 16 else ""),
+        )
     gray = np.round(levels * (255 / most)).astype(np.uint8)[..., None]
     if not isinstance(clear, int):
         return gray

@@ -89,7 +89,7 @@ def _stretch(picture: np.ndarray, size: Size, fill: np.ndarray) -> np.ndarray:
 
 
 def _resized(picture: np.ndarray, size: Size, box: tuple[float, float, float, float] | None = None) -> np.ndarray:
-    """Lanczos with support scaled to the reduction, so antialiased; rounded to nearest."""
+    """Lanczos with support scaled to the reduction, so antialiased; bytes are rounded to nearest."""
     height, width = size
     bands = [Image.fromarray(np.ascontiguousarray(picture[..., c])) for c in range(picture.shape[-1])]
     resized = [band.resize((width, height), Image.Resampling.LANCZOS, box) for band in bands]

@@ -86,9 +86,9 @@ def sides(facts: Prepared, spec: DataSpec, train: Sized, held_out: Sized) -> str
 
 def depth_told(facts: Prepared) -> str:
     """That files of 16 bits are read as of fewer, if they are."""
-    if facts.bits == 16:
+    if facts.bits is None or facts.bits == 16:
         return ""
-    return f"files of 16 bits are read as of {facts.bits}, 0 to {2**facts.bits - 1:,}; data.bits says otherwise"
+    return f"16-bit files use {facts.bits} bits: read as 0 to {2**facts.bits - 1:,}; data.bits says otherwise"
 
 
 def counted_bad(bad: list[Finding]) -> str:

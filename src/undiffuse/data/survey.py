@@ -1,4 +1,4 @@
-"""The first look at a source: what its pictures are, by their headers, and a key of all that they hold."""
+"""The first look at a source: what its pictures are, mostly by their headers, and a key of all that they hold."""
 
 from collections import Counter
 from dataclasses import dataclass, field

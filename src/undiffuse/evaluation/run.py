@@ -206,7 +206,7 @@ def default_count(data: Dataset) -> int:
     """The default number of samples: as many as there are train images, at most 5,000, rounded up so that every class
     gets the same number."""
     classes = max(len(data.class_names), 1)
-    return -(-min(len(data.train), MOST_SAMPLES) // classes) * classes
+    return -(-min(len(data.train) or len(data.held_out), MOST_SAMPLES) // classes) * classes
 
 
 def measure(

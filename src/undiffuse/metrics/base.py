@@ -17,7 +17,7 @@ class Estimate:
     """value ± stderr in `unit`, from n generated images.
 
     floor is the same measure of real images: for most, of as many train images in the samples' place (all, if there are
-    fewer), which is what a perfect model would score; see each measure.
+    fewer), which is what a perfect model would score; see each measure. None where there is none to compare with.
     says: what the protocol must know besides.
     """
 

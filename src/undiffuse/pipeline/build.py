@@ -65,7 +65,7 @@ def resolved(config: Config, data: Dataset) -> Config:
         "data.content": data.content,
         "data.source": anywhere(config.data.source),
     }
-    if data.bits != 16:
+    if data.bits is not None:
         facts["data.bits"] = data.bits
     if config.data.labels is not None and Path(config.data.labels).exists():
         facts["data.labels"] = str(Path(config.data.labels).resolve())

@@ -124,7 +124,7 @@ class Pipeline:
         return build.visited_times(self.config, self.process, self.fitted)
 
     def labels(self, rows: Sequence[int], label: Label = None) -> Tensor | None:
-        """int64 class index of each image, as `labels.of_rows` reads `label`; None for an unconditional model."""
+        """int64 class index of each image, as `labels_of_rows` reads `label`; None for an unconditional model."""
         return labels.labels_of_rows(self.class_names, rows, label)
 
     def denoise(self, y: Tensor | None = None) -> Denoise:
@@ -200,7 +200,7 @@ class Pipeline:
         *,
         watch: Watch = unwatched,
     ) -> Iterator[tuple[range, Frame]]:
-        """Draw them block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
+        """Draw images block by block: (the block's indices, Frame) for every step; the frame at t = 0 is last."""
         size = self.block if batch_size is None else batch_size
         label = None if label is None else labels.listed_labels(label)
         blocks = aligned(start, n, size)

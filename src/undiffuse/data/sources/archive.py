@@ -53,8 +53,10 @@ class Archive:
 
     def passed_over(self) -> str:
         """Pictures that are not read, counted."""
-        contents = self._contents
-        return passed_over(contents.names, self._places.of, lambda key: key in contents.unnamed)
+        if self.spec.select is not None:
+            return ""  # a choice
+        names, unnamed = self._contents.names, self._contents.unnamed
+        return passed_over(names, pictures_of(names, None), lambda key: key in unnamed)
 
     def _key(self, path: Path, name: str) -> str:
         """A file's name within the set: of archives that number alike, with the archive's own."""

@@ -68,7 +68,11 @@ class Arrays:
                 return
             with zipfile.ZipFile(self.path) as archive:
                 held = {name.removesuffix(".npy") for name in archive.namelist()}
-                for images, labels, held_out in self._parts(held):
+                parts = self._parts(held)
+                told = self.remarks() if len(parts) > 1 else ()
+                if len({note.partition("taken")[2] for note in told}) > 1:
+                    raise UndiffuseError(f"{self.path}: {'; '.join(told)}: save all parts in one range")
+                for images, labels, held_out in parts:
                     known = _labels(archive, f"{labels}.npy", self.path) if labels in held else None
                     yield from self._part(partial(archive.open, f"{images}.npy"), known, held_out, images)
 
@@ -200,7 +204,7 @@ def scale_of(reopen: Reopen, path: Path, key: str) -> tuple[Callable[[np.ndarray
         return lambda x: np.round(x * 255.0).astype(np.uint8), f"{dtype} {low:g} to {high:g}, taken for 0 to 1"
     if dtype.kind == "f" and low >= -1 and high <= 1:
         return lambda x: np.round((x + 1.0) * 127.5).astype(np.uint8), f"{dtype} {low:g} to {high:g}, taken for -1 to 1"
-    if low >= 0 and high <= 255:
+    if low >= 0 and high <= 255 and not (dtype.kind == "f" and 1 < high <= 2):  # which may be 0 to 1, badly rounded
         return lambda x: np.round(x).astype(np.uint8), f"{dtype} {low:g} to {high:g}, taken for 0 to 255"
     raise UndiffuseError(
         f"{path}: '{key}' is {dtype} with values from {low:g} to {high:g}; 0 to 255, 0 to 1 or -1 to 1 is wanted"

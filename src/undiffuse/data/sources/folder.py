@@ -45,8 +45,10 @@ class Folder:
 
     def passed_over(self) -> str:
         """Pictures that are not read, counted."""
+        if self.spec.select is not None:
+            return ""  # a choice
         listed = self._list()
-        return passed_over(listed, self._places.of, lambda name: begins_as_a_picture(self.folder / name))
+        return passed_over(listed, pictures_of(listed, None), lambda name: begins_as_a_picture(self.folder / name))
 
     @cached_property
     def _places(self) -> Places:

@@ -145,7 +145,7 @@ def _without_strays(
     some = ", ".join(map(printable, strays[:EXAMPLES])) + (" ..." if len(strays) > EXAMPLES else "")
     if spec.split != "folders":
         raise UndiffuseError(
-            f"there are folders to train on and to hold out, and {len(strays):,} pictures outside of them ({some}): "
+            f"there are folders to train on and to hold out, and pictures outside of them: {len(strays):,} ({some}); "
             "move these, leave them out with data.split=folders, or take no folder for a part with data.split=none"
         )
     notes.append(f"left out, outside of the parts: {len(strays):,} ({some})")
