@@ -91,6 +91,31 @@ def test_shards_that_number_alike_keep_their_own_labels(tmp_path):
     assert mistakes(data, ("0", "1", "2"), split=False) == [] and len(data.train) + len(data.held_out) == 24
 
 
+@pytest.mark.parametrize("way", ["zip", "tar"])
+def test_archives_that_number_alike_have_their_folders_for_classes(tmp_path, way):
+    """train.zip and test.zip of ImageFolders: the parts are the archives, the classes the folders."""
+    (tmp_path / "x").mkdir()
+    for part, n, out, start in (("train", 18, False, 0), ("test", 6, True, 60)):
+        files = {f"{CLASSES[c]}/{i - start}.png": x for i, c, x in rows(n, out, start)}
+        (tmp_path / "x" / f"{part}.{way}").write_bytes(zipped(files) if way == "zip" else tar_of(files))
+    data = dataset(DataSpec(str(tmp_path / "x")))
+    assert mistakes(data) == [] and (len(data.train), len(data.held_out)) == (18, 6)
+
+
+def test_pictures_outside_of_the_parts_are_left_out_of_archives_that_number_alike(tmp_path):
+    (tmp_path / "x").mkdir()
+    for shard in range(2):
+        files = {}
+        for part, n, out, start in (("train", 9, False, 0), ("test", 3, True, 60)):
+            files |= {
+                f"{part}/{CLASSES[c]}/{i - start}.png": told(i + 100 * shard, c, out) for i, c, _ in rows(n, out, start)
+            }
+        files["preview.png"] = told(240 + shard, None)
+        (tmp_path / "x" / f"part-{shard}.tar").write_bytes(tar_of(files))
+    data = dataset(DataSpec(str(tmp_path / "x"), split="folders"))
+    assert mistakes(data) == [] and (len(data.train), len(data.held_out)) == (18, 6)
+
+
 def test_parts_inside_an_archive_hold_with_labels_beside_each_picture(tmp_path):
     files = {}
     for part, n, out, start in (("train", 18, False, 0), ("test", 6, True, 100)):

@@ -50,7 +50,7 @@ for given in PICTURES:
     tell(given.keys(), lambda given=given: ud.evaluate_images(**{"data": "digits"} | given))
 for label in (3.7, [3.7], [None], [b"3"]):
     tell(("label", label), lambda label=label: pipe.sample(4, label=label))
-tell("no watch", lambda: pipe.sample(4, watch=None))
+tell("no watch", lambda: list(pipe.stream(4, watch=None)))
 tell("no pipeline", lambda: ud.evaluate("digits"))
 
 plain = ud.evaluate(pipe, **sound)

@@ -183,13 +183,14 @@ def test_a_watch_cannot_change_what_is_made(tiny_pipe):
     given = {"metrics": ["kid", "bpd"], "n": 10, "seeds": [0], "times": 4}
     plain = ud.evaluate(tiny_pipe, **given)
     assert ud.evaluate(tiny_pipe, watch=lambda items, total, what: reversed(list(items)), **given) == plain
-    assert torch.equal(
-        tiny_pipe.sample(9, batch_size=4, watch=lambda items, total, what: [x for x in items for _ in "ab"]),
-        tiny_pipe.sample(9, batch_size=4),
-    )
-    exact = tiny_pipe.sample(9, batch_size=4, watch=lambda items, total, what: itertools.islice(items, total))
-    assert torch.equal(exact, tiny_pipe.sample(9, batch_size=4))
-    for ask in (lambda watch: ud.evaluate(tiny_pipe, watch=watch, **given), lambda w: tiny_pipe.sample(4, watch=w)):
+    wanted = tiny_pipe.sample(9, batch_size=4)
+    for watch in (
+        lambda items, total, what: [x for x in items for _ in "ab"],
+        lambda items, total, what: itertools.islice(items, total),
+    ):
+        frames = [frame for _, frame in tiny_pipe.stream(9, batch_size=4, watch=watch)]
+        assert torch.equal(torch.cat([frame.x for frame in frames if frame.t == 0]), wanted)
+    for ask in (lambda w: ud.evaluate(tiny_pipe, watch=w, **given), lambda w: list(tiny_pipe.stream(4, watch=w))):
         with pytest.raises(ud.UsageError, match="watch ended before the last"):
             ask(lambda items, total, what: itertools.islice(items, 1))
 

@@ -75,7 +75,9 @@ class RealImages:
                 "more classes, or a larger data.held_out"
             )
         train = data.train if len(data.train) else data.held_out
-        about = About(data.shape, data.class_names, lambda: train.images(random_rows(len(train), MOST_SAMPLES)))
+        which = "train" if len(data.train) else "reference"
+        rows = random_rows(len(train), MOST_SAMPLES)
+        about = About(data.shape, data.class_names, lambda: train.images(rows), which)
         return cls(data, extractor(features, about))
 
     def held_out(self) -> FeatureSet:

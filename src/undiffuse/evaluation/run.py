@@ -31,7 +31,7 @@ from undiffuse.sampling.request import MOST_IMAGES
 from undiffuse.shapes import Tensor, Watch, unwatched
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913  (a keyword for each option of the command)
     pipe: Pipeline,
     *,
     data: Dataset | str | None = None,

@@ -33,11 +33,15 @@ INCEPTION_SHA256 = "6726825d"  # the file's own digest begins so, as its name sa
 
 @dataclass(frozen=True)
 class About:
-    """The images whose features are wanted: the pictures' shape and class names, and the real train images."""
+    """The images whose features are wanted: the pictures' shape and class names, and the real train images.
+
+    which: what the protocol calls these, "reference" where there are none to train on.
+    """
 
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
     train: Callable[[], Tensor]
+    which: str = "train"
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,14 @@ def _pixels(about: About) -> Features:
 
 
 def _pca(about: About) -> Features:
-    """Pixels on the main axes of the real train images: what is left of pixels when there are many of them."""
+    """Pixels on the main axes of the real train images, or of the reference where there are none: what is left of
+    pixels when there are many of them."""
     train = pixels(about.train())
     mean = train.mean(0)
     _, _, axes = np.linalg.svd(train[:: max(1, len(train) // 5000)] - mean, full_matrices=False)
     kept = axes[:COMPONENTS]
     protocol = {
-        "features": f"the first {len(kept)} principal components of the train images' pixels in [-1, 1]",
+        "features": f"the first {len(kept)} principal components of the {about.which} images' pixels in [-1, 1]",
         "axes": f"sha256 {sha256(mean.tobytes() + kept.tobytes()).hexdigest()[:16]}",  # other train images, other axes
     }
     return Features(

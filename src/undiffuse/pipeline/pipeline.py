@@ -177,18 +177,16 @@ class Pipeline:
         sampler: str | None = None,
         steps: int | None = None,
         batch_size: int | None = None,
-        *,
-        watch: Watch = unwatched,
     ) -> Images:
         """Images start..start+n-1 of this seed: float32 [n, c, h, w] in [-1, 1] on the CPU.
 
         label: a class name, an index, or a sequence of them (image i gets entry i modulo its length); None gives image
         i the class i mod K. Blocks of `batch_size` are aligned to the index, so equal blocks are equal bit for bit.
-        watch: is told of every step of a block.
+        `stream` gives them one after the other, and takes a `watch`.
         """
         pipe = self.configured(guidance=guidance, sampler=sampler, steps=steps)
-        frames = pipe.stream(n, seed, start, label, batch_size, watch=watch)
-        return torch.cat([frame.x.float().cpu() for _, frame in frames if frame.t == 0])
+        done = [frame.x.float().cpu() for _, frame in pipe.stream(n, seed, start, label, batch_size) if frame.t == 0]
+        return torch.cat(done)
 
     def stream(
         self,

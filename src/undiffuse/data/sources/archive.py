@@ -83,7 +83,7 @@ class Archive:
         if any(label is not None for label in beside.values()):
             places = self._placed(wanted, beside)
             return Places(places.of, ("classes by the .cls or .json beside each picture", *places.notes))
-        return self._placed(wanted, None)
+        return self._placed(wanted, {})
 
     def _tables(self) -> list[LabelFile]:
         asked, contents = self.spec.labels, self._contents
@@ -97,17 +97,24 @@ class Archive:
             for name in found
         ]
 
-    def _placed(self, wanted: Sequence[str], labels: Mapping[str, str | None] | None) -> Places:
-        """Parts by the archives' names, such as train-000.tar and test-000.tar, else by folders within."""
+    def _placed(self, wanted: Sequence[str], labels: Mapping[str, str | None]) -> Places:
+        """Parts by the archives' names, such as train-000.tar and test-000.tar, else by folders within; classes as
+        `labels` says, else by folders within."""
         sides = {path.name: side_of(path.name) for path in self.paths}
-        if self.spec.split == "none" or {*sides.values()} != {True, False}:
-            if self._contents.alike and labels is None:  # whose first folder is the archive
-                inner = placed([name.partition("/")[2] for name in wanted], self.spec)
-                return Places({name: inner.of[name.partition("/")[2]] for name in wanted}, inner.notes)
-            return placed(wanted, self.spec, labels)
-        by_folder = placed(wanted, replace(self.spec, split="none"), labels).of
-        owners = {self._key(path, name): path.name for path, name in self._contents.owners}
-        found = {name: Place(by_folder[name].label, sides[owners[name]]) for name in wanted}
+        by_archive = self.spec.split != "none" and {*sides.values()} == {True, False}
+        owners = {self._key(path, name): (path.name, name) for path, name in self._contents.owners}
+        spec = replace(self.spec, split="none") if by_archive else self.spec
+        inner = placed(
+            [*dict.fromkeys(owners[key][1] for key in wanted)], spec, {owners[key][1]: None for key in labels}
+        )
+        found = {}
+        for key in wanted:
+            archive, name = owners[key]
+            if name in inner.of:  # or it lies outside of the parts
+                side = sides[archive] if by_archive else inner.of[name].held_out
+                found[key] = Place(labels.get(key, inner.of[name].label), side)
+        if not by_archive:
+            return Places(found, inner.notes)
         told = ", ".join(f"{name} {'held out' if side else 'to train on'}" for name, side in list(sides.items())[:4])
         return Places(found, (f"parts by archives: {told}" + (" ..." if len(sides) > 4 else ""),))
 
