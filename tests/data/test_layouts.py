@@ -184,6 +184,17 @@ def test_rows_that_name_nothing_or_several_are_counted(tmp_path):
     assert "1 of 19 rows name several pictures by one name, first 0.png: a/0.png, b/0.png" in told_of
 
 
+def test_a_table_that_is_asked_for_is_about_all_pictures_wherever_it_lies(tmp_path):
+    """By the ends of their paths too; a picture that it does not name has no class, whatever its folder is called."""
+    files = {f"images/{i % 2}/p{i}.png": x for i, _, x in rows(18)}
+    text = lines(("file", "label"), *((f"p{i}.png", CLASSES[i % 3]) for i in range(18)))
+    place = written(tmp_path, files | {"notes/mine.csv": text.encode(), "images/0/more.png": told(99, None)})
+    with pytest.raises(UndiffuseError, match=r"1 no label of 19 pictures cannot be used, first images/0/more.png"):
+        dataset(DataSpec(str(place), labels="notes/mine.csv"))
+    data = dataset(DataSpec(str(place), labels="notes/mine.csv", bad="skip"))
+    assert mistakes(data, split=False) == [] and len(data.train) + len(data.held_out) == 18
+
+
 def test_a_dataset_json_of_something_else_is_not_taken_for_labels(tmp_path):
     files = image_folder() | {"dataset.json": json.dumps({"title": "pets", "licence": "CC0"}).encode()}
     data = dataset(DataSpec(str(written(tmp_path, files))))

@@ -227,10 +227,10 @@ def test_small_pictures_with_channels_first(tmp_path):
     [
         (
             {"x": pictures().astype(np.float32) * 2},
-            r"'x' is float32 with values from .* to 510; 0 to 255, 0 to 1 or -1 to 1",
+            r"float32 with values from 0 to 510; 0 to 255, 0 to 1 or -1 to 1 is wanted",
         ),
-        ({"x": pictures().astype(np.float32) * np.nan}, r"'x' is float32 with values"),
-        ({"images": pictures().astype(np.uint16) * 257}, r"'images' is uint16 with values from 0 to 65535"),
+        ({"x": pictures().astype(np.float32) * np.nan}, r"'x' has values that are NaN or infinite"),
+        ({"images": pictures().astype(np.uint16) * 257}, r"uint16 with values from 0 to 65535"),
         ({"images": pictures(12, (3, 3, 3))}, "whose channels may be first or last"),
         ({"images": pictures(12, (2, 9, 3))}, "whose channels may be first or last"),
         ({"images": pictures(), "labels": LABELS[:5]}, "12 pictures, but 5 labels"),
@@ -277,13 +277,20 @@ def test_values_of_another_type_are_taken_by_their_range_which_is_said(tmp_path,
     assert any(note.endswith(told) for note in data.notes)
 
 
-def test_parts_of_unlike_ranges_are_refused(tmp_path):
+def test_one_range_serves_all_parts(tmp_path):
+    """A part without negative values beside one that has some is of the same -1 to 1."""
     every = pictures(18)
-    signed, positive = (every[:12] / 127.5 - 1).astype(np.float32), (every[12:] / 255).astype(np.float32)
-    (tmp_path / "x.npz").write_bytes(npz(x_train=signed, x_test=positive))
-    with pytest.raises(UndiffuseError, match=r"taken for -1 to 1; 'x_test': .*: save all parts in one range"):
+    every[:12, 0, 0], every[12:] = 0, np.maximum(every[12:], 128)
+    scaled = (every / 127.5 - 1).astype(np.float32)
+    (tmp_path / "x.npz").write_bytes(npz(x_train=scaled[:12], x_test=scaled[12:]))
+    data = read(tmp_path / "x.npz")
+    np.testing.assert_array_equal(hwc(data.train), every[:12])
+    np.testing.assert_array_equal(hwc(data.held_out), every[12:])
+    assert any(note.endswith("taken for -1 to 1") for note in data.notes)
+    (tmp_path / "x.npz").write_bytes(npz(x_train=scaled[:12], x_test=every[12:].astype(np.int64)))
+    with pytest.raises(UndiffuseError, match="arrays of float32 and int64; save all parts in one type"):
         read(tmp_path / "x.npz")
-    (tmp_path / "x.npz").write_bytes(npz(images=positive * 1.001))
+    (tmp_path / "x.npz").write_bytes(npz(images=(every / 255 * 1.001).astype(np.float32)))
     with pytest.raises(UndiffuseError, match=r"values from .* to 1.001; 0 to 255, 0 to 1 or -1 to 1 is wanted"):
         read(tmp_path / "x.npz")
 

@@ -5,9 +5,9 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.lib import format as npy
@@ -38,7 +38,16 @@ class Readable(Protocol):
     def read(self, count: int = -1, /) -> bytes: ...
 
 
-Reopen = Callable[[], Any]  # opens the array's file again, from its beginning
+Scale = Callable[[np.ndarray], np.ndarray]  # values -> uint8
+
+
+class ArrayPart(NamedTuple):
+    """An array of pictures: its name, labels, whether it is held out, and what opens it at its beginning."""
+
+    key: str
+    labels: np.ndarray | None
+    held_out: bool | None
+    open: Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -62,64 +71,77 @@ class Arrays:
         return stamp_of([self.path])
 
     def items(self) -> Iterator[Item]:
-        with _reading(self.path):
-            if self.path.suffix.lower() == ".npy":
-                yield from self._part(lambda: self.path.open("rb"), None, None, self.path.name)
-                return
-            with zipfile.ZipFile(self.path) as archive:
-                held = {name.removesuffix(".npy") for name in archive.namelist()}
-                parts = self._parts(held)
-                told = self.remarks() if len(parts) > 1 else ()
-                if len({note.partition("taken")[2] for note in told}) > 1:
-                    raise UndiffuseError(f"{self.path}: {'; '.join(told)}: save all parts in one range")
-                for images, labels, held_out in parts:
-                    known = _labels(archive, f"{labels}.npy", self.path) if labels in held else None
-                    yield from self._part(partial(archive.open, f"{images}.npy"), known, held_out, images)
+        with self._parts() as parts:
+            for part in parts:
+                yield from self._of(part)
 
     def remarks(self) -> tuple[str, ...]:
-        """The range that was taken for the values of arrays that are not uint8."""
-        found = []
-        with _reading(self.path):
-            if self.path.suffix.lower() == ".npy":
-                found.append(self._told(lambda: self.path.open("rb"), self.path.name))
-            else:
-                with zipfile.ZipFile(self.path) as archive:
-                    held = {name.removesuffix(".npy") for name in archive.namelist()}
-                    for images, _, _ in self._parts(held):
-                        found.append(self._told(partial(archive.open, f"{images}.npy"), images))
-        return tuple(filter(None, found))
+        """The range that was taken for values that are not uint8."""
+        return (self._scale[1],) if self._scale[0] is not None else ()
 
     def passed_over(self) -> str:
         return ""
 
-    def _parts(self, held: set[str]) -> list[tuple[str, str, bool | None]]:
-        """Which arrays of those that are there, with their labels and whether they are held out."""
-        parts: list[tuple[str, str, bool | None]] = [part for part in ARRAY_PARTS if part[0] in held]
-        if not parts:
-            raise UndiffuseError(f"{self.path}: holds {', '.join(sorted(held)[:9])}; an array 'images' is wanted")
-        return [part for part in parts if part[2] is not None] or parts[:1]
+    @contextlib.contextmanager
+    def _parts(self) -> Iterator[list[ArrayPart]]:
+        """The arrays of pictures, while their file is open."""
+        with _reading(self.path):
+            if self.path.suffix.lower() == ".npy":
+                yield [ArrayPart(self.path.name, None, None, partial(self.path.open, "rb"))]
+                return
+            with zipfile.ZipFile(self.path) as archive:
+                held = {name.removesuffix(".npy") for name in archive.namelist()}
+                known = [part for part in ARRAY_PARTS if part[0] in held]
+                if not known:
+                    raise UndiffuseError(
+                        f"{self.path}: holds {', '.join(sorted(held)[:9])}; an array 'images' is wanted"
+                    )
+                chosen = [part for part in known if part[2] is not None] or known[:1]
+                yield [
+                    ArrayPart(
+                        key,
+                        _labels(archive, f"{labels}.npy", self.path) if labels in held else None,
+                        held_out,
+                        partial(archive.open, f"{key}.npy"),
+                    )
+                    for key, labels, held_out in chosen
+                ]
 
-    def _told(self, reopen: Reopen, key: str) -> str:
-        with reopen() as file:
-            if _header(file)[2] == np.uint8:
-                return ""
-        return f"'{key}': {scale_of(reopen, self.path, key)[1]}"
+    @cached_property
+    def _scale(self) -> tuple[Scale | None, str]:
+        """What brings the values that are not uint8 to it, by the range of all of them together, and a line of it."""
+        types: set[str] = set()
+        low, high = math.inf, -math.inf
+        with self._parts() as parts:
+            for part in parts:
+                with part.open() as file:
+                    shape, _, dtype = _header(file)
+                    if dtype == np.uint8 or dtype.kind not in "uibf" or 0 in shape:
+                        continue
+                    types.add(str(dtype))
+                    for picture in _pictures(file, shape, dtype, self.path):
+                        ends = float(picture.min()), float(picture.max())
+                        if not all(map(math.isfinite, ends)):
+                            raise UndiffuseError(f"{self.path}: '{part.key}' has values that are NaN or infinite")
+                        low, high = min(low, ends[0]), max(high, ends[1])
+        if len(types) > 1:
+            raise UndiffuseError(f"{self.path}: arrays of {' and '.join(sorted(types))}; save all parts in one type")
+        return scale_of(types.pop(), low, high, self.path) if types else (None, "")
 
-    def _part(self, reopen: Reopen, labels: np.ndarray | None, held_out: bool | None, key: str) -> Iterator[Item]:
-        with reopen() as file:
+    def _of(self, part: ArrayPart) -> Iterator[Item]:
+        with part.open() as file:
             shape, fortran, dtype = _header(file)
-            channels_first = self._check(shape, fortran, dtype, labels, key)
-            scale = None if dtype == np.uint8 else scale_of(reopen, self.path, key)[0]
+            channels_first = self._check(shape, fortran, dtype, part)
+            scale = None if dtype == np.uint8 else self._scale[0]
             for row, raw in enumerate(_pictures(file, shape, dtype, self.path)):
                 picture = raw if scale is None else scale(raw)
                 picture = picture.transpose(1, 2, 0) if channels_first else picture.reshape(*picture.shape[:2], -1)
-                label = None if labels is None or labels[row] < 0 else str(int(labels[row]))
-                yield Item(f"{key}#{row}", np.ascontiguousarray(picture), label, held_out)
+                label = None if part.labels is None or part.labels[row] < 0 else str(int(part.labels[row]))
+                yield Item(f"{part.key}#{row}", np.ascontiguousarray(picture), label, part.held_out)
 
-    def _check(
-        self, shape: tuple[int, ...], fortran: bool, dtype: np.dtype, labels: np.ndarray | None, key: str
-    ) -> bool:
+    def _check(self, shape: tuple[int, ...], fortran: bool, dtype: np.dtype, part: ArrayPart) -> bool:
         """Whether channels come first. Raises UndiffuseError for what is no array of pictures, or could be two."""
+        key, labels = part.key, part.labels
         if dtype.kind not in "uibf" or len(shape) not in (3, 4):
             raise UndiffuseError(
                 f"{self.path}: '{key}' is {dtype} {list(shape)}; uint8 [n, h, w] or [n, h, w, c] is wanted"
@@ -187,28 +209,19 @@ def _header(file: Readable) -> tuple[tuple[int, ...], bool, np.dtype]:
     return read(file)
 
 
-def scale_of(reopen: Reopen, path: Path, key: str) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """What brings values to uint8, and the range that it takes them for, by all of them: false and true, 0 to 255, 0 to
-    1, or -1 to 1. Raises UndiffuseError for any other range."""
-    with reopen() as file:
-        shape, _, dtype = _header(file)
-        low, high = math.inf, -math.inf
-        for picture in _pictures(file, shape, dtype, path):
-            ends = float(picture.min()), float(picture.max())
-            if not all(map(math.isfinite, ends)):
-                raise UndiffuseError(f"{path}: '{key}' is {dtype} with values that are NaN or infinite")
-            low, high = min(low, ends[0]), max(high, ends[1])
-    if dtype.kind == "b":
+def scale_of(dtype: str, low: float, high: float, path: Path) -> tuple[Scale, str]:
+    """What brings values of this type and range to uint8, and what it takes the range for: false and true, 0 to 255, 0
+    to 1, or -1 to 1. Raises UndiffuseError for any other."""
+    found, is_float = f"{dtype} {low:g} to {high:g}", dtype.startswith("float")
+    if dtype == "bool":
         return lambda x: x.astype(np.uint8) * 255, "bool, false is black and true is white"
-    if dtype.kind == "f" and low >= 0 and high <= 1:
-        return lambda x: np.round(x * 255.0).astype(np.uint8), f"{dtype} {low:g} to {high:g}, taken for 0 to 1"
-    if dtype.kind == "f" and low >= -1 and high <= 1:
-        return lambda x: np.round((x + 1.0) * 127.5).astype(np.uint8), f"{dtype} {low:g} to {high:g}, taken for -1 to 1"
-    if low >= 0 and high <= 255 and not (dtype.kind == "f" and 1 < high <= 2):  # which may be 0 to 1, badly rounded
-        return lambda x: np.round(x).astype(np.uint8), f"{dtype} {low:g} to {high:g}, taken for 0 to 255"
-    raise UndiffuseError(
-        f"{path}: '{key}' is {dtype} with values from {low:g} to {high:g}; 0 to 255, 0 to 1 or -1 to 1 is wanted"
-    )
+    if is_float and low >= 0 and high <= 1:
+        return lambda x: np.round(x * 255.0).astype(np.uint8), f"{found}, taken for 0 to 1"
+    if is_float and low >= -1 and high <= 1:
+        return lambda x: np.round((x + 1.0) * 127.5).astype(np.uint8), f"{found}, taken for -1 to 1"
+    if low >= 0 and high <= 255 and not (is_float and 1 < high <= 2):  # which may be 0 to 1, badly rounded
+        return lambda x: np.round(x).astype(np.uint8), f"{found}, taken for 0 to 255"
+    raise UndiffuseError(f"{path}: {dtype} with values from {low:g} to {high:g}; 0 to 255, 0 to 1 or -1 to 1 is wanted")
 
 
 def _pictures(file: Readable, shape: tuple[int, ...], dtype: np.dtype, path: Path) -> Iterator[np.ndarray]:

@@ -58,7 +58,7 @@ def read_labels(tables: Sequence[LabelFile], names: Sequence[str], key: str | No
         if {label for _, label, _ in pairs} == {NO_CLASS}:
             pairs = [(file, None, found) for file, _, found in pairs]
         _take(pairs, names, table.origin, labels)
-    covered = [f"{table.folder}/" if table.folder else "" for table in used]
+    covered = [f"{table.folder}/" if table.folder and not table.asked else "" for table in used]
     for name in names:
         if any(name.startswith(folder) for folder in covered):
             labels.of.setdefault(name, None)
@@ -77,12 +77,11 @@ def _take(pairs: list[Pair], names: Sequence[str], origin: str, labels: Labelled
     if not own:
         first = pairs[0][0] if pairs else "none"
         raise UndiffuseError(f"{origin}: names none of the {len(names)} pictures (its first: {first})")
-    for told, wanted in (("name no picture", 0), ("name several pictures by one name", 2)):
-        rows = [(file, found) for file, _, found in pairs if (len(found) == 0 if wanted == 0 else len(found) >= 2)]
-        if rows:
-            file, found = rows[0]
-            where = f": {', '.join(found[:2])}" if found else ""
-            labels.notes.append(f"{origin}: {len(rows):,} of {len(pairs):,} rows {told}, first {file}{where}")
+    if nowhere := [file for file, _, found in pairs if not found]:
+        labels.notes.append(f"{origin}: {len(nowhere):,} of {len(pairs):,} rows name no picture, first {nowhere[0]}")
+    if several := [f"{file}: {', '.join(found[:2])}" for file, _, found in pairs if len(found) > 1]:
+        told = f"{len(several):,} of {len(pairs):,} rows name several pictures by one name, first {several[0]}"
+        labels.notes.append(f"{origin}: {told}")
 
 
 # -- columns ----------------------------------------------------------------------------------------------------------
@@ -155,7 +154,8 @@ class _Finder:
 
     def __init__(self, names: Sequence[str], folder: str) -> None:
         base = f"{folder}/" if folder else ""
-        self._below = {name.removeprefix(base): name for name in names if name.startswith(base)}
+        below = {name.removeprefix(base): name for name in names if name.startswith(base)}
+        self._below = below or {name: name for name in names}  # a folder of label files alone is not theirs
         self._whole = {name: [name] for name in names} | {inner: [name] for inner, name in self._below.items()}
         self._ends = _ends(self._below, lambda path: path)
         self._stems: dict[str, list[str]] | None = None
