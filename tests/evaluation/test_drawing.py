@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -249,7 +250,8 @@ def test_evaluate_stopped_and_killed_goes_on_and_two_processes_give_the_numbers_
         assert "Traceback" not in err
         assert number == signal.SIGKILL or err.splitlines()[-1].startswith("undiffuse: stopped with ")
     _, err = finished(evaluating(tiny_run, tmp_path, "cut", *cut))
-    assert "image 1000/1000" in err
+    left = re.search(r"image (\d+)/\1 ", err)
+    assert left is not None and int(left[1]) < 1000  # what was there already is not drawn again
     _, err = finished(
         evaluating(tiny_run, tmp_path, "two", *options, "--out", str(tmp_path / "two.json"), launch=LAUNCH)
     )
