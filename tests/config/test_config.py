@@ -176,8 +176,8 @@ def test_the_last_of_two_changes_holds():
         ("format_version: 2\nfuture: yes", "format_version 2 is newer than 1; please upgrade undiffuse"),
         ("format_version: 1.5", "valid integer"),
         ("sede: 1", "unknown key 'sede'; did you mean 'seed'"),
-        ("train: {lr: &a [*a]}", "valid number"),
-        ("&a {b: *a}", "unknown key 'b'"),
+        ("train: {lr: &a [*a]}", "anchors"),
+        ("&a {b: *a}", "anchors"),
     ],
 )
 def test_a_wrong_file_is_one_line_that_names_it(tmp_path, text, words):

@@ -32,7 +32,8 @@ MOST_ROWS = 6
 
 
 def plot_schedules(given: PlotSchedulesOptions) -> None:
-    _figure(lambda: curves.plot_schedules({name: make(given.T) for name, make in SCHEDULES.items()}), given.out)
+    T = Config().replaced({"diffusion.T": given.T}).diffusion.T
+    _figure(lambda: curves.plot_schedules({name: make(T) for name, make in SCHEDULES.items()}), given.out)
 
 
 def plot_noise(given: PlotNoiseOptions) -> None:

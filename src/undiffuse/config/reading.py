@@ -8,6 +8,7 @@ from typing import Any
 from undiffuse.config import yaml
 from undiffuse.config.schema import Config, checked_config
 from undiffuse.errors import UsageError, nearest
+from undiffuse.files.reading import read_text
 
 
 def recipes() -> list[str]:
@@ -36,8 +37,8 @@ def changed(config: Config, sets: Iterable[str]) -> Config:
 def read(path: Path) -> Config:
     """A configuration file."""
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, yaml.MOST_YAML)
+    except (OSError, ValueError) as error:
         raise UsageError(
             f"{path}: cannot be read as a configuration ({getattr(error, 'strerror', None) or error})"
         ) from error

@@ -20,6 +20,7 @@ MOST_IN_MEMORY = (
     1_000_000  # of anything that is held in memory at once: far above any use, far below what stops a machine
 )
 
+MOST_AVERAGES = 16  # each is a copy of the weights
 Held = Annotated[int, Field(ge=1, le=MOST_IN_MEMORY)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -96,7 +97,7 @@ class Diffusion(_Section):
 
     schedule: str = "cosine"
     T: Held = 1000
-    betas: list[float] | None = None
+    betas: Annotated[list[float], Field(max_length=10_000)] | None = None
     zero_terminal_snr: bool = False
     prediction: str = "eps"
     noise: str = "gaussian"
@@ -125,7 +126,7 @@ class Train(_Section):
     optimizer: Literal["adam", "muon"] = "adam"
     warmup: NotNegative = 500
     lr_decay: Literal["none", "linear", "cosine", "cooldown", "inverse_sqrt"] = "none"
-    ema: Decay | Annotated[list[Decay], Field(min_length=1)] = 0.9999
+    ema: Decay | Annotated[list[Decay], Field(min_length=1, max_length=MOST_AVERAGES)] = 0.9999
     grad_clip: Annotated[float, Field(ge=0)] = 1.0
     label_dropout: Fraction = 0.1
     time_sampling: str = "uniform"
@@ -138,7 +139,7 @@ class Train(_Section):
     quality_n: Annotated[int, Field(ge=20, le=MOST_IN_MEMORY)] = 500
     quality_steps: Positive = 10
     patience: NotNegative = 0
-    trackers: list[str] = []
+    trackers: Annotated[list[str], Field(max_length=16)] = []
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
@@ -182,15 +183,15 @@ class Evaluate(_Section):
 
     features: str = "pixels"
     mix: Mix = "auto"
-    n: Annotated[int, Field(ge=2)] | None = None
-    repeats: Positive = 3
+    n: Annotated[int, Field(ge=2, le=MOST_IN_MEMORY)] | None = None
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 3
 
 
 class Config(_Section):
     """A run, whole. Unknown keys are refused with the nearest name; so are files of a newer format."""
 
     format_version: Positive = FORMAT_VERSION
-    seed: NotNegative = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     data: Data = Data()
     model: Model = Model()
     diffusion: Diffusion = Diffusion()

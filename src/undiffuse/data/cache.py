@@ -5,6 +5,7 @@ code's version; a second key, of the files' names, sizes and times, finds it wit
 Deleting the cache is always safe.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -28,14 +29,18 @@ from undiffuse.data.sources.base import Item, Source, Telling, natural
 from undiffuse.data.sources.hub import Hub
 from undiffuse.data.sources.spool import read_once
 from undiffuse.data.spec import BadPicture, DataSpec, DataWarning
-from undiffuse.data.survey import PICTURES_READ, Finding, Survey, bits_of, shape_of, survey_pictures
+from undiffuse.data.survey import PICTURES_READ, Finding, Survey, bits_of, shape_of, survey_pictures, times_sign
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache
+from undiffuse.files.reading import read_json
 from undiffuse.files.writing import whole
+from undiffuse.processes import machine
 from undiffuse.shapes import Tensor, Watch, unwatched, watch_items
 
 VERSION = 3
 DECODE_CHUNK = 256
+MOST_FACTS = 8 << 30  # bytes of our own file, which grows with the number of pictures
+PIXELS_AT_ONCE = 64_000_000  # being decoded, a few bytes each
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -85,7 +90,7 @@ def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) ->
 
 def _policy(spec: DataSpec) -> str:
     """What changes the prepared pictures; the rest of the specification only chooses among them."""
-    alike = replace(spec, source="", bad="skip", duplicates="keep", held_out=0.1, limit=None)
+    alike = replace(spec, source="", bad="skip", duplicates="keep", held_out=0.1, limit=None, budget=1.0)
     return repr(asdict(alike)) + (f" {spec.limit}" if spec.source.startswith("hub:") else "")
 
 
@@ -102,7 +107,7 @@ def _told(source: Source) -> dict[str, Any]:
 def _read_pointer(pointer: Path) -> tuple[Path, dict[str, Any]] | None:
     """The folder of prepared pictures, and what their source told."""
     try:
-        raw = json.loads(pointer.read_text())
+        raw = read_json(pointer)
         known = cache.folder("data") / str(raw["folder"])
         told = {"remarks": tuple(map(str, raw["remarks"])), "passed_over": str(raw["passed_over"])}
     except (OSError, ValueError, LookupError, TypeError):
@@ -118,7 +123,7 @@ def _point(pointer: Path, known: Path, source: Source) -> None:
 def _open_folder(folder: Path) -> tuple[Tensor, Prepared]:
     path = folder / "pictures.bin"
     try:
-        facts = _facts(json.loads((folder / "facts.json").read_text()))
+        facts = _facts(read_json(folder / "facts.json", MOST_FACTS))
         n, size = len(facts.labels), int(np.prod(facts.shape))
         sound = path.stat().st_size == n * size
         sound = sound and len(facts.held_out) == len(facts.digests) == len(facts.names) == n
@@ -150,7 +155,7 @@ def _prepare(
         cache.folder("data").mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache.folder("data")).free
         if need > free:
-            raise OSError(28, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
+            raise OSError(errno.ENOSPC, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
         with tempfile.TemporaryDirectory(dir=cache.folder("data"), prefix="writing-") as aside:
             _, facts = _read(source, spec, survey, Path(aside) / "pictures.bin", watch)
             (Path(aside) / "facts.json").write_text(json.dumps(asdict(facts)))
@@ -161,6 +166,12 @@ def _prepare(
         _point(pointer, folder, source)
         return _open_folder(folder)
     except OSError as error:
+        if need > machine.memory():
+            raise UndiffuseError(
+                f"{source.name}: {survey.count:,} pictures of {times_sign(size)} take {machine.in_words(need)}, more "
+                f"than the cache {cache.folder('data')} has room for ({error.strerror}), or the memory; take a smaller "
+                "data.size or data.limit"
+            ) from error
         warnings.warn(
             f"the cache {cache.folder('data')} cannot be used ({error.strerror}); the pictures are held in memory, and "
             "decoded again the next time",
@@ -224,7 +235,8 @@ def _decode_all(
     as_asked = replace(spec, bits=bits_of(survey, spec))
     one = partial(_one, labelled=survey.labelled, spec=as_asked, size=size, channels=channels)
     items = watch_items(watch, source.items(), None, PICTURES_READ)
-    with ThreadPoolExecutor(THREADS) as pool:
+    largest = max(height * width for height, width in survey.sizes)
+    with ThreadPoolExecutor(max(1, min(THREADS, PIXELS_AT_ONCE // largest))) as pool:
         while chunk := list(islice(items, DECODE_CHUNK)):
             yield from pool.map(one, chunk) if _worth_threads(chunk) else map(one, chunk)
 
@@ -239,7 +251,9 @@ def _one(item: Item, labelled: bool, spec: DataSpec, size: Size, channels: int) 
             return item, item.content
         if labelled and item.label is None:
             return item, BadPicture("no label", "others have a class, this one has none")
-        picture, transparent = decode_picture(item.content, None if spec.fit == "pad" else size, spec.bits or 16)
+        picture, transparent = decode_picture(
+            item.content, None if spec.fit == "pad" else size, spec.bits or 16, spec.budget
+        )
         return item, shaped(picture, transparent, spec, size, channels)
     except BadPicture as problem:
         return item, problem

@@ -3,10 +3,13 @@
 import io
 import warnings
 from dataclasses import dataclass
+from threading import Lock
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from undiffuse.data.budget import MOST_SCANNED
 from undiffuse.data.sources.base import PICTURE_STARTS
 from undiffuse.data.spec import BadPicture
 
@@ -16,6 +19,35 @@ GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I"}
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I"}
 ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
 ORIENTATION = 0x0112
+START_OF_SCAN = b"\xff\xda"  # within a scan's data 0xff is followed by 0 or a restart mark (ITU-T T.81, B.1.1)
+
+
+class _Quiet:
+    """Silence for Pillow, which warns of what is reported here, or is harmless.
+
+    Filters belong to the process, and several threads decode at once: the first that comes changes them, the last that
+    goes puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._before = Lock(), 0, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.filterwarnings("ignore", module="PIL")
+
+    def __exit__(self, *error: Any) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._before.__exit__(*error)
+
+
+_quiet = _Quiet()
 
 
 @dataclass(frozen=True)
@@ -43,18 +75,19 @@ def examine(content: bytes | np.ndarray) -> Facts:
 
 
 def decode_picture(
-    content: bytes | np.ndarray, near: tuple[int, int] | None = None, bits: int = 16
+    content: bytes | np.ndarray, near: tuple[int, int] | None = None, bits: int = 16, budget: float = 1.0
 ) -> tuple[np.ndarray, bool]:
     """uint8 [h, w, c], c = 1 (gray), 3, or 2 and 4 with transparency last; and whether it has transparency.
 
     Upright by its EXIF orientation, the first frame of an animation, 16 bits rounded to 8. near: a JPEG much larger
     than this (h, w) may be decoded at 1/2, 1/4 or 1/8 of its size, still at least twice as large. bits: those that
-    16-bit levels use. Raises BadPicture.
+    16-bit levels use; budget: see data.budget. Raises BadPicture.
     """
     if isinstance(content, np.ndarray):
         return content, False
     with _open(content) as image:
         facts = _facts(image)
+        _check_scans(content, image, budget)
         if near is not None and min(facts.size) > 0:
             image.draft(image.mode, (2 * max(near), 2 * max(near)))
         picture = _upright(_load(image))
@@ -74,7 +107,7 @@ def deepest_level(content: bytes) -> int:
 def _open(content: bytes) -> Image.Image:
     if not content:
         raise BadPicture("empty", "the file is empty")
-    with _quiet():
+    with _quiet:
         try:
             image = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
         except UnidentifiedImageError as error:
@@ -93,8 +126,17 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
+def _check_scans(content: bytes, image: Image.Image, budget: float) -> None:
+    """A progressive JPEG may pass over all pixels as often as it likes, in a few bytes each time."""
+    if image.format != "JPEG":
+        return
+    scans = content.count(START_OF_SCAN)
+    if scans * image.width * image.height > MOST_SCANNED * budget:
+        raise BadPicture("too large", f"{image.width} x {image.height} in {scans:,} passes, which takes minutes")
+
+
 def _facts(image: Image.Image) -> Facts:
-    with _quiet():
+    with _quiet:
         try:
             animated = bool(getattr(image, "is_animated", False))
         except Exception as error:
@@ -130,7 +172,7 @@ def _is_gray(image: Image.Image) -> bool:
 
 
 def _load(image: Image.Image) -> Image.Image:
-    with _quiet():
+    with _quiet:
         try:
             image.load()
         except MemoryError as error:
@@ -146,7 +188,7 @@ def _broken(error: Exception) -> BadPicture:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    with _quiet():
+    with _quiet:
         try:
             return ImageOps.exif_transpose(image)
         except Exception:
@@ -159,7 +201,7 @@ def _pixels(image: Image.Image, facts: Facts, bits: int) -> np.ndarray:
     if image.mode == "F":
         raise BadPicture("unsupported", "floating-point levels have no agreed range; save it with 8 or 16 bits")
     target = ("LA" if facts.transparent else "L") if facts.gray else ("RGBA" if facts.transparent else "RGB")
-    with _quiet():
+    with _quiet:
         try:
             if target == "LA" and image.mode != "LA":
                 image = image.convert("RGBA")
@@ -182,11 +224,3 @@ def _from_wide(levels: np.ndarray, clear: object, bits: int) -> np.ndarray:
     if not isinstance(clear, int):
         return gray
     return np.concatenate([gray, np.where(levels == clear, 0, 255).astype(np.uint8)[..., None]], -1)
-
-
-class _quiet(warnings.catch_warnings):
-    """Pillow warns of what is reported here, or is harmless."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.simplefilter("ignore")

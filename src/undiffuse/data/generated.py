@@ -1,6 +1,5 @@
 """Pictures that `undiffuse sample` or another program wrote: read as they are, never cut, resized or left out."""
 
-import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from undiffuse.data.budget import Budget, open_zip
 from undiffuse.data.decode import decode_picture
 from undiffuse.data.spec import BadPicture
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.drawn import LABELS, check_finished
+from undiffuse.files.reading import read_json
 
 OTHER_KINDS = (".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".avif", ".tga")
 
@@ -72,12 +73,16 @@ def _read_shards(folder: Path, files: list[Path]) -> tuple[np.ndarray, np.ndarra
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if path.exists() and not zipfile.is_zipfile(path):
+    if path.is_file() and not zipfile.is_zipfile(path):
         raise UndiffuseError(f"{path}: not an .npz with an array 'images': it is not a zip archive, or is cut short")
     try:
+        with open_zip(Budget(path)):
+            pass
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
             labels = file["labels"] if "labels" in file else np.full(images.shape[:1], -1, np.int64)
+    except UndiffuseError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UndiffuseError(f"{path}: not an .npz with an array 'images': {error}") from error
     message = f"'images' is {images.dtype} {list(images.shape)}, 'labels' {labels.dtype} {list(labels.shape)}"
@@ -107,9 +112,9 @@ def _labels(folder: Path, files: list[Path]) -> np.ndarray:
     if not (folder / LABELS).exists():
         return np.full(len(files), -1, np.int64)
     try:
-        known = json.loads((folder / LABELS).read_text())
+        known = read_json(folder / LABELS)
         return np.array([_whole(known[file.name]) for file in files], np.int64)
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         raise UndiffuseError(f"{folder / LABELS}: must map every picture's name to a class index: {error}") from error
 
 

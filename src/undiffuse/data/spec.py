@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 
@@ -30,6 +30,7 @@ class DataSpec:
     split: folders called train, test, val are parts ("auto": refused if pictures lie beside them; "folders": these are
     left out; "none": they are folders like others). select: only files whose path matches this pattern.
     labels: a CSV or JSON file; label_key, file_key: its columns of classes and of the pictures' names.
+    budget: what a file may cost, in multiples of the usual, for archives that unpack to very much: see data.budget.
     """
 
     source: str = "digits"
@@ -47,6 +48,7 @@ class DataSpec:
     file_key: str | None = None
     split: str = "auto"
     bits: Annotated[int, Ge(8), Le(16)] | None = None
+    budget: Annotated[float, Gt(0), Le(1e6)] = 1.0
 
     def __post_init__(self) -> None:
         self.check_choices()

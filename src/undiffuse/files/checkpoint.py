@@ -7,19 +7,48 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import torch
+from annotated_types import Ge, Gt, Le, Len
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from typing_extensions import TypedDict
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.reading import check_regular, checked_record, read_json
 from undiffuse.files.writing import sync
 from undiffuse.shapes import Tensor
 
 Tensors = dict[str, torch.Tensor]
 STATE_VERSION = 1
+MOST_STATE = 4 << 20  # bytes
+Count = Annotated[int, Ge(0), Le(2**53)]
+
+
+class ScaleRecord(TypedDict):
+    """The loss scale of fp16, see train.loss_scale."""
+
+    value: Annotated[float, Gt(0), Le(2.0**100)]
+    good: Count
+    overflows: Count
+
+
+class StateRecord(TypedDict):
+    """state.json: what need not be there may be missing, what is not named here may be there."""
+
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]
+
+    format_version: Count
+    step: NotRequired[Count]
+    skipped: NotRequired[Count]
+    streak: NotRequired[Count]
+    micro_batch: NotRequired[Annotated[int, Ge(1), Le(2**53)]]
+    micro_batches: NotRequired[Annotated[list[Annotated[int, Ge(1), Le(2**53)]], Len(0, 1 << 16)]]
+    digests: NotRequired[dict[str, str]]
+    scale: NotRequired[ScaleRecord]
+    diffusion: NotRequired[dict[str, Any]]
 
 
 class Damaged(UndiffuseError):
@@ -145,10 +174,13 @@ def check_whole(checkpoint: Path) -> None:
     digests = load_state(checkpoint).get("digests", {})
     for path in sorted({*checkpoint.glob("*.safetensors"), *(checkpoint / name for name in digests)}):
         try:
+            check_regular(path)
             with safe_open(path, "pt"):
                 pass
             check_unchanged(path, digests)
-        except (OSError, SafetensorError) as error:
+        except Damaged:
+            raise
+        except (OSError, ValueError, SafetensorError) as error:
             raise Damaged(f"{path}: missing or truncated ({_line(error)})") from error
 
 
@@ -162,34 +194,17 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
     """The small state: `step`, `skipped` and `streak` are whole numbers, 0 if they are not there."""
     path = checkpoint / "state.json"
     try:
-        state = json.loads(path.read_text())
-        version = _count(state["format_version"])
-        counts = {name: _count(state.get(name, 0)) for name in ("step", "skipped", "streak")}
-        _check_details(state)
+        state: dict[str, Any] = {**checked_record(StateRecord, read_json(path, MOST_STATE))}
+        counts: dict[str, int] = {name: state.get(name, 0) for name in ("step", "skipped", "streak")}
         if counts["skipped"] > counts["step"]:
             raise ValueError(f"{counts['skipped']} of {counts['step']} steps skipped")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise Damaged(f"{path}: not a checkpoint's state ({_line(error)})") from error
-    if version > STATE_VERSION:
+    if (version := state["format_version"]) > STATE_VERSION:
         raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
     if counts["step"] != int(checkpoint.name):
         raise Damaged(f"{path}: is of step {counts['step']}, its folder is not; copy the checkpoint again")
     return {**state, **counts}
-
-
-def _check_details(state: dict[str, Any]) -> None:
-    """Raises one of what load_state catches if something that need not be there is there and wrong."""
-    if not all(_count(size) for size in [state.get("micro_batch", 1), *state.get("micro_batches", [])]):
-        raise ValueError("0 images at once")
-    for name, recorded in state.get("digests", {}).items():
-        if not isinstance(recorded, str):
-            raise ValueError(f"the digest of {name}: {recorded!r:.40}")
-    if "scale" in state:
-        scale = state["scale"]
-        if not (isinstance(scale["value"], int | float) and scale["value"] > 0):
-            raise ValueError(f"{scale['value']!r:.40} as the loss scale")
-        if {name: _count(scale[name]) for name in scale if name != "value"}.keys() != {"good", "overflows"}:
-            raise ValueError(f"a loss scale of {', '.join(scale)}")
 
 
 def check_same_noise(state: dict[str, Any], noise: object, origin: Path) -> None:
@@ -202,12 +217,6 @@ def check_same_noise(state: dict[str, Any], noise: object, origin: Path) -> None
         )
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r:.40} in place of a whole number")
-    return value
-
-
 def load_tensors(checkpoint: Path, name: str) -> Tensors:
     """One group of tensors, on the CPU."""
     path = checkpoint / f"{name}.safetensors"
@@ -215,8 +224,9 @@ def load_tensors(checkpoint: Path, name: str) -> Tensors:
         there = ", ".join(sorted(other.stem for other in checkpoint.glob("*.safetensors"))) or "no weights"
         raise UndiffuseError(f"{checkpoint}: has no {path.name}, but {there}; take those, or copy the folder again")
     try:
+        check_regular(path)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UndiffuseError(f"{path}: truncated or not a safetensors file ({_line(error)})") from error
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.reading import read_json
 from undiffuse.images import write_png
 
 LABELS = "labels.json"  # beside the pictures of a folder: file name -> class index
@@ -25,9 +26,9 @@ def write_folder(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
 def check_finished(folder: Path) -> None:
     """Raise UndiffuseError for a folder that `undiffuse sample` has yet to fill: a part of a set looks like a set."""
     try:
-        job = json.loads((folder / JOB).read_text())
+        job = read_json(folder / JOB)
         unfinished = job["finished"] is False or len(list(folder.glob(f"*.{_ending(job)}"))) < _file_count(job)
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError, ZeroDivisionError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, ZeroDivisionError):
         return  # another's file of this name, or none
     if unfinished:
         raise UndiffuseError(f"{folder}: not all of its images are there; run the command that draws them again")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.files.reading import check_regular, parse_json
 from undiffuse.files.writing import write_text
 
 
@@ -80,7 +81,7 @@ class RunFolder:
     def keep_evaluation(self, text: str) -> Path | None:
         """Write evaluation.json; another one that was there becomes evaluation-1.json, or -2 ..., which is returned."""
         before = None
-        if self.evaluation.exists() and self.evaluation.read_text(errors="replace") != text:
+        if self.evaluation.exists() and _text(self.evaluation) != text:
             numbers = itertools.count(1)
             before = next(path for k in numbers if not (path := self.path / f"evaluation-{k}.json").exists())
             self.evaluation.rename(before)
@@ -91,7 +92,7 @@ class RunFolder:
         """Forget what was logged after `step`: a resumed run says it again."""
         for log in (self.metrics, self.quality):
             if log.exists():
-                kept = [line for line in log.read_text(errors="replace").splitlines() if _step_of(line) <= step]
+                kept = [line for line in _text(log).splitlines() if _step_of(line) <= step]
                 write_text(log, "".join(line + "\n" for line in kept))
 
     def log(self, record: dict[str, Any], log: Path | None = None) -> None:
@@ -103,7 +104,7 @@ class RunFolder:
         """The records of quality.jsonl, in order of their steps."""
         if not self.quality.exists():
             return []
-        lines = self.quality.read_text(errors="replace").splitlines()
+        lines = _text(self.quality).splitlines()
         return [record for line in lines if (record := _measure(line)) is not None]
 
     def best_step(self) -> int:
@@ -123,6 +124,14 @@ def resuming(path: Path) -> str:
     return f"undiffuse train --resume --out {shlex.quote(str(path))}"
 
 
+def _text(path: Path) -> str:
+    try:
+        check_regular(path)
+    except ValueError as error:
+        raise UndiffuseError(f"{path}: {error}; move it away") from error
+    return path.read_text(errors="replace")
+
+
 def _step_of(line: str) -> float:
     """A line cut short by a kill belongs to no step."""
     found = re.match(r'\{"step": (\d+),.*\}$', line)
@@ -132,10 +141,10 @@ def _step_of(line: str) -> float:
 def _measure(line: str) -> dict[str, Any] | None:
     """A line of quality.jsonl; None if it is not whole."""
     try:
-        record = json.loads(line)
+        record = parse_json(line)
         numbers = [record[name] for name in ("step", "frechet", "stderr", "idle")]
         sound = all(isinstance(x, int | float) and abs(x) < 1e30 for x in numbers)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return None
     return record if sound else None
 

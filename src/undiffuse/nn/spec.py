@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 
 from undiffuse.errors import UsageError
 
-Positive = Annotated[int, Ge(1)]
-NotNegative = Annotated[int, Ge(0)]
+EXACT = 2**53  # up to here whole numbers are floats too
+MOST_LEVELS = 12  # of which the last is 2,048 times smaller than the picture
+
+Positive = Annotated[int, Ge(1), Le(EXACT)]
+NotNegative = Annotated[int, Ge(0), Le(EXACT)]
+Width = Annotated[int, Ge(1), Le(65_536)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +33,23 @@ class UNetSettings:
     (space to depth; Shi et al. 2016, Hoogeboom et al. 2023): full size is then that much smaller.
     """
 
-    channels: Positive = 64
-    multipliers: Annotated[tuple[Positive, ...], Len(1)] = (1, 2, 2)
-    blocks: Positive = 2
+    channels: Width = 64
+    multipliers: Annotated[tuple[Width, ...], Len(1, MOST_LEVELS)] = (1, 2, 2)
+    blocks: Annotated[int, Ge(1), Le(100)] = 2
     block: Literal["residual", "convnext"] = "residual"
     resample: Literal["conv", "residual"] = "conv"
-    attention: tuple[Positive, ...] = (4,)
-    heads: Positive = 1
-    head_channels: NotNegative = 0
+    attention: Annotated[tuple[Width, ...], Len(0, MOST_LEVELS)] = (4,)
+    heads: Width = 1
+    head_channels: Annotated[int, Ge(0), Le(65_536)] = 0
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
-    norm_groups: Positive = 32
-    norm_eps: Annotated[float, Gt(0)] = 1e-6
+    norm_groups: Width = 32
+    norm_eps: Annotated[float, Gt(0), Le(1)] = 1e-6
     scale_shift: bool = False
     downsample_padding: Literal[0, 1] = 0
     flip_sin_to_cos: bool = False
     freq_shift: Literal[0, 1] = 1
     time_offset: NotNegative = 0
-    patch: Positive = 1
+    patch: Annotated[int, Ge(1), Le(64)] = 1
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from undiffuse.diffusion.samplers.fitted import FEW, Fitted
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleWarning
 from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.nn.cost import count_waiting, count_weights
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.nn.unet import UNet, spatial
+from undiffuse.processes import machine
 from undiffuse.shapes import Watch, unwatched
 
 
@@ -32,6 +34,7 @@ class NoiseWarning(UserWarning):
 
 
 _Row = TypeVar("_Row")
+FLOAT_BYTES = 4
 GAMMA_SOUND = 0.005  # up to here every sampler brings the data back within chance (benchmarks/reverse_noise.py)
 
 
@@ -144,10 +147,23 @@ def backbone(config: Config) -> nn.Module:
     channels = config.data.shape[0]
     settings = config.model.model_dump(exclude={"conditional"})
     out = channels * (2 if config.diffusion.variance == "learned" else 1)
+    spec = UNetSpec(channels, out, num_classes(config), **settings)
+    _check_memory(spec, config.data.shape)
     rng.seed_torch(config.seed, "init")
-    network = UNet(UNetSpec(channels, out, num_classes(config), **settings))
+    network = UNet(spec)
     network.checkpointed = config.train.gradient_checkpointing
     return spatial(network)
+
+
+def _check_memory(spec: UNetSpec, shape: list[int]) -> None:
+    """Refuse a network that this machine cannot hold, or not with one picture of this shape: before it is built."""
+    weights, maps, most = count_weights(spec), count_waiting(spec, *shape[1:]), machine.memory()
+    if FLOAT_BYTES * (weights + maps) > most:
+        raise UsageError(
+            f"model: {weights:,} weights take {machine.in_words(FLOAT_BYTES * weights)}, the maps of one picture of "
+            f"{shape[1]} x {shape[2]} at least {machine.in_words(FLOAT_BYTES * maps)}, and there are "
+            f"{machine.in_words(most)} of memory; take smaller model.channels, multipliers or blocks, or data.size"
+        )
 
 
 def denoiser(config: Config) -> Denoiser:

@@ -9,6 +9,7 @@ from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.samplers.fitted import Fitted
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
+from undiffuse.files.reading import read_text
 from undiffuse.files.run import RunFolder
 from undiffuse.nn.unet import UNet
 from undiffuse.pipeline import build
@@ -61,8 +62,8 @@ def _read_times(run: RunFolder, T: int) -> Fitted | None:
     if not run.times.is_file():
         return None
     try:
-        return Fitted.read(run.times.read_text(errors="replace"), T)
-    except UndiffuseError as error:
+        return Fitted.read(read_text(run.times), T)
+    except (OSError, ValueError) as error:
         raise UndiffuseError(f"{run.times}: {error}; delete it, or make it again with: undiffuse fit") from error
 
 

@@ -1,6 +1,5 @@
 """A run folder read for the report. What is not there is empty; what is there and broken is refused by its name."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from undiffuse.config import yaml
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.reading import parse_json, read_text
 from undiffuse.viz.curves import QUALITY_COLUMNS, TRAINING_COLUMNS, to_columns
 
 EARLIER = re.compile(r"evaluation-(\d+)\.json")
@@ -108,8 +108,8 @@ def flat(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path)
+    except (OSError, ValueError) as error:
         raise UndiffuseError(f"{path}: cannot be read as text: {error}") from error
 
 
@@ -130,9 +130,12 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        return _mapping(path, json.loads(_text(path)))
-    except json.JSONDecodeError as error:
+        value = parse_json(_text(path))
+    except UndiffuseError:
+        raise
+    except ValueError as error:
         raise UndiffuseError(f"{path}: not JSON: {error}") from error
+    return _mapping(path, value)
 
 
 def _read_lines(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -157,8 +160,8 @@ def _check_numbers(path: Path, records: list[dict[str, Any]], columns: Sequence[
 
 def _record(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
+        record = parse_json(line)
+    except ValueError as error:
         raise UndiffuseError(f"{path}: line {number} is not JSON: {error}") from error
     if not isinstance(record, dict) or not isinstance(record.get("step"), int):
         raise UndiffuseError(f"{path}: line {number} is not a record with a whole number 'step'")
@@ -167,8 +170,8 @@ def _record(path: Path, number: int, line: str) -> dict[str, Any]:
 
 def _is_json(line: str) -> bool:
     try:
-        json.loads(line)
-    except json.JSONDecodeError:
+        parse_json(line)
+    except ValueError:
         return False
     return True
 

@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from torch import nn
+from typing_extensions import TypedDict
 
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.files.blocks import BLOCK_FORMATS
 from undiffuse.files.drawn import JOB
+from undiffuse.files.reading import checked_record, read_json
 from undiffuse.files.writing import write_text
 from undiffuse.pipeline import Pipeline
 from undiffuse.pipeline.labels import Label, listed_labels
@@ -24,6 +27,14 @@ from undiffuse.pipeline.ranges import aligned, check_blocks
 JOB_VERSION = 1
 LONGEST_SAID = 80
 MOST_IMAGES, MOST_BLOCKS = 10_000_000, 250_000
+
+
+class JobRecord(TypedDict):
+    """job.json: what was asked for, and whether all of it is there."""
+
+    format_version: Annotated[int, Ge(0)]
+    finished: bool
+    request: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,15 +148,14 @@ def read_job(folder: Path) -> tuple[dict[str, Any], bool] | None:
     if not path.exists():
         return None
     try:
-        known = json.loads(path.read_text())
-        version, finished = int(known["format_version"]), bool(known["finished"])
-        asked = {"levels": 256} | dict(known["request"])  # which version 0.1.0's first job.json did not say
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        known = checked_record(JobRecord, read_json(path))
+    except (OSError, ValueError) as error:
         why = str(error)[:LONGEST_SAID]
         raise UndiffuseError(f"{path}: does not say what was asked for ({why}); choose another folder") from error
-    if version > JOB_VERSION:
+    if (version := known["format_version"]) > JOB_VERSION:
         raise UndiffuseError(f"{path}: format_version {version} is newer than this undiffuse reads; please upgrade")
-    return asked, finished
+    asked = {"levels": 256} | known["request"]  # which version 0.1.0's first job.json did not say
+    return asked, known["finished"]
 
 
 def model_digest(pipe: Pipeline) -> str:

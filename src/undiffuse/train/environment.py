@@ -1,6 +1,5 @@
 """What a run ran on, and for how long."""
 
-import json
 import os
 import platform
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from undiffuse import __version__
+from undiffuse.files.reading import read_json
 
 
 def describe(path: Path, seed: int, seconds: float) -> dict[str, Any]:
@@ -30,6 +30,6 @@ def describe(path: Path, seed: int, seconds: float) -> dict[str, Any]:
 def _seconds_before(path: Path) -> float:
     """0 if nobody can say."""
     try:
-        return float(json.loads(path.read_text())["training_seconds"])
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return float(read_json(path)["training_seconds"])
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return 0.0

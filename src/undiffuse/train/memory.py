@@ -1,4 +1,4 @@
-"""When memory runs out: the same work again, in smaller parts."""
+"""The memory that training takes: counted before it begins; and when it runs out, the same work in smaller parts."""
 
 import gc
 from collections.abc import Callable
@@ -7,9 +7,46 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from undiffuse.errors import UndiffuseError
+from undiffuse.config import Config
+from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.nn.cost import count_kept, count_weights
+from undiffuse.nn.spec import UNetSpec
+from undiffuse.nn.unet import UNet
+from undiffuse.pipeline import build
+from undiffuse.processes import machine
 
 Result = TypeVar("Result")
+TYPICAL = 3  # times the least that maps take is what training on the CPU took (docs/log.md, 30 November 2026)
+
+
+def pictures_at_once(backbone: object, config: Config, wanted: int) -> int:
+    """The number of pictures to handle at once on the CPU, where a system kills what takes too much: as wanted, or as
+    many as half the memory has room for beside the weights, gradients, averages and moments.
+
+    Raises UsageError if not even one fits.
+    """
+    if not isinstance(backbone, UNet) or config.data.shape is None:
+        return wanted
+    train, spec, most = config.train, backbone.spec, machine.memory()
+    copies = 4 + len(train.decays)  # the weights, their gradients and Adam's two moments
+    state = build.FLOAT_BYTES * copies * count_weights(spec)
+    half = 1 if train.precision == "float32" else 2
+    picture = build.FLOAT_BYTES * _kept(spec, config) // half
+    if state + picture > most:
+        raise UsageError(
+            f"model: {count_weights(spec):,} weights with gradients, averages and moments take "
+            f"{machine.in_words(state)}, the maps of one picture at least {machine.in_words(picture)}, and there are "
+            f"{machine.in_words(most)} of memory; take smaller model.channels, multipliers or blocks, fewer train.ema, "
+            "or train.gradient_checkpointing=true"
+        )
+    if state + TYPICAL * picture * wanted <= most:
+        return wanted
+    return min(wanted, max(1, int((most // 2 - state) // (TYPICAL * picture))))
+
+
+def _kept(spec: UNetSpec, config: Config) -> int:
+    shape = config.data.shape or [1, 1, 1]
+    return count_kept(spec, shape[1], shape[2], config.train.gradient_checkpointing)
 
 
 def fitting(work: Callable[[int], Result], size: int, network: nn.Module) -> tuple[Result, int]:

@@ -25,6 +25,7 @@ from undiffuse.pipeline.build import look_up, num_classes, process
 from undiffuse.processes.ranks import from_first, one_first
 from undiffuse.shapes import Watch, unwatched
 from undiffuse.train import tracking
+from undiffuse.train.memory import pictures_at_once
 from undiffuse.train.quality import Judge
 from undiffuse.train.team import Team
 from undiffuse.train.time_sampling import TIME_SAMPLINGS, TimeSampling
@@ -151,6 +152,8 @@ def trainer(config: Config, data: Dataset, team: Team, start: Pipeline | None = 
     Pipeline(config, denoiser).check()
     parts = (loss(config), batches(config, data), config.train, num_classes(config))
     trainer = Trainer(denoiser, *parts, team=team, times=time_sampling(config))
+    if team.device.type == "cpu" and not config.train.shard:  # a GPU's allocator says when it is full
+        trainer.micro = pictures_at_once(denoiser.backbone, config, trainer.micro)
     if config.train.compile:
         x = torch.zeros((trainer.micro, *data.shape), device=team.device).contiguous(memory_format=torch.channels_last)
         t = torch.ones(len(x), device=team.device)

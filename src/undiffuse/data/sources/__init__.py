@@ -26,16 +26,16 @@ GARMENTS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Sh
 TEN = tuple("0123456789")
 
 
-SourceReader = Callable[[Path, str], Source | None]  # of a folder that may hold a data set of this name
+SourceReader = Callable[[Path, str, float], Source | None]  # of a folder that may hold a data set of this name
 
 
 def _idx(classes: tuple[str, ...]) -> SourceReader:
-    return lambda folder, name: Idx(folder, name, classes) if Idx.fits(folder) else None
+    return lambda folder, name, budget: Idx(folder, name, classes, budget=budget) if Idx.fits(folder) else None
 
 
-def _cifar(folder: Path, name: str) -> Source | None:
+def _cifar(folder: Path, name: str, budget: float) -> Source | None:
     places = [folder, *folder.glob("cifar-*-batches-*"), *folder.glob("cifar-*-binary"), *folder.glob("cifar-*.tar.gz")]
-    return next((Cifar(place, name) for place in places if Cifar.fits(place)), None)
+    return next((Cifar(place, name, budget=budget) for place in places if Cifar.fits(place)), None)
 
 
 def _named(
@@ -46,7 +46,7 @@ def _named(
     def source(spec: DataSpec) -> Source:
         places = _places(name)
         for place in places:
-            if place.is_dir() and (here := read(place, name)):
+            if place.is_dir() and (here := read(place, name, spec.budget)):
                 return here
         if find_spec("datasets") is None:
             raise UsageError(
@@ -118,19 +118,19 @@ def _at(path: Path, spec: DataSpec) -> Source:
     if not spec.source.strip() or not path.exists():
         raise UsageError(f"unknown data source '{spec.source}'; {_hint(spec.source, path)}")
     if Cifar.fits(path):
-        return Cifar(path, path.name)
+        return Cifar(path, path.name, budget=spec.budget)
     if path.is_dir():
         return _in_folder(path, spec)
     if not path.is_file():
         raise UsageError(f"{path}: neither a file nor a folder")
     if path.suffix.lower() in (".npz", ".npy"):
-        return Arrays(path)
+        return Arrays(path, budget=spec.budget)
     if path.suffix == ".parquet":
         return Hub(text, spec)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return Archive((path,), spec)
     if "-idx" in path.name or ".idx" in path.name:
-        return Idx(path.parent, path.parent.name)
+        return Idx(path.parent, path.parent.name, budget=spec.budget)
     raise UsageError(
         f"{path}: not a kind of data set; give a folder, .zip, .tar, .npz, .npy, .parquet, IDX or CIFAR files"
     )
@@ -141,13 +141,13 @@ def _in_folder(path: Path, spec: DataSpec) -> Source:
     if SavedToDisk.fits(path):
         return SavedToDisk(str(path), spec)
     if Idx.fits(path):
-        return Idx(path, path.name)
+        return Idx(path, path.name, budget=spec.budget)
     shards = sorted(file for file in path.iterdir() if file.name.lower().endswith((".tar", ".zip")))
     if shards and spec.select is None and not any(file.is_dir() for file in path.iterdir()):
         return Archive(tuple(shards), spec)
     arrays = tuple(sorted(path.glob("*.npz")))
     if arrays and spec.select is None and all(file.suffix in (".npz", ".json") for file in path.iterdir()):
-        return ArrayFiles(arrays)
+        return ArrayFiles(arrays, budget=spec.budget)
     tables = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
     if tables:
         return Hub(str(path), spec)
@@ -163,7 +163,7 @@ def _several(pattern: str, spec: DataSpec) -> Source:
     if all(path.suffix == ".parquet" for path in paths):
         return Hub(pattern, spec)
     if all(path.suffix == ".npz" for path in paths):
-        return ArrayFiles(paths)
+        return ArrayFiles(paths, budget=spec.budget)
     raise UsageError(f"{pattern}: patterns are for several .tar, .zip, .npz or .parquet files")
 
 

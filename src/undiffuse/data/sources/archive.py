@@ -1,6 +1,5 @@
 """Zip and tar files (also webdataset's shards), read without unpacking them."""
 
-import json
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,12 +8,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from undiffuse.data.budget import Budget, open_tar, open_zip
 from undiffuse.data.sources.base import MAX_BYTES, PICTURE_STARTS, Item, in_a_line, opened_lines, stamp_of
 from undiffuse.data.sources.labelling import Place, Places, passed_over, pictures_of, placed, side_of
 from undiffuse.data.sources.rows import LabelFile
 from undiffuse.data.sources.tables import LABEL_KEYS, PUBLISHED, TABLES, read_labels, tables_among
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.reading import check_regular, parse_json
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 NOTE, NOTES = 1 << 20, (".cls", ".json")  # of a label file beside a picture: bytes at most, suffixes
@@ -43,7 +44,7 @@ class Archive:
     def items(self) -> Iterator[Item]:
         places = self._places
         for path in self.paths:
-            for name, size, read in _members(path):
+            for name, size, read in _members(Budget(path, self.spec.budget)):
                 if (key := self._key(path, name)) in places.of:
                     yield places.item(key, _content(size, read))
 
@@ -136,7 +137,7 @@ def _listed(paths: Sequence[Path], spec: DataSpec) -> Contents:
     notes: dict[tuple[Path, str], bytes] = {}
     unnamed: set[tuple[Path, str]] = set()
     for path in paths:
-        for name, size, read in _members(path):
+        for name, size, read in _members(Budget(path, spec.budget)):
             owners.append((path, name))
             file = name.rpartition("/")[2]
             most = 64 * NOTE if name == spec.labels or file in (*TABLES, *PUBLISHED) else NOTE * name.endswith(NOTES)
@@ -170,8 +171,8 @@ def _note(name: str, notes: dict[str, bytes], key: str | None) -> str | None:
     if (plain := notes.get(f"{stem}.cls")) is not None:
         return plain.decode(errors="replace").strip() or None
     try:
-        raw: Any = json.loads(notes.get(f"{stem}.json", b"{}"))
-    except (ValueError, RecursionError):
+        raw: Any = parse_json(notes.get(f"{stem}.json", b"{}"))
+    except ValueError:
         return None
     found = [raw[known] for known in ((key,) if key else LABEL_KEYS) if known in raw] if isinstance(raw, dict) else []
     return str(found[0]) if found and isinstance(found[0], str | int) else None
@@ -188,33 +189,41 @@ def _content(size: int, read: Callable[[], bytes]) -> bytes | BadPicture:
         return BadPicture("unreadable", f"cannot be read from the archive ({in_a_line(error)})")
 
 
-def _members(path: Path) -> Iterator[Member]:
-    is_zip = path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
-    yield from _zip_members(path) if is_zip else _tar_members(path)
-
-
-def _zip_members(path: Path) -> Iterator[Member]:
+def _members(budget: Budget) -> Iterator[Member]:
+    path = budget.path
     try:
-        with zipfile.ZipFile(path) as archive:
+        check_regular(path)
+        is_zip = path.suffix.lower() == ".zip" or zipfile.is_zipfile(path)
+    except (OSError, ValueError) as error:
+        raise UndiffuseError(f"{path}: cannot be read ({in_a_line(error)})") from error
+    yield from _zip_members(budget) if is_zip else _tar_members(budget)
+
+
+def _zip_members(budget: Budget) -> Iterator[Member]:
+    try:
+        with open_zip(budget) as archive:
             for info in archive.infolist():
                 if not info.is_dir():
                     yield info.filename, info.file_size, lambda info=info: archive.read(info)  # type: ignore[misc]
-    except Exception as error:
-        raise UndiffuseError(f"{path}: not a readable zip file ({in_a_line(error)})") from error
-
-
-def _tar_members(path: Path) -> Iterator[Member]:
-    try:
-        with tarfile.open(path) as archive:
-            for info in archive:
-                if info.isreg() and not info.issparse():
-                    yield info.name.removeprefix("./"), info.size, lambda info=info: _extract(archive, info)  # type: ignore[misc]
-                archive.members.clear()  # type: ignore[attr-defined]  # or it remembers every file of a shard
-            _closed(archive, path)
     except UndiffuseError:
         raise
     except Exception as error:
-        raise UndiffuseError(f"{path}: not a readable tar file ({in_a_line(error)})") from error
+        raise UndiffuseError(f"{budget.path}: not a readable zip file ({in_a_line(error)})") from error
+
+
+def _tar_members(budget: Budget) -> Iterator[Member]:
+    try:
+        with open_tar(budget) as archive:
+            for count, info in enumerate(archive, 1):
+                budget.check_members(count)
+                if info.isreg() and not info.issparse():
+                    yield info.name.removeprefix("./"), info.size, lambda info=info: _extract(archive, info)  # type: ignore[misc]
+                archive.members.clear()  # type: ignore[attr-defined]  # or it remembers every file of a shard
+            _closed(archive, budget.path)
+    except UndiffuseError:
+        raise
+    except Exception as error:
+        raise UndiffuseError(f"{budget.path}: not a readable tar file ({in_a_line(error)})") from error
 
 
 def _closed(archive: tarfile.TarFile, path: Path) -> None:

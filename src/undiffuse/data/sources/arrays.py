@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.lib import format as npy
 
+from undiffuse.data.budget import Budget, open_zip
 from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.reading import check_regular
 
 ARRAY_PARTS = (
     ("images", "labels", None),
@@ -59,6 +61,7 @@ class Arrays:
 
     path: Path
     levels: int = 256
+    budget: float = 1.0
 
     @property
     def name(self) -> str:
@@ -86,10 +89,11 @@ class Arrays:
     def _parts(self) -> Iterator[list[ArrayPart]]:
         """The arrays of pictures, while their file is open."""
         with _reading(self.path):
+            check_regular(self.path)
             if self.path.suffix.lower() == ".npy":
                 yield [ArrayPart(self.path.name, None, None, partial(self.path.open, "rb"))]
                 return
-            with zipfile.ZipFile(self.path) as archive:
+            with open_zip(Budget(self.path, self.budget)) as archive:
                 held = {name.removesuffix(".npy") for name in archive.namelist()}
                 known = [part for part in ARRAY_PARTS if part[0] in held]
                 if not known:
@@ -175,6 +179,7 @@ class ArrayFiles:
 
     paths: tuple[Path, ...]
     levels: int = 256
+    budget: float = 1.0
 
     @property
     def name(self) -> str:
@@ -188,9 +193,10 @@ class ArrayFiles:
 
     def items(self) -> Iterator[Item]:
         for path in self.paths:
-            if other := Arrays(path).remarks():
+            arrays = Arrays(path, self.levels, self.budget)
+            if other := arrays.remarks():
                 raise UndiffuseError(f"{path}: {other[0]}; of several files each must hold uint8, or ranges may differ")
-            for item in Arrays(path).items():
+            for item in arrays.items():
                 yield replace(item, name=f"{path.name}/{item.name}")
 
 

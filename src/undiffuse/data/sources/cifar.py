@@ -8,7 +8,6 @@ come out.
 import io
 import pickle
 import pickletools
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from undiffuse.data.budget import Budget, open_tar
 from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
 
@@ -41,6 +41,7 @@ class Cifar:
     path: Path
     name: str
     levels: int = 256
+    budget: float = 1.0
 
     @classmethod
     def fits(cls, path: Path) -> bool:
@@ -84,8 +85,10 @@ class Cifar:
                     yield name, path.read_bytes()
             return
         try:
-            with tarfile.open(self.path) as archive:
-                for info in archive:
+            budget = Budget(self.path, self.budget)
+            with open_tar(budget) as archive:
+                for count, info in enumerate(archive, 1):
+                    budget.check_members(count)
                     name = Path(info.name).name
                     if name in names and info.isreg() and info.size <= MAX_FILE and not info.issparse():
                         file = archive.extractfile(info)

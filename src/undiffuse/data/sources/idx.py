@@ -1,16 +1,17 @@
 """IDX files, as MNIST and Fashion-MNIST come: http://yann.lecun.com/exdb/mnist describes the format."""
 
-import gzip
+import lzma
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 
-from undiffuse.data.sources.base import Item, stamp_of
+from undiffuse.data.budget import Budget, open_packed
+from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
 
 IDX_PARTS = {"train": False, "t10k": True}  # file name's beginning -> held out
@@ -26,6 +27,7 @@ class Idx:
     name: str
     names: tuple[str, ...] | None = None
     levels: int = 256
+    budget: float = 1.0
 
     def classes(self) -> tuple[str, ...] | None:
         return self.names
@@ -44,8 +46,8 @@ class Idx:
                 yield from self._part(images, labels, held_out)
 
     def _part(self, images: Path, labels: Path | None, held_out: bool) -> Iterator[Item]:
-        classes = None if labels is None else _labels(labels)
-        with _open(images) as file:
+        classes = None if labels is None else _labels(Budget(labels, self.budget))
+        with _open(Budget(images, self.budget)) as file:
             count, height, width, *rest = _header(file, images, 3)
             channels = rest[0] if rest else 1
             if classes is not None and len(classes) != count:
@@ -76,25 +78,28 @@ def _found(folder: Path, part: str, what: str) -> Path | None:
     return None
 
 
-def _labels(path: Path) -> np.ndarray:
-    with _open(path) as file:
+def _labels(budget: Budget) -> np.ndarray:
+    path = budget.path
+    with _open(budget) as file:
         (count,) = _header(file, path, 1)
         if count > MAX_COUNT:
             raise UndiffuseError(f"{path}: {count} labels make no sense")
         return np.frombuffer(_take(file, path, count, "all labels"), np.uint8)
 
 
-def _open(path: Path) -> BufferedIOBase:
-    """Gzipped by its first bytes, whatever its name."""
+@contextmanager
+def _open(budget: Budget) -> Iterator[Any]:
+    """Gzipped or not, whatever its name."""
     try:
-        with path.open("rb") as probe:
-            packed = probe.read(2) == b"\x1f\x8b"
-        return cast(BufferedIOBase, gzip.open(path)) if packed else path.open("rb")
-    except OSError as error:
-        raise UndiffuseError(f"{path}: cannot be read ({error.strerror})") from error
+        with open_packed(budget) as file:
+            yield file
+    except UndiffuseError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UndiffuseError(f"{budget.path}: cannot be read ({in_a_line(error)})") from error
 
 
-def _header(file: BufferedIOBase, path: Path, dimensions: int) -> list[int]:
+def _header(file: Any, path: Path, dimensions: int) -> list[int]:
     magic = _take(file, path, 4, "the header")
     if magic[:2] != b"\0\0" or magic[2] != UBYTE or magic[3] not in (dimensions, dimensions + (dimensions == 3)):
         raise UndiffuseError(
@@ -103,10 +108,10 @@ def _header(file: BufferedIOBase, path: Path, dimensions: int) -> list[int]:
     return [int(size) for size in np.frombuffer(_take(file, path, 4 * magic[3], "the header"), ">u4")]
 
 
-def _take(file: BufferedIOBase, path: Path, count: int, what: str) -> bytes:
+def _take(file: Any, path: Path, count: int, what: str) -> bytes:
     try:
         data = file.read(count)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UndiffuseError(f"{path}: damaged: {error}, after {what}") from error
     if len(data) < count:
         raise UndiffuseError(f"{path}: ends early, after {what}")

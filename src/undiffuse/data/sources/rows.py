@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.reading import parse_json
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ def rows_of(table: LabelFile) -> list[dict[str, Any]] | None:
             return [dict(row) for row in csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)]
         if suffix == ".txt":
             return _listed(text)
-        raw: Any = [json.loads(line) for line in text.splitlines() if line.strip()] if suffix == ".jsonl" else None
-        raw = json.loads(text) if raw is None else raw
-    except (ValueError, RecursionError, csv.Error) as error:
+        raw: Any = [parse_json(line) for line in text.splitlines() if line.strip()] if suffix == ".jsonl" else None
+        raw = parse_json(text) if raw is None else raw
+    except (ValueError, csv.Error) as error:
         raise UndiffuseError(f"{origin}: cannot be read as labels ({str(error)[:100]})") from error
     if isinstance(raw, dict) and {"images", "annotations"} <= raw.keys():
         return _coco(raw, origin)
@@ -100,7 +100,7 @@ def _flat(row: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
 def is_list_of_pairs(text: str) -> bool:
     """As NVlabs' dataset_tool writes dataset.json, a name that others use for something else."""
     try:
-        raw = json.loads(text)
-    except (ValueError, RecursionError):
+        raw = parse_json(text)
+    except ValueError:
         return False
     return isinstance(raw, dict) and [*raw] == ["labels"] and isinstance(raw["labels"], list | None)

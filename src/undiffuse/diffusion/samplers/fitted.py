@@ -15,6 +15,7 @@ from undiffuse.diffusion.samplers.dpmpp import DPMpp
 from undiffuse.diffusion.samplers.multistep import FAR
 from undiffuse.diffusion.samplers.spacing import times
 from undiffuse.errors import UndiffuseError, UsageError
+from undiffuse.files.reading import parse_json
 from undiffuse.rng import Generator
 from undiffuse.shapes import Data, Watch, unwatched, watch_items
 
@@ -34,9 +35,9 @@ class Fitted:
     def read(cls, text: str, T: int) -> "Fitted":
         """Read what `write` wrote as JSON. Raises UndiffuseError for anything else."""
         try:
-            rows = json.loads(text)
+            rows = parse_json(text)
             made = cls(*(tuple(tuple(map(float, row)) for row in rows[name]) for name in ("one guess", "two guesses")))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UndiffuseError("not fitted times, as `undiffuse fit` writes them") from error
         for part in (made.one, made.two):
             for steps, row in enumerate(part, 1):

@@ -8,7 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.files.checkpoint import Tensors
+from undiffuse.files.reading import check_regular, checked_record, read_json
 from undiffuse.pipeline.diffusers.fields import Json
+from undiffuse.pipeline.diffusers.schema import IndexFields, SchedulerFields, UnetFields
 
 WEIGHT_FILES = "diffusion_pytorch_model.safetensors"
 PICKLE = "diffusion_pytorch_model.bin"
@@ -22,12 +24,13 @@ def is_diffusers(path: Path) -> bool:
 def read_unet(path: Path) -> tuple[Json, Tensors]:
     """The network's fields and tensors."""
     home = path / "unet" if (path / "unet").is_dir() else path
-    fields = read_json(home / "config.json")
+    fields = read_fields(home / "config.json", UnetFields)
     tensors: Tensors = {}
     for file in _weight_files(home):
         try:
+            check_regular(file)
             tensors |= load_file(file)
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise UndiffuseError(f"{file}: truncated or not a safetensors file ({error})") from error
     return fields, {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
@@ -38,9 +41,8 @@ def _weight_files(home: Path) -> list[Path]:
         return [home / WEIGHT_FILES]
     indices = sorted(home.glob(f"{WEIGHT_FILES}.index*.json"))
     if indices:
-        shards = read_json(indices[0]).get("weight_map")
-        names = sorted({*map(str, shards.values())}) if isinstance(shards, dict) else []
-        if not names or any(Path(name).name != name for name in names):
+        names = sorted({*read_fields(indices[0], IndexFields)["weight_map"].values()})
+        if any(Path(name).name != name for name in names):
             raise UndiffuseError(f"{indices[0]}: names no files of weights")
         return [home / name for name in names]
     variants = sorted(home.glob("diffusion_pytorch_model.*.safetensors"))
@@ -57,18 +59,21 @@ def read_scheduler(path: Path) -> Json:
     """The scheduler's fields, beside the network or in a folder of its own."""
     for place in (path / "scheduler", path):
         if (place / "scheduler_config.json").is_file():
-            return read_json(place / "scheduler_config.json")
+            return read_fields(place / "scheduler_config.json", SchedulerFields)
     raise UndiffuseError(f"{path}: has no scheduler_config.json, so its noise schedule is unknown")
 
 
-def read_json(path: Path) -> Json:
+def read_fields(path: Path, schema: type) -> Json:
+    """A file's fields, of this schema's types and ranges."""
     try:
-        fields = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        fields = read_json(path)
+    except (OSError, ValueError) as error:
         raise UndiffuseError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise UndiffuseError(f"{path}: holds no fields")
-    return fields
+    try:
+        known: Json = checked_record(schema, fields)
+    except ValueError as error:
+        raise UndiffuseError(f"{path}: the field {error}") from error
+    return known
 
 
 def write(path: Path, unet: Json, scheduler: Json, tensors: Tensors) -> None:
