@@ -5,7 +5,6 @@ import random
 import pytest
 import torch
 
-from undiffuse.errors import UsageError
 from undiffuse.nn.cost import count_kept, count_waiting, count_weights
 from undiffuse.nn.presets import PRESETS
 from undiffuse.nn.spec import UNetSpec

@@ -3,6 +3,8 @@
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,15 +17,15 @@ OUT_OF_MEMORY = "out of memory; take a smaller batch size, picture or network"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; the exit status: 0 success, 1 run time or data, 2 usage, 130 interrupted."""
+    with _own_ways():
+        return _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> int:
     import typer
 
     from undiffuse.cli.app import app
 
-    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None where a shell closed them
-    warnings.showwarning = _show_warning
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter loses that letter alone
     try:
         status = int(app(args=arguments, standalone_mode=False) or 0)
         return _fail("interrupted", status) if status == INTERRUPTED else status
@@ -45,6 +47,24 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 1)
+
+
+@contextmanager
+def _own_ways() -> Iterator[None]:
+    """What a command changes of the process, put back as it was: where warnings go, and how letters are written."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None where a shell closed them
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, TextIOWrapper)]
+    errors, shown = [stream.errors or "strict" for stream in streams], warnings.showwarning
+    warnings.showwarning = _show_warning
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter loses that letter alone
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+        for stream, error in zip(streams, errors, strict=True):
+            with suppress(OSError, ValueError):  # whoever read our output left, or it is closed
+                stream.reconfigure(errors=error)
 
 
 def _nowhere() -> TextIO:

@@ -12,7 +12,7 @@ from undiffuse.processes import ranks
 from undiffuse.report.format import duration, quantity
 
 _Item = TypeVar("_Item")
-SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_LINES = 4.0
 
 
 class Progress:

@@ -31,7 +31,7 @@ class Checked:
 
 def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
     """Decode every picture by the policy of `spec`; unusable ones are listed, not refused."""
-    source = find_source(spec)
+    source = find_source(spec, watch)
     survey = survey_pictures(source, watch)
     trouble, sees = [], True
     try:

@@ -90,7 +90,9 @@ def decode_picture(
         _check_scans(content, image, budget)
         if near is not None and min(facts.size) > 0:
             image.draft(image.mode, (2 * max(near), 2 * max(near)))
-        picture = _upright(_load(image))
+        picture = _load(image)
+        if "turned by EXIF" in facts.odd:
+            picture = _upright(picture)
         pixels = _pixels(picture, facts, bits)
         return pixels, facts.transparent and pixels.shape[-1] in (2, 4)
 
@@ -132,7 +134,8 @@ def _check_scans(content: bytes, image: Image.Image, budget: float) -> None:
         return
     scans = content.count(START_OF_SCAN)
     if scans * image.width * image.height > MOST_SCANNED * budget:
-        raise BadPicture("too large", f"{image.width} x {image.height} in {scans:,} passes, which takes minutes")
+        what = f"{image.width} x {image.height} in {scans:,} passes, which takes minutes"
+        raise BadPicture("too large", f"{what}; if you trust the file: data.budget={max(10, 10 * budget):g}")
 
 
 def _facts(image: Image.Image) -> Facts:
@@ -205,7 +208,7 @@ def _pixels(image: Image.Image, facts: Facts, bits: int) -> np.ndarray:
         try:
             if target == "LA" and image.mode != "LA":
                 image = image.convert("RGBA")
-            pixels = np.asarray(image.convert(target))
+            pixels = np.asarray(image if image.mode == target else image.convert(target))
         except Exception as error:
             raise BadPicture("unsupported", f"colours of mode {image.mode} cannot be converted: {error}") from error
     return pixels.reshape(*pixels.shape[:2], -1)
@@ -220,7 +223,7 @@ def _from_wide(levels: np.ndarray, clear: object, bits: int) -> np.ndarray:
             "unsupported",
             f"levels beyond {bits} bits; save it with 8 or 16 bits" + (", or set data.bits" if bits < 16 else ""),
         )
-    gray = np.round(levels * (255 / most)).astype(np.uint8)[..., None]
+    gray = np.round(np.arange(most + 1) * (255 / most)).astype(np.uint8)[levels][..., None]
     if not isinstance(clear, int):
         return gray
     return np.concatenate([gray, np.where(levels == clear, 0, 255).astype(np.uint8)[..., None]], -1)

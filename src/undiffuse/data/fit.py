@@ -8,6 +8,7 @@ from PIL import Image
 from undiffuse.data.spec import BadPicture, DataSpec, colour
 
 Size = tuple[int, int]
+PIXELS_IN_FLOATS = 1 << 20
 LUMA = np.array([299, 587, 114]) / 1000  # ITU-R BT.601, as Pillow's "L"
 
 
@@ -21,27 +22,40 @@ def shaped(picture: np.ndarray, transparent: bool, spec: DataSpec, size: Size, c
         return picture
     fitted = FITTING[spec.fit]
     if transparent and channels == 4 and fitted is not _framed:
-        return _premultiplied(picture, lambda x: fitted(x, size, _fill(fill, channels, transparent)))
+        return _premultiplied(picture, lambda x, frame: fitted(x, size, frame), _fill(fill, channels, transparent))
     return fitted(picture, size, _fill(fill, channels, transparent))
 
 
-def _premultiplied(picture: np.ndarray, fit: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _premultiplied(
+    picture: np.ndarray, fit: Callable[[np.ndarray, np.ndarray], np.ndarray], frame: np.ndarray
+) -> np.ndarray:
     """Fit colours in proportion to their alpha: what is clear has no colour, so none of it reaches the edges (Porter &
     Duff 1984). Where all is clear the colour is that of the pixels themselves."""
-    alpha = picture[..., 3:].astype(np.float32)
-    colours, clear = picture[..., :3].astype(np.float32) * alpha / 255, fit(picture)
-    fitted = fit(np.concatenate([colours, alpha], -1))
+    clear, alpha = fit(picture, frame), picture[..., 3:].astype(np.float32)
+    bands = [fit(picture[..., c : c + 1] * alpha / 255, frame[c : c + 1]) for c in range(3)]
+    fitted = np.concatenate([*bands, fit(alpha, frame[3:])], -1)
     share = fitted[..., 3:] / 255
     with np.errstate(divide="ignore", invalid="ignore"):
         shown = np.where(share > 0.5 / 255, fitted[..., :3] / share, clear[..., :3])
     return np.concatenate([shown, fitted[..., 3:]], -1).round().clip(0, 255).astype(np.uint8)
 
 
+def _by_rows(picture: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `work` makes of the rows, a few at a time: a large picture takes many times its size in floats."""
+    at_once = max(1, PIXELS_IN_FLOATS // picture.shape[1])
+    parts = [work(picture[row : row + at_once]) for row in range(0, len(picture), at_once)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
 def _on_background(picture: np.ndarray, fill: np.ndarray) -> np.ndarray:
     """alpha c + (1 - alpha) background, rounded to nearest."""
-    alpha = picture[..., -1:] / 255
     behind = fill if picture.shape[-1] == 4 or len(set(fill)) > 1 else fill[:1]
-    return np.round(alpha * picture[..., :-1] + (1 - alpha) * behind).astype(np.uint8)
+
+    def laid(rows: np.ndarray) -> np.ndarray:
+        alpha = rows[..., -1:] / 255
+        return np.round(alpha * rows[..., :-1] + (1 - alpha) * behind).astype(np.uint8)
+
+    return _by_rows(picture, laid)
 
 
 def _with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
@@ -49,7 +63,7 @@ def _with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
     if found == channels:
         return picture
     if (found, channels) == (3, 1):
-        return np.round(picture @ LUMA).astype(np.uint8)[..., None]
+        return _by_rows(picture, lambda rows: np.round(rows @ LUMA).astype(np.uint8)[..., None])
     if (found, channels) == (1, 3):
         return picture.repeat(3, axis=-1)
     if channels == 4 and found in (1, 2, 3):

@@ -9,6 +9,7 @@ import numpy as np
 
 from undiffuse.data.budget import Budget, open_zip
 from undiffuse.data.decode import decode_picture
+from undiffuse.data.sources.base import picture_bytes
 from undiffuse.data.spec import BadPicture
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.drawn import LABELS, check_finished
@@ -103,7 +104,7 @@ def _read_pngs(folder: Path, files: list[Path]) -> tuple[np.ndarray, np.ndarray]
 
 def _read_png(file: Path) -> np.ndarray:
     try:
-        return decode_picture(file.read_bytes())[0]
+        return decode_picture(picture_bytes(file))[0]
     except (OSError, BadPicture) as error:
         raise UndiffuseError(f"{file}: not a readable picture: {error}") from error
 

@@ -17,7 +17,7 @@ from undiffuse.shapes import Watch, unwatched
 
 def dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
     """The data set, ready for training. Raises UsageError or UndiffuseError in one line."""
-    source = find_source(spec)
+    source = find_source(spec, watch)
     pictures, facts = load_or_prepare(source, spec, watch)
     if facts.bad and spec.bad == "refuse":
         raise UndiffuseError(

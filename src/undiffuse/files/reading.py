@@ -54,10 +54,11 @@ def parse_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     level, depth = [value], 0
-    while level := [inner for box in level if isinstance(box, dict | list) for inner in _inside(box)]:
+    while boxes := [box for box in level if isinstance(box, dict | list)]:
         depth += 1
         if depth > DEEPEST:
             raise ValueError(_TOO_DEEP)
+        level = [inner for box in boxes for inner in (box.values() if isinstance(box, dict) else box)]
     return value
 
 
@@ -69,10 +70,6 @@ def _of_64_bits(digits: str) -> int:
     if value is None or not -(2**63) <= value < 2**63:
         raise ValueError(f"the number {digits[:12]}... is beyond 64 bits")
     return value
-
-
-def _inside(box: Any) -> Any:
-    return box.values() if isinstance(box, dict) else box
 
 
 def read_json(path: Path, most: int = MOST_TEXT) -> Any:

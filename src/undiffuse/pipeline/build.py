@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from undiffuse import rng
@@ -149,8 +150,9 @@ def backbone(config: Config) -> nn.Module:
     out = channels * (2 if config.diffusion.variance == "learned" else 1)
     spec = UNetSpec(channels, out, num_classes(config), **settings)
     _check_memory(spec, config.data.shape)
-    rng.seed_torch(config.seed, "init")
-    network = UNet(spec)
+    with torch.random.fork_rng(devices=[]):  # the user's own draws go on as they would have
+        rng.seed_torch(config.seed, "init")
+        network = UNet(spec)
     network.checkpointed = config.train.gradient_checkpointing
     return spatial(network)
 

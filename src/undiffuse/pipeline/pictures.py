@@ -10,6 +10,7 @@ import torch
 from undiffuse.data.decode import decode_picture
 from undiffuse.data.fit import shaped
 from undiffuse.data.generated import read_images
+from undiffuse.data.sources.base import picture_bytes
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.images import from_levels
@@ -54,7 +55,7 @@ def size_of(path: Path) -> tuple[int, int]:
 
 def _decode(path: Path, bits: int = 16) -> tuple[np.ndarray, bool]:
     try:
-        return decode_picture(path.read_bytes(), bits=bits)
+        return decode_picture(picture_bytes(path), bits=bits)
     except (OSError, BadPicture) as error:
         raise UndiffuseError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 

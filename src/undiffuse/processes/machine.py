@@ -27,6 +27,6 @@ def _limits() -> list[int]:
     return [limit for limit in limits if limit != resource.RLIM_INFINITY]
 
 
-def in_words(count: float) -> str:
+def in_words(count: int) -> str:
     """Bytes in GiB, or MiB below one."""
     return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

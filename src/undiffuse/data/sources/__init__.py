@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
 from undiffuse.files.cache import home
 from undiffuse.files.drawn import check_finished
+from undiffuse.shapes import Watch, unwatched
 
 __all__ = ["SOURCES", "Item", "Source", "anywhere", "find_source"]
 
@@ -76,9 +78,12 @@ SOURCES: dict[str, Callable[[DataSpec], Source]] = {
 }
 
 
-def find_source(spec: DataSpec) -> Source:
-    """The source that `spec.source` names: a data set's name, hub:NAME, or a file, folder or pattern of files."""
+def find_source(spec: DataSpec, watch: Watch = unwatched) -> Source:
+    """The source that `spec.source` names: a data set's name, hub:NAME, or a file, folder or pattern of files. `watch`
+    sees every folder that is looked through."""
     source = _of(spec.source, spec)
+    if isinstance(source, Folder):
+        source = replace(source, watch=watch)
     if spec.labels is not None and not isinstance(source, Folder | Archive):
         raise UsageError(
             f"data.labels is for folders and archives of pictures; {spec.source} has its own: leave it out"

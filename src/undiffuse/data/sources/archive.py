@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from undiffuse.data.budget import Budget, open_tar, open_zip
-from undiffuse.data.sources.base import MAX_BYTES, PICTURE_STARTS, Item, in_a_line, opened_lines, stamp_of
+from undiffuse.data.sources.base import MAX_BYTES, PICTURE_STARTS, Item, check_depth, in_a_line, opened_lines, stamp_of
 from undiffuse.data.sources.labelling import Place, Places, passed_over, pictures_of, placed, side_of
 from undiffuse.data.sources.rows import LabelFile
 from undiffuse.data.sources.tables import LABEL_KEYS, PUBLISHED, TABLES, read_labels, tables_among
@@ -138,6 +138,7 @@ def _listed(paths: Sequence[Path], spec: DataSpec) -> Contents:
     unnamed: set[tuple[Path, str]] = set()
     for path in paths:
         for name, size, read in _members(Budget(path, spec.budget)):
+            check_depth(name, path)
             owners.append((path, name))
             file = name.rpartition("/")[2]
             most = 64 * NOTE if name == spec.labels or file in (*TABLES, *PUBLISHED) else NOTE * name.endswith(NOTES)

@@ -13,8 +13,11 @@ import numpy as np
 
 from undiffuse.data.spec import BadPicture
 from undiffuse.errors import UndiffuseError
+from undiffuse.files.reading import read_text
 
 MAX_BYTES = 512 * 1024 * 1024  # of one encoded picture
+DEEPEST_FOLDER = 64  # folders within each other, in a name
+LONGEST_NUMBER = 4000  # digits; Python reads no more than 4,300
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,25 @@ def stamp_of(paths: Iterable[Path]) -> str:
 
 def natural(name: str) -> list[tuple[int, int, str]]:
     """A sorting key under which 2.png comes before 10.png."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [
+        (0, int(part[:LONGEST_NUMBER]), "") if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
+
+
+def check_depth(name: str, origin: object) -> None:
+    """Refuse a file's name that goes through more folders than anybody makes."""
+    if name.count("/") > DEEPEST_FOLDER:
+        raise UndiffuseError(f"{origin}: {name[:40]}... lies more than {DEEPEST_FOLDER} folders deep")
+
+
+def picture_bytes(path: Path) -> bytes:
+    """A picture's file. Raises BadPicture."""
+    content = read_bytes(path)
+    if isinstance(content, BadPicture):
+        raise content
+    return content
 
 
 def read_bytes(path: Path) -> bytes | BadPicture:
@@ -101,7 +122,8 @@ PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0"
 def begins_as_a_picture(path: Path) -> bool:
     """Whether a file without a suffix begins with the mark of a format that is read."""
     try:
-        if not S_ISREG(path.stat().st_mode):
+        found = path.stat()
+        if not (S_ISREG(found.st_mode) and found.st_size):  # the system's own files are empty, and may block
             return False
         with path.open("rb") as file:
             return file.read(8).startswith(PICTURE_STARTS)
@@ -120,10 +142,11 @@ def in_a_line(error: Exception) -> str:
 
 
 def opened_lines(path: Path) -> str:
-    content = read_bytes(path)
-    if isinstance(content, BadPicture):
-        raise UndiffuseError(f"{path}: {content}")
+    """The text of a label file. Raises UndiffuseError."""
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UndiffuseError(f"{path}: not text in UTF-8 ({error}); save it again as UTF-8") from error
+        return read_text(path)
+    except OSError as error:
+        raise UndiffuseError(f"{path}: cannot be read ({in_a_line(error)})") from error
+    except ValueError as error:
+        again = "; save it again as UTF-8" if "UTF-8" in str(error) else ""
+        raise UndiffuseError(f"{path}: {error}{again}") from error

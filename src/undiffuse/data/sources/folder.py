@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from undiffuse.data.sources.base import Item, begins_as_a_picture, opened_lines, read_bytes, stamp_of
+from undiffuse.data.budget import Budget
+from undiffuse.data.sources.base import Item, begins_as_a_picture, check_depth, opened_lines, read_bytes, stamp_of
 from undiffuse.data.sources.labelling import Places, passed_over, pictures_of, placed
 from undiffuse.data.sources.rows import LabelFile
 from undiffuse.data.sources.tables import read_labels, tables_among
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UndiffuseError
+from undiffuse.shapes import Watch, unwatched, watch_items
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Folder:
     folder: Path
     spec: DataSpec
     levels: int = 256
+    watch: Watch = unwatched
 
     @property
     def name(self) -> str:
@@ -30,7 +33,7 @@ class Folder:
         return None
 
     def stamp(self) -> str:
-        listed = self._list()
+        listed = self._listed
         outside = [table for table, _ in self._tables(listed) if self.folder not in table.parents]
         return stamp_of([self.folder / name for name in listed] + outside)
 
@@ -47,12 +50,12 @@ class Folder:
         """Pictures that are not read, counted."""
         if self.spec.select is not None:
             return ""  # a choice
-        listed = self._list()
+        listed = self._listed
         return passed_over(listed, pictures_of(listed, None), lambda name: begins_as_a_picture(self.folder / name))
 
     @cached_property
     def _places(self) -> Places:
-        listed = self._list()
+        listed = self._listed
         names = pictures_of(listed, self.spec.select)
         if not names:
             pattern = f" that match {self.spec.select}" if self.spec.select else ""
@@ -66,17 +69,14 @@ class Folder:
         places = placed(names, self.spec, labels.of)
         return Places(places.of, (*labels.notes, *places.notes))
 
-    def _list(self) -> list[str]:
-        """The files below the folder, by their paths from it with forward slashes; no link is followed to a folder
-        already seen, for it may lead round in a circle."""
+    @cached_property
+    def _listed(self) -> list[str]:
+        """The files below the folder, by their paths from it with forward slashes."""
         found: list[str] = []
-        seen: set[Path] = set()
-        for top, folders, files in os.walk(self.folder, followlinks=True):
-            here = Path(top)
-            seen.add(here.resolve())
-            found += [(here.relative_to(self.folder) / file).as_posix() for file in files]
-            inside = [here / name for name in sorted(folders) if not name.startswith(".")]
-            folders[:] = [path.name for path in inside if not path.is_symlink() or path.resolve() not in seen]
+        budget = Budget(self.folder, self.spec.budget)
+        for here, files in watch_items(self.watch, _walk(self.folder), None, "folder looked through"):
+            found += [f"{here}{file}" for file in files]
+            budget.check_members(len(found))
         return sorted(found)
 
     def _tables(self, listed: list[str]) -> list[tuple[Path, str]]:
@@ -85,3 +85,20 @@ class Folder:
         if asked is None:
             return [(self.folder / name, name.rpartition("/")[0]) for name in tables_among(listed)]
         return [(self.folder / asked, asked.rpartition("/")[0]) if asked in listed else (Path(asked), "")]
+
+
+def _walk(top: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below, as the beginning of its files' paths from the top, and their names. No link is followed to a
+    folder already seen, for it may lead round in a circle."""
+    seen: set[str] = set()
+    for name, folders, files in os.walk(top, followlinks=True):
+        seen.add(os.path.realpath(name))
+        here = Path(name).relative_to(top).as_posix()
+        check_depth(here, top)
+        yield "" if here == "." else f"{here}/", files
+        inside = [folder for folder in sorted(folders) if not folder.startswith(".")]
+        folders[:] = [folder for folder in inside if not _was_seen(Path(name, folder), seen)]
+
+
+def _was_seen(folder: Path, seen: set[str]) -> bool:
+    return folder.is_symlink() and os.path.realpath(folder) in seen

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -80,7 +81,8 @@ class Hub:
     def _rows(self, stream: Any) -> Iterator[dict[str, Any]]:
         """The rows to read, at most data.limit: what is not wanted is not fetched."""
         try:
-            yield from islice(stream, self.spec.limit)
+            with _silent():
+                yield from islice(stream, self.spec.limit)
         except Exception as error:  # connections, damaged files
             raise self._failed("read", error) from error
 
@@ -100,21 +102,20 @@ class Hub:
             import datasets
         except ImportError as error:
             raise UndiffuseError("hub data sets and parquet files need: pip install 'undiffuse[hub]'") from error
-        datasets.disable_progress_bars()
-        for library in ("huggingface_hub", "datasets", "httpx"):  # what they have to say is in the error
-            logging.getLogger(library).setLevel(logging.CRITICAL)
         try:
-            if self.path.endswith(".parquet"):
-                return datasets.load_dataset_builder("parquet", data_files=_parquet_files(self.path))
-            name, _, configuration = self.path.partition(":")
-            return datasets.load_dataset_builder(name, configuration or None)
+            with _silent():
+                if self.path.endswith(".parquet"):
+                    return datasets.load_dataset_builder("parquet", data_files=_parquet_files(self.path))
+                name, _, configuration = self.path.partition(":")
+                return datasets.load_dataset_builder(name, configuration or None)
         except Exception as error:  # connections, missing files, unknown layouts
             raise self._failed("opened", error) from error
 
     def _streams(self) -> dict[str, Any]:
         builder = self._builder()
         try:
-            return dict(builder.as_streaming_dataset())
+            with _silent():
+                return dict(builder.as_streaming_dataset())
         except Exception as error:
             raise self._failed("opened", error) from error
 
@@ -144,10 +145,31 @@ class SavedToDisk(Hub):
         except ImportError as error:
             raise UndiffuseError("folders of save_to_disk need: pip install 'undiffuse[hub]'") from error
         try:
-            found = datasets.load_from_disk(self.path)
+            with _silent():
+                found = datasets.load_from_disk(self.path)
         except Exception as error:  # missing files, versions that it does not know
             raise UndiffuseError(f"{self.path}: cannot be read ({type(error).__name__}: {in_a_line(error)})") from error
         return dict(found) if isinstance(found, dict) else {"train": found}
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No progress bars and logs of the libraries meanwhile: what they have to say is in the error."""
+    import datasets
+
+    bars = not datasets.are_progress_bars_disabled()
+    loggers = [logging.getLogger(library) for library in ("huggingface_hub", "datasets", "httpx")]
+    before = [logger.level for logger in loggers]
+    datasets.disable_progress_bars()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        if bars:
+            datasets.enable_progress_bars()
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _holds_bytes(kind: Any) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 from undiffuse.errors import UndiffuseError
 from undiffuse.files.reading import parse_json
 
+FEW_CELLS = 100_000
+
 
 @dataclass(frozen=True)
 class LabelFile:
@@ -31,7 +33,8 @@ def rows_of(table: LabelFile) -> list[dict[str, Any]] | None:
         if suffix in (".csv", ".tsv"):
             first = text.partition("\n")[0]
             delimiter = max(",;\t", key=first.count)
-            return [dict(row) for row in csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)]
+            reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
+            return _bounded((dict(row) for row in reader), table)
         if suffix == ".txt":
             return _listed(text)
         raw: Any = [parse_json(line) for line in text.splitlines() if line.strip()] if suffix == ".jsonl" else None
@@ -47,10 +50,23 @@ def rows_of(table: LabelFile) -> list[dict[str, Any]] | None:
         )
     if isinstance(raw, dict):
         raw = [{"file_name": name, "label": label} for name, label in raw.items()]
-    rows = [part for row in raw if isinstance(row, dict) for part in _flat(row)] if isinstance(raw, list) else []
+    objects = (row for row in raw if isinstance(row, dict)) if isinstance(raw, list) else iter(())
+    rows = _bounded((part for row in objects for part in _flat(row)), table)
     if not rows:
         raise UndiffuseError(f"{origin}: labels are a list of objects, or an object from file name to class")
     return rows
+
+
+def _bounded(rows: Iterator[dict[str, Any]], table: LabelFile) -> list[dict[str, Any]]:
+    """The rows, whose cells are no more than the file has letters: a short file can stand for very many, by a wide
+    header over empty rows, or by what many objects share."""
+    kept, cells = [], 0
+    for row in rows:
+        cells += len(row)
+        if cells > len(table.text) + FEW_CELLS:
+            raise UndiffuseError(f"{table.origin}: more cells than letters; give every row its own columns")
+        kept.append(row)
+    return kept
 
 
 def _twos(pairs: list[Any], origin: str) -> Iterator[tuple[Any, Any]]:

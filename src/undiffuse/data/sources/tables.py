@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from undiffuse.data.sources.base import DEEPEST_FOLDER
 from undiffuse.data.sources.rows import LabelFile, is_list_of_pairs, rows_of
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 
@@ -172,7 +173,7 @@ class _Finder:
         for whole, ends, asked in ((self._whole, self._ends, path), (*self._lower, path.lower())):
             if asked in whole:
                 return whole[asked]
-            parts = asked.split("/")
+            parts = asked.split("/")[-DEEPEST_FOLDER:]
             for start in range(len(parts)):
                 if found := ends.get("/".join(parts[start:])):
                     return found
