@@ -170,4 +170,6 @@ def _check_strangers(request: Request, out: Path) -> None:
 
 def _has_labels(request: Request, out: Path) -> bool:
     text, path = request.labels_text(), out / LABELS
-    return text is None or (path.is_file() and path.read_text(errors="replace") == text)
+    if text is None:
+        return True
+    return path.is_file() and path.stat().st_size == len(text.encode()) and path.read_text(errors="replace") == text
