@@ -153,7 +153,8 @@ def replaced(path: Path, dice: random.Random) -> None:
             with path.open("wb") as file:
                 file.truncate(3 << 30)
         case 5:
-            path.symlink_to("/dev/zero")
+            os.mkfifo(pipe := path.with_suffix(".pipe"))
+            path.symlink_to(pipe.name)
         case _:
             path.write_bytes(dice.randbytes(dice.choice([1, 100, 100_000])))
 

@@ -45,7 +45,8 @@ def test_check_fails_on_trouble_and_names_it(place, capsys):
     assert main(["check", "pictures"]) == 1
     out, err = capsys.readouterr()
     assert "cat/x.png: the file is empty" in out
-    assert len(err.splitlines()) == 1 and "2 sizes" in err and "1 empty" in err
+    assert len(err.splitlines()) == 1 and "2 kinds of trouble" in err and "2 sizes" in err
+    assert "trouble" in out and "1 empty: training would stop" in out
     assert main(["check", "pictures", "--set", "data.size=8"]) == 1
     err = capsys.readouterr().err
     assert "sizes" not in err and "training would stop; with data.bad=skip" in err

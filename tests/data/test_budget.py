@@ -164,7 +164,10 @@ def test_what_is_no_regular_file(tmp_path):
     for path in (pipe, "/dev/zero"):
         refused(path, "neither a file nor a folder")
     folder = written(tmp_path / "folder", files(3))
-    for name, words in (("labels.csv", r"labels\.csv: not a regular file"), ("cat/9.png", "1 unreadable of 4")):
+    for name, words in (
+        ("labels.csv", r"labels\.csv: not a regular file"),
+        ("cat/9.png", "1 of 4 pictures cannot be used"),
+    ):
         os.mkfifo(folder / name)
         refused(folder, words)
         (folder / name).unlink()

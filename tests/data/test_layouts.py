@@ -189,7 +189,9 @@ def test_a_table_that_is_asked_for_is_about_all_pictures_wherever_it_lies(tmp_pa
     files = {f"images/{i % 2}/p{i}.png": x for i, _, x in rows(18)}
     text = lines(("file", "label"), *((f"p{i}.png", CLASSES[i % 3]) for i in range(18)))
     place = written(tmp_path, files | {"notes/mine.csv": text.encode(), "images/0/more.png": told(99, None)})
-    with pytest.raises(UndiffuseError, match=r"1 no label of 19 pictures cannot be used, first images/0/more.png"):
+    with pytest.raises(
+        UndiffuseError, match=r"1 of 19 pictures cannot be used \(1 no label\), first images/0/more.png"
+    ):
         dataset(DataSpec(str(place), labels="notes/mine.csv"))
     data = dataset(DataSpec(str(place), labels="notes/mine.csv", bad="skip"))
     assert mistakes(data, split=False) == [] and len(data.train) + len(data.held_out) == 18

@@ -248,7 +248,7 @@ def test_check_says_what_training_will_see(folder):
 def test_check_tells_copies_in_other_classes(folder):
     (folder / "owl/copy.png").write_bytes((folder / "cat/0.png").read_bytes())
     said = check_data(DataSpec(str(folder))).rows
-    assert ("copies", "1 equal another picture, first owl/copy.png = cat/0.png") in said
+    assert ("copies", "1, each the same as an earlier picture; first owl/copy.png = cat/0.png") in said
     assert ("", "1 of them in another class") in said
 
 

@@ -2,12 +2,13 @@
 
 import errno
 import json
+import os
 
 import pytest
 
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files.run import RunFolder
-from undiffuse.files.writing import check_writable, file_kind, whole, write_text
+from undiffuse.files.writing import check_file, check_writable, file_kind, whole, write_text
 
 
 def line(step: int) -> str:
@@ -136,6 +137,18 @@ def test_what_a_link_leads_to_is_written_and_the_link_stays(tmp_path):
         write_text(tmp_path / "x.json", text)
         assert (tmp_path / "x.json").is_symlink() and (tmp_path / "far" / "y.json").read_text() == text
     assert [path.name for path in (tmp_path / "far").iterdir()] == ["y.json"]
+
+
+def test_a_pipe_is_not_replaced(tmp_path):
+    """Nor a device, which a superuser could: /dev/null as a file of 70 bytes breaks the system."""
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "link.json").symlink_to("pipe.json")
+    for name in ("pipe.json", "link.json"):
+        with pytest.raises(UsageError, match="is a device or a pipe"):
+            write_text(tmp_path / name, "x")
+        with pytest.raises(UsageError, match="is a device or a pipe"):
+            check_file(tmp_path / name)
+    assert (tmp_path / "pipe.json").is_fifo()
 
 
 def test_a_link_to_itself_gives_way(tmp_path):

@@ -35,6 +35,12 @@ def check(given: CheckOptions) -> None:
             with whole(given.out) as aside:
                 save_figure(contact_sheet(data), aside)
             print(f"sheet: {given.out}")
+    if found.left_out:
+        print(f"{'left out'.ljust(width)}  {found.left_out}")
+    if len(found.trouble) == 1:
+        raise UndiffuseError(found.trouble[0])
+    for trouble in found.trouble:
+        print(f"{'trouble'.ljust(width)}  {trouble}")
     if found.trouble:
-        raise UndiffuseError("; ".join(found.trouble))
-    print("no trouble found")
+        raise UndiffuseError(f"{len(found.trouble)} kinds of trouble, told above; first: {found.trouble[0]}")
+    print("no other trouble found" if found.left_out else "no trouble found")

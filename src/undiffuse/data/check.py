@@ -21,19 +21,20 @@ SUGGESTED = 32
 
 @dataclass(frozen=True)
 class Checked:
-    """rows: (what, in words). trouble: what stops training, or would be left out; nothing if all is well. readable:
-    whether the pictures that can be used make a data set."""
+    """rows: (what, in words). trouble: what stops training, or would be left out unasked; nothing if all is well.
+    readable: whether the pictures that can be used make a data set. left_out: what is left out as asked, counted."""
 
     rows: list[tuple[str, str]]
     trouble: list[str]
     readable: bool
+    left_out: str = ""
 
 
 def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
     """Decode every picture by the policy of `spec`; unusable ones are listed, not refused."""
     source = find_source(spec, watch)
     survey = survey_pictures(source, watch)
-    trouble, sees = [], True
+    trouble, sees, left_out = [], True, ""
     try:
         shape_of(survey, source, spec)
         usable = replace(spec, bad="skip")
@@ -53,14 +54,14 @@ def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
         trouble.append(f"{counted_bad(facts.bad)}: {stops}")
         sees = False
     elif facts.bad:
-        trouble.append(f"{counted_bad(facts.bad)}: left out, by data.bad=skip")
+        left_out = f"{counted_bad(facts.bad)}, as data.bad=skip has it"
     readable = usable.size == spec.size
     if sees:
         train, held_out = split(facts, usable)
         rows += _seen(facts, usable, train, held_out)
         lack = lacking(source.name, train, held_out, spec.held_out)
         trouble, readable = trouble + ([lack] if lack else []), readable and not lack
-    return Checked(rows, trouble, readable)
+    return Checked(rows, trouble, readable, left_out)
 
 
 def _found(source: Source, survey: Survey) -> Iterator[tuple[str, str]]:
@@ -97,11 +98,12 @@ def _copies(facts: Prepared) -> Iterator[tuple[str, str]]:
     if pairs:
         yield (
             "copies",
-            f"{len(pairs)} equal another picture, first {facts.names[pairs[0][1]]} = {facts.names[pairs[0][0]]}",
+            f"{len(pairs):,}, each the same as an earlier picture; first {facts.names[pairs[0][1]]} = "
+            f"{facts.names[pairs[0][0]]}",
         )
         crossed = sum(facts.labels[a] != facts.labels[b] for a, b in pairs)
         if crossed:
-            yield "", f"{crossed} of them in another class"
+            yield "", f"{crossed:,} of them in another class"
 
 
 def _seen(facts: Prepared, spec: DataSpec, train: Sized, held_out: Sized) -> Iterator[tuple[str, str]]:

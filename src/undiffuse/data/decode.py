@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from undiffuse.data.budget import MOST_SCANNED
+from undiffuse.data.deep import clear_where, colours_of, halves, is_deep, is_deep_gray, levels_of, to_bytes
 from undiffuse.data.sources.base import PICTURE_STARTS
 from undiffuse.data.spec import BadPicture
 
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "TGA")
 MAX_PIXELS = 100_000_000
 GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I"}
-WIDE_MODES = {"I;16", "I;16B", "I;16L", "I"}
 ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
 ORIENTATION = 0x0112
 START_OF_SCAN = b"\xff\xda"  # within a scan's data 0xff is followed by 0 or a restart mark (ITU-T T.81, B.1.1)
@@ -90,10 +90,10 @@ def decode_picture(
         _check_scans(content, image, budget)
         if near is not None and min(facts.size) > 0:
             image.draft(image.mode, (2 * max(near), 2 * max(near)))
-        picture = _load(image)
-        if "turned by EXIF" in facts.odd:
-            picture = _upright(picture)
-        pixels = _pixels(picture, facts, bits)
+        if is_deep(image):
+            pixels = _deep_pixels(_levels(content, image, facts), image, facts, bits)
+        else:
+            pixels = _pixels(_upright(_load(image), facts), facts)
         return pixels, facts.transparent and pixels.shape[-1] in (2, 4)
 
 
@@ -101,7 +101,8 @@ def deepest_level(content: bytes) -> int:
     """The largest level of a picture of 16 bits; 0 of one that is damaged."""
     try:
         with _open(content) as image:
-            return int(np.asarray(_load(image)).max()) if image.mode in WIDE_MODES else 0
+            facts = _facts(image)
+            return int(colours_of(_levels(content, image, facts), facts.transparent).max()) if is_deep(image) else 0
     except BadPicture:
         return 0
 
@@ -153,7 +154,7 @@ def _facts(image: Image.Image) -> Facts:
         "transparent": transparent,
         "animated": animated,
         "turned by EXIF": turned in range(2, 9),
-        "16-bit": image.mode in WIDE_MODES,
+        "16-bit": is_deep(image),
         "CMYK": image.mode == "CMYK",
         "palette": image.mode in ("P", "PA"),
     }
@@ -164,7 +165,7 @@ def _facts(image: Image.Image) -> Facts:
 
 def _is_gray(image: Image.Image) -> bool:
     """Whether a picture is gray, by its mode or the colours of its palette."""
-    if image.mode in GRAY_MODES:
+    if image.mode in GRAY_MODES or is_deep_gray(image):
         return True
     if image.mode != "P" or image.palette is None:
         return False
@@ -190,7 +191,9 @@ def _broken(error: Exception) -> BadPicture:
     return BadPicture("truncated" if cut else "damaged", f"cannot be decoded: {' '.join(str(error).split())[:120]}")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _upright(image: Image.Image, facts: Facts) -> Image.Image:
+    if "turned by EXIF" not in facts.odd:
+        return image
     with _quiet:
         try:
             return ImageOps.exif_transpose(image)
@@ -198,9 +201,24 @@ def _upright(image: Image.Image) -> Image.Image:
             return image
 
 
-def _pixels(image: Image.Image, facts: Facts, bits: int) -> np.ndarray:
-    if image.mode in WIDE_MODES:
-        return _from_wide(np.asarray(image), image.info.get("transparency"), bits)
+def _levels(content: bytes, image: Image.Image, facts: Facts) -> np.ndarray:
+    """All levels of a picture of 16 bits [h, w, c]."""
+    with _open(content) as again:
+        return levels_of([_upright(_load(half), facts) for half in halves(image, again)], facts.gray)
+
+
+def _deep_pixels(levels: np.ndarray, image: Image.Image, facts: Facts, bits: int) -> np.ndarray:
+    """16 bits to 8: the largest level of `bits` becomes 255."""
+    try:
+        pixels = to_bytes(levels, bits, facts.transparent)
+    except ValueError as error:
+        hint = ", or set data.bits" if bits < 16 else ""
+        raise BadPicture("unsupported", f"{error}; save it with 8 or 16 bits{hint}") from error
+    clear = clear_where(levels, image.info.get("transparency"))
+    return pixels if clear is None else np.concatenate([pixels, clear], -1)
+
+
+def _pixels(image: Image.Image, facts: Facts) -> np.ndarray:
     if image.mode == "F":
         raise BadPicture("unsupported", "floating-point levels have no agreed range; save it with 8 or 16 bits")
     target = ("LA" if facts.transparent else "L") if facts.gray else ("RGBA" if facts.transparent else "RGB")
@@ -212,18 +230,3 @@ def _pixels(image: Image.Image, facts: Facts, bits: int) -> np.ndarray:
         except Exception as error:
             raise BadPicture("unsupported", f"colours of mode {image.mode} cannot be converted: {error}") from error
     return pixels.reshape(*pixels.shape[:2], -1)
-
-
-def _from_wide(levels: np.ndarray, clear: object, bits: int) -> np.ndarray:
-    """16 bits to 8: the largest level of `bits`, 65535 of 16, becomes 255. clear: the level that is transparent, if
-    there is one."""
-    most = 2**bits - 1
-    if levels.min() < 0 or levels.max() > most:
-        raise BadPicture(
-            "unsupported",
-            f"levels beyond {bits} bits; save it with 8 or 16 bits" + (", or set data.bits" if bits < 16 else ""),
-        )
-    gray = np.round(np.arange(most + 1) * (255 / most)).astype(np.uint8)[levels][..., None]
-    if not isinstance(clear, int):
-        return gray
-    return np.concatenate([gray, np.where(levels == clear, 0, 255).astype(np.uint8)[..., None]], -1)

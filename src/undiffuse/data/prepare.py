@@ -21,8 +21,8 @@ def dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
     pictures, facts = load_or_prepare(source, spec, watch)
     if facts.bad and spec.bad == "refuse":
         raise UndiffuseError(
-            f"{source.name}: {counted_bad(facts.bad)} of {len(facts.labels) + len(facts.bad)} pictures cannot be used, "
-            f"first {facts.bad[0].name}: {facts.bad[0].why}. To see all: undiffuse check {spec.source}; to train "
+            f"{source.name}: {len(facts.bad):,} of {len(facts.labels) + len(facts.bad):,} pictures cannot be used "
+            f"({counted_bad(facts.bad)}), first {facts.bad[0].name}: {facts.bad[0].why}. To see all: undiffuse check {spec.source}; to train "
             "without them: --set data.bad=skip"
         )
     train, held_out = split(facts, spec)

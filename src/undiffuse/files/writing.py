@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from undiffuse.errors import UndiffuseError, UsageError
 
@@ -32,6 +33,7 @@ def check_file(path: Path) -> None:
     """Refuse a name that no file can be written under: before the work, not after."""
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; give a file's name")
+    _check_replaceable(path)
     check_name(path)
 
 
@@ -45,6 +47,16 @@ def check_name(path: Path) -> None:
 def link_target(path: Path) -> Path:
     """The path that a link leads to; a path that is none, or goes in circles, stays as it is."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _check_replaceable(path: Path) -> Path:
+    """What the path leads to, unless that is a device or a pipe: a file in its place would break the system."""
+    target = link_target(path)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        mode = target.lstat().st_mode
+        if not (S_ISREG(mode) or S_ISDIR(mode) or S_ISLNK(mode)):
+            raise UsageError(f"{path}: is a device or a pipe, which no file replaces; give another name")
+    return target
 
 
 def file_kind(out: Path) -> str:
@@ -63,7 +75,7 @@ def whole(path: Path, lasting: bool = True) -> Iterator[Path]:
     Of a link, what it leads to. An OSError names `path`. lasting: it is on the disk when this returns. False is for
     what can be made again and several processes may write at once: each has its own aside, and the last one stays.
     """
-    target = link_target(path)
+    target = _check_replaceable(path)
     own = "" if lasting else f"-{os.getpid()}"
     aside = target.with_name(f".{target.stem}.writing{own}{target.suffix}")
     try:

@@ -1,0 +1,115 @@
+"""16 bits a channel follow one rule, gray or colour, with transparency or without, in PNG and TIFF."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from made import written
+from undiffuse.data.decode import decode_picture, examine
+from undiffuse.data.prepare import dataset
+from undiffuse.data.spec import BadPicture, DataSpec
+
+COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # PNG specification, table 8
+
+
+def deep_png(levels: np.ndarray, clear: tuple[int, ...] = (), orientation: int = 1) -> bytes:
+    """uint16 [h, w, c] as a PNG by the specification alone."""
+    height, width, channels = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
+    exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + struct.pack(">HH", orientation, 0) + bytes(4)
+    chunks = [(b"IHDR", header), (b"eXIf", exif)]
+    chunks += [(b"tRNS", struct.pack(f">{len(clear)}H", *clear))] * bool(clear)
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def deep_tiff(levels: np.ndarray, order: str, packed: bool) -> bytes:
+    """uint16 [h, w, 3] as a TIFF of one strip, by the specification (TIFF 6.0, section 6); packed: by deflate."""
+    height, width, channels = levels.shape
+    data = levels.astype(f"{order}u2").tobytes()
+    data = zlib.compress(data) if packed else data
+    entries = [
+        *((256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8 + len(data)), (259, 3, 1, 8 if packed else 1)),
+        *((262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data))),
+    ]
+    short = {259, 262, 277}
+    table = struct.pack(f"{order}H", len(entries))
+    for tag, kind, count, value in entries:
+        held = struct.pack(f"{order}HH", value, 0) if tag in short else struct.pack(f"{order}I", value)
+        table += struct.pack(f"{order}HHI", tag, kind, count) + held
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    bits = struct.pack(f"{order}3H", 16, 16, 16)
+    return start + struct.pack(f"{order}I", 8 + len(data) + 6) + data + bits + table + bytes(4)
+
+
+def some(channels: int, most: int = 65_535, seed: int = 0) -> np.ndarray:
+    levels = np.random.default_rng(seed).integers(0, most + 1, (6, 5, channels)).astype(np.uint16)
+    levels[0, 0] = most
+    return levels
+
+
+def rounded(levels: np.ndarray, most: int = 65_535) -> np.ndarray:
+    return np.round(levels * (255 / most)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_png_is_rounded_not_cut(channels):
+    levels = some(channels)
+    pixels, transparent = decode_picture(deep_png(levels))
+    np.testing.assert_array_equal(pixels, rounded(levels))
+    assert transparent == (channels in (2, 4))
+    assert "16-bit" in examine(deep_png(levels)).odd and examine(deep_png(levels)).gray == (channels < 3)
+    assert (pixels != (levels >> 8)).any()  # which the upper bytes alone would give
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tiff_is_rounded_not_cut(order, packed):
+    levels = some(3)
+    np.testing.assert_array_equal(decode_picture(deep_tiff(levels, order, packed))[0], rounded(levels))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_it_is_turned_upright(channels):
+    levels = some(channels)
+    np.testing.assert_array_equal(decode_picture(deep_png(levels, orientation=3))[0], rounded(levels)[::-1, ::-1])
+    turned = rounded(levels).transpose(1, 0, 2)[:, ::-1]
+    np.testing.assert_array_equal(decode_picture(deep_png(levels, orientation=6))[0], turned)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_level_that_is_called_transparent(channels):
+    levels = some(channels)
+    pixels, transparent = decode_picture(deep_png(levels, tuple(levels[2, 3].tolist())))
+    assert transparent and pixels.shape[-1] == channels + 1
+    np.testing.assert_array_equal(pixels[..., :-1], rounded(levels))
+    np.testing.assert_array_equal(pixels[..., -1] == 0, (levels == levels[2, 3]).all(-1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_twelve_bits_of_colour_keep_their_levels(tmp_path, channels):
+    """As of gray: the largest level of the bits in use is white; alpha is of 16 bits always."""
+    levels = some(channels, 4095)
+    if channels in (2, 4):
+        levels[..., -1] = 65_535
+    place = written(tmp_path / "x", {f"{i}.png": deep_png(np.roll(levels, i, 0)) for i in range(6)})
+    data = dataset(DataSpec(str(place), held_out=0.0))
+    assert data.bits == 12 and any("16-bit files use 12 bits" in note for note in data.notes)
+    wanted = rounded(levels[..., :3] if channels > 2 else levels[..., :1], 4095)
+    np.testing.assert_array_equal(data.train.pictures[0].permute(1, 2, 0).numpy(), wanted)
+    with pytest.raises(BadPicture, match="levels beyond 10 bits; save it with 8 or 16 bits, or set"):
+        decode_picture(deep_png(levels), bits=10)
+
+
+def test_pillow_reads_what_these_tests_write():
+    """The upper bytes, which is all that Pillow keeps of colour."""
+    levels = some(3)
+    for content in (deep_png(levels), deep_tiff(levels, "<", True), deep_tiff(levels, ">", False)):
+        with Image.open(io.BytesIO(content)) as image:
+            np.testing.assert_array_equal(np.asarray(image), levels >> 8)
