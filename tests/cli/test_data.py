@@ -50,9 +50,9 @@ def test_check_fails_on_trouble_and_names_it(place, capsys):
     assert main(["check", "pictures", "--set", "data.size=8"]) == 1
     err = capsys.readouterr().err
     assert "sizes" not in err and "training would stop; with data.bad=skip" in err
-    assert main(["check", "pictures", "--set", "data.size=8", "--set", "data.bad=skip"]) == 1  # they are left out
-    out, err = capsys.readouterr()
-    assert "training sees" in out and "1 empty: left out, by data.bad=skip" in err
+    assert main(["check", "pictures", "--set", "data.size=8", "--set", "data.bad=skip"]) == 0  # left out as asked
+    out = capsys.readouterr().out
+    assert "training sees" in out and "1 empty, as data.bad=skip has it" in out and "no other trouble found" in out
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ def dataset(spec: DataSpec, watch: Watch = unwatched) -> Dataset:
     if facts.bad and spec.bad == "refuse":
         raise UndiffuseError(
             f"{source.name}: {len(facts.bad):,} of {len(facts.labels) + len(facts.bad):,} pictures cannot be used "
-            f"({counted_bad(facts.bad)}), first {facts.bad[0].name}: {facts.bad[0].why}. To see all: undiffuse check {spec.source}; to train "
-            "without them: --set data.bad=skip"
+            f"({counted_bad(facts.bad)}), first {facts.bad[0].name}: {facts.bad[0].why}. To see all: undiffuse check "
+            f"{spec.source}; to train without them: --set data.bad=skip"
         )
     train, held_out = split(facts, spec)
     if lack := lacking(source.name, train, held_out, spec.held_out):
