@@ -16,6 +16,7 @@ from undiffuse.errors import UndiffuseError
 
 IDX_PARTS = {"train": False, "t10k": True}  # file name's beginning -> held out
 UBYTE = 8
+IDX_BLOCK = 1 << 20  # bytes read at once
 MAX_SIDE, MAX_COUNT = 10_000, 2**26
 
 
@@ -54,10 +55,14 @@ class Idx:
                 raise UndiffuseError(f"{images}: {count} pictures, but {labels} holds {len(classes)} labels")
             if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE and 0 < channels <= 4):
                 raise UndiffuseError(f"{images}: pictures of {height} x {width} x {channels} make no sense")
-            for row in range(count):
-                raw = _take(file, images, height * width * channels, f"{row} of {count} pictures")
-                picture = np.frombuffer(raw, np.uint8).reshape(height, width, channels)
-                yield Item(f"{images.name}#{row}", picture, self._class(classes, row, images), held_out)
+            size = height * width * channels
+            at_once = max(1, IDX_BLOCK // size)
+            for first in range(0, count, at_once):
+                rows = range(first, min(first + at_once, count))
+                raw = _take(file, images, len(rows) * size, (first, count, size))
+                pictures = np.frombuffer(raw, np.uint8).reshape(-1, height, width, channels)
+                for row, picture in zip(rows, pictures, strict=True):
+                    yield Item(f"{images.name}#{row}", picture, self._class(classes, row, images), held_out)
 
     def _class(self, classes: np.ndarray | None, row: int, images: Path) -> str | None:
         if classes is None:
@@ -108,11 +113,15 @@ def _header(file: Any, path: Path, dimensions: int) -> list[int]:
     return [int(size) for size in np.frombuffer(_take(file, path, 4 * magic[3], "the header"), ">u4")]
 
 
-def _take(file: Any, path: Path, count: int, what: str) -> bytes:
+def _take(file: Any, path: Path, count: int, what: str | tuple[int, int, int]) -> bytes:
+    """Exactly so many bytes. what: they follow, in words; or how many pictures came before, of how many, of what size
+    each."""
+    data, wrong = b"", "ends early"
     try:
         data = file.read(count)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise UndiffuseError(f"{path}: damaged: {error}, after {what}") from error
+        wrong = f"damaged: {error}"
     if len(data) < count:
-        raise UndiffuseError(f"{path}: ends early, after {what}")
+        after = what if isinstance(what, str) else f"{what[0] + len(data) // what[2]} of {what[1]} pictures"
+        raise UndiffuseError(f"{path}: {wrong}, after {after}")
     return data
