@@ -32,4 +32,6 @@ def attention(qkv: Float[Tensor, "b n 3 k d"]) -> Float[Tensor, "b n k d"]:
     if operations.attention_suits(qkv):
         return operations.attend(qkv)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [b, k, n, d] each
+    if operations.is_transformed():  # by torch.func, for which torch's fused attention lacks rules
+        return ((q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1) @ v).transpose(1, 2)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)

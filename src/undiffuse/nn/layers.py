@@ -23,10 +23,15 @@ class Conv3x3(nn.Conv2d):
         self, x: Float[Tensor, "b i h w"], plus: Float[Tensor, "b o h w"] | None = None
     ) -> Float[Tensor, "b o h w"]:
         """The convolution, plus another map if one is given."""
-        if self.bias is not None and operations.conv_pays(x, self.out_channels):
+        if self.bias is not None and operations.conv_pays(x, len(self.bias)) and self._fits(x, len(self.bias), plus):
             return operations.conv3x3(x, self.weight, self.bias, plus)
         out = super().forward(x)
         return out if plus is None else plus + out
+
+    def _fits(self, x: Tensor, c: int, plus: Tensor | None) -> bool:
+        (b, k, h, w), made = x.shape, (self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
+        alike = operations.fits((self.weight, (c, k, 3, 3)), (self.bias, (c,)), (plus, (b, c, h, w)))
+        return alike and made == ((1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
 class Linear(nn.Linear):
@@ -41,8 +46,10 @@ class Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "... i"], plus: Float[Tensor, "... o"] | None = None) -> Float[Tensor, "... o"]:
         """The layer's output, plus another tensor if one is given."""
-        if self.bias is not None and operations.linear_pays(x, self.out_features):
-            return operations.linear(x, self.weight, self.bias, plus)
+        if self.bias is not None and operations.linear_pays(x, o := len(self.bias)):
+            shapes = (self.weight, (o, x.shape[-1])), (self.bias, (o,)), (plus, (*x.shape[:-1], o))
+            if operations.fits(*shapes):
+                return operations.linear(x, self.weight, self.bias, plus)
         out = super().forward(x)
         return out if plus is None else plus + out
 
@@ -54,10 +61,17 @@ class Conv1x1(nn.Conv2d):
         super().__init__(c_in, c_out, 1)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        rows = x.permute(0, 2, 3, 1)
-        if self.bias is None or not rows.is_contiguous() or not operations.linear_pays(rows, self.out_channels):
+        if x.dim() != 4 or self.bias is None:
+            return super().forward(x)
+        rows, o = x.permute(0, 2, 3, 1), len(self.bias)
+        if not rows.is_contiguous() or not operations.linear_pays(rows, o) or not self._fits(rows, o):
             return super().forward(x)
         return operations.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+    def _fits(self, rows: Tensor, o: int) -> bool:
+        made = (self.stride, self.padding, self.groups)
+        alike = operations.fits((self.weight, (o, rows.shape[-1], 1, 1)), (self.bias, (o,)))
+        return alike and made == ((1, 1), (0, 0), 1)
 
 
 class GroupNorm(nn.Module):
@@ -80,14 +94,20 @@ class GroupNorm(nn.Module):
     ) -> Float[Tensor, "b c h w"]:
         """silu((1 + scale) norm(x + offset) + shift); each of offset, scale and shift may be left out."""
         weight, bias = self.affine(scale, shift)
-        if operations.suits(x):
+        if operations.suits(x) and self._fits(x, weight, bias, offset):
             return operations.group_norm(x, offset, weight, bias, (self.groups, self.eps, self.silu))
         h = x if offset is None else x + offset[:, :, None, None]
+        h = h.contiguous() if operations.is_transformed() else h  # torch's forward-mode rule knows no channels_last
         if len(weight) == len(bias) == 1:
             h = F.group_norm(h, self.groups, weight[0], bias[0], self.eps)
         else:
             h = F.group_norm(h, self.groups, eps=self.eps) * weight[:, :, None, None] + bias[:, :, None, None]
         return F.silu(h) if self.silu else h
+
+    def _fits(self, x: Tensor, weight: Tensor, bias: Tensor, offset: Tensor | None) -> bool:
+        b, c = x.shape[:2]
+        shapes = (weight, (len(weight), c)), (bias, (len(bias), c)), (offset, (b, c))
+        return {len(weight), len(bias)} <= {1, b} and c % self.groups == 0 and operations.fits(*shapes)
 
     def affine(
         self, scale: Float[Tensor, "b c"] | None = None, shift: Float[Tensor, "b c"] | None = None

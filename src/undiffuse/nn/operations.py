@@ -6,6 +6,8 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
+from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from undiffuse.native.library import HeadsShape, LinearShape, NormShape, kernels
@@ -16,22 +18,41 @@ LEAST_ROWS = 1024
 MOST_CHANNELS = 4096  # groupnorm.c's MOST, and more than any network has
 
 
+PLAIN = (torch.Tensor, nn.Parameter)
+
+
 def _ours(x: Tensor) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+    if not _is_plain(x) or torch.is_autocast_enabled("cpu") or not x.numel():
         return False
-    if torch.compiler.is_compiling() or torch._C._get_tracing_state() or not x.numel():
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() or is_transformed():
         return False
     return kernels() is not None
 
 
+def _is_plain(x: Tensor) -> bool:
+    """float32 on the CPU, and nothing that only stands for such a tensor."""
+    return type(x) in PLAIN and x.is_cpu and x.dtype is torch.float32
+
+
+def is_transformed() -> bool:
+    """Whether torch.func (grad, vmap, jvp) is at work: it needs rules that the kernels have not."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def fits(*wanted: tuple[Tensor | None, tuple[int, ...]]) -> bool:
+    """Whether each tensor is float32 on the CPU and of this shape; None fits anything. The kernels read by pointers and
+    shapes alone: what does not fit is for torch, which computes it or says what is wrong."""
+    return all(tensor is None or (_is_plain(tensor) and tensor.shape == shape) for tensor, shape in wanted)
+
+
 def attention_suits(qkv: Tensor) -> bool:
     """Whether `attention` can run on this tensor: CPU, float32, contiguous, no tracing."""
-    return qkv.is_contiguous() and _ours(qkv)
+    return qkv.dim() == 5 and qkv.shape[2] == 3 and qkv.is_contiguous() and _ours(qkv)
 
 
 def suits(x: Tensor) -> bool:
     """Whether the kernels can run on this map: CPU, float32, channels_last, whole vectors of channels, no tracing."""
-    if not (_ours(x) and x.is_contiguous(memory_format=torch.channels_last)):
+    if not (x.dim() == 4 and _ours(x) and x.is_contiguous(memory_format=torch.channels_last)):
         return False
     return x.shape[1] % _width() == 0 and x.shape[1] <= MOST_CHANNELS
 
