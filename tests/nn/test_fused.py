@@ -70,9 +70,15 @@ def test_it_is_the_formula(shape, scale_shift, threads, monkeypatch):
     b, c_in, c_out, h, w = shape
     made, (x, e) = block(c_in, c_out, replace(SPEC, scale_shift=scale_shift)), inputs(b, c_in, h, w)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    found = made._at_once(x, None, *split(made, e))
+    found = at_once_of(made, x, None, *split(made, e))
     assert found.is_contiguous(memory_format=LAST)
     assert error(found, exact(made, x, e)) < 3e-6
+
+
+def at_once_of(made, x, beside, *conditioning):
+    """By the kernel, whether it pays or not."""
+    norms = (made.norm1.groups, made.norm1.eps, made.norm2.groups, made.norm2.eps)
+    return fused.residual(x, beside, made._weights(*conditioning), norms)
 
 
 def split(made: ResBlock, e):
@@ -101,7 +107,7 @@ def test_it_has_the_bits_of_its_parts(scale_shift, monkeypatch):
 def test_two_maps_go_in_side_by_side(left):
     made, (x, e) = block(96, 32), inputs(37, 96, 7, 9)
     a, b = (z.contiguous(memory_format=LAST) for z in x.split([left, 96 - left], dim=1))
-    assert torch.equal(made._at_once(a, b, *split(made, e)), made._at_once(x, None, *split(made, e)))
+    assert torch.equal(at_once_of(made, a, b, *split(made, e)), at_once_of(made, x, None, *split(made, e)))
     assert fused.pays(a, b, 32)
     assert not fused.pays(a, b[:, :3], 32)
     with library.switched(False):
@@ -111,10 +117,10 @@ def test_two_maps_go_in_side_by_side(left):
 @torch.no_grad()
 def test_no_image_depends_on_the_others_or_on_the_threads(monkeypatch):
     made, (x, e) = block(32, 64), inputs(50, 32, 8, 8)
-    whole = made._at_once(x, None, *split(made, e))
-    assert torch.equal(made._at_once(x[7:20], None, *split(made, e[7:20])), whole[7:20])
+    whole = at_once_of(made, x, None, *split(made, e))
+    assert torch.equal(at_once_of(made, x[7:20], None, *split(made, e[7:20])), whole[7:20])
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert torch.equal(made._at_once(x, None, *split(made, e)), whole)
+    assert torch.equal(at_once_of(made, x, None, *split(made, e)), whole)
 
 
 @pytest.mark.parametrize("scale_shift", [False, True])
@@ -123,9 +129,9 @@ def test_one_embedding_serves_all_images(scale_shift):
     """The kernels read a row for each; one that is not there would be foreign memory."""
     made, (x, e) = block(32, 32, replace(SPEC, scale_shift=scale_shift)), inputs(40, 32, 8, 8)
     wanted = made(x, e[:1].expand(40, -1))
-    assert error(made._at_once(x, None, *split(made, e[:1])), wanted.double()) < 1e-6
+    assert error(at_once_of(made, x, None, *split(made, e[:1])), wanted.double()) < 1e-6
     with pytest.raises(RuntimeError, match="expand"):
-        made._at_once(x, None, *split(made, e[:3]))
+        at_once_of(made, x, None, *split(made, e[:3]))
 
 
 def test_rows_that_norms_read():
@@ -147,7 +153,7 @@ def test_it_keeps_to_its_scratch_memory(size, monkeypatch):
     monkeypatch.setattr(operations, "workspace", workspace)
     for b in range(1, 70, 3):
         x, e = inputs(b, 32, size, size)
-        made._at_once(x, None, *split(made, e))
+        at_once_of(made, x, None, *split(made, e))
     assert all(bool((memory[-guard:] == 7).all()) for memory in given)
 
 
@@ -160,7 +166,7 @@ def test_narrower_vectors_give_the_same(march, monkeypatch):
     made, (x, e) = block(24, 40), inputs(20, 24, 7, 9)
     at_once = split(made, e)
     monkeypatch.setattr(fused, "kernels", lambda: built)
-    assert error(made._at_once(x, None, *at_once), exact(made, x, e)) < 3e-6
+    assert error(at_once_of(made, x, None, *at_once), exact(made, x, e)) < 3e-6
 
 
 def test_where_it_is_used(monkeypatch):
@@ -186,7 +192,7 @@ def test_where_it_is_used(monkeypatch):
 
 
 def test_dropout_and_resizing_go_the_long_way(monkeypatch):
-    monkeypatch.setattr(ResBlock, "_at_once", None)  # called, it would fail
+    monkeypatch.setattr(fused, "residual", None)  # called, it would fail
     x, e = inputs(32, 32, 8, 8)
     with torch.no_grad():
         block(32, 32, replace(SPEC, dropout=0.1)).train()(x, e)

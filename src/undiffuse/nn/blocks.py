@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from undiffuse.nn import fused, operations
+from undiffuse.nn import fused
 from undiffuse.nn.layers import Conv1x1, Conv3x3, GroupNorm, Linear, zeroed
 from undiffuse.nn.spec import UNetSpec
 from undiffuse.shapes import Float, Tensor
@@ -37,7 +37,10 @@ class ResBlock(nn.Module):
     ) -> Float[Tensor, "b o h2 w2"]:
         """e is the conditioning vector after its activation; beside: channels that follow x's."""
         if self._in_one(x, beside):
-            return self._at_once(x, beside, *_split(self.embedding(e), self.conv1.out_channels))
+            weights = self._weights(*_split(self.embedding(e), self.conv1.out_channels))
+            norms = (self.norm1.groups, self.norm1.eps, self.norm2.groups, self.norm2.eps)
+            if fused.fits(x, beside, weights, norms):
+                return fused.residual(x, beside, weights, norms)
         x = joined(x, beside)
         h = self.norm1(x)
         if self.direction is not None:
@@ -49,7 +52,7 @@ class ResBlock(nn.Module):
     def _in_one(self, x: Tensor, beside: Tensor | None) -> bool:
         if self.direction is not None or (self.training and self.dropout.p):
             return False
-        return fused.pays(x, beside, self.conv1.out_channels) and self._is_plain() and self._fits(x, beside)
+        return fused.pays(x, beside, self.conv1.out_channels) and self._is_plain()
 
     def _is_plain(self) -> bool:
         """Whether these parts are our own and nobody waits at them for what goes through (hooks)."""
@@ -58,31 +61,12 @@ class ResBlock(nn.Module):
         plain = kinds[:5] == [GroupNorm, Conv3x3, GroupNorm, nn.Dropout, Conv3x3] and kinds[5] in (nn.Identity, Conv1x1)
         return plain and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
 
-    def _fits(self, x: Tensor, beside: Tensor | None) -> bool:
-        """Whether all parts are of the sizes that the kernel takes for granted."""
-        (b, k, h, w), j, o = x.shape, 0 if beside is None else beside.shape[1], self.conv1.out_channels
+    def _weights(self, offset: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> fused.Weights:
+        """As the kernel takes them; offset, scale and shift of the second norm."""
         one, two, skip = self.norm1, self.norm2, self.skip
-        k += j
-        shapes: list[tuple[Any, tuple[int, ...]]] = [(beside, (b, j, h, w))]
-        shapes += [(self.conv1.weight, (o, k, 3, 3)), (self.conv1.bias, (o,))]
-        shapes += [(self.conv2.weight, (o, o, 3, 3)), (self.conv2.bias, (o,))]
-        shapes += [(one.weight, (k,)), (one.bias, (k,)), (two.weight, (o,)), (two.bias, (o,))]
-        if isinstance(skip, Conv1x1):
-            shapes += [(skip.weight, (o, k, 1, 1)), (skip.bias, (o,))]
-        alike = operations.fits(*shapes) and (isinstance(skip, Conv1x1) or k == o)
-        return alike and None not in (self.conv1.bias, self.conv2.bias) and not (k % one.groups or o % two.groups)
-
-    def _at_once(self, x: Tensor, beside: Tensor | None, *conditioning: Tensor | None) -> Tensor:
-        """The block's output by one kernel, a few images at a time; conditioning: offset, scale and shift of the second
-        norm."""
-        offset, *affine = conditioning
-        one, two, skip = self.norm1, self.norm2, self.skip
-        weights = (
-            *(*one.affine(), self.conv1.weight, self.conv1.bias, offset),
-            *(*two.affine(*affine), self.conv2.weight, self.conv2.bias),
-            *((skip.weight, skip.bias) if isinstance(skip, Conv1x1) else (None, None)),
-        )
-        return fused.residual(x, beside, weights, (one.groups, one.eps, two.groups, two.eps))
+        thin = (skip.weight, skip.bias) if isinstance(skip, Conv1x1) else (None, None)
+        first = (*one.affine(), self.conv1.weight, self.conv1.bias)
+        return (*first, offset, *two.affine(scale, shift), self.conv2.weight, self.conv2.bias, *thin)
 
 
 class ConvNeXtBlock(nn.Module):

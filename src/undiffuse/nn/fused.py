@@ -30,6 +30,22 @@ def pays(x: Tensor, beside: Tensor | None, c_out: int) -> bool:
     return b >= 0.8 * chunk * rounds * threads
 
 
+Weights = tuple[Tensor | None, ...]  # in the order of ResidualShape.POINTERS
+
+
+def fits(x: Tensor, beside: Tensor | None, weights: Weights, norms: tuple[int, float, int, float]) -> bool:
+    """Whether all parts are of the sizes and the type that the kernel takes for granted."""
+    one, _, conv1, bias1, _, two, _, _, bias2, skip, thin = weights
+    if conv1 is None or bias1 is None or bias2 is None or one is None or two is None:
+        return False
+    (b, k, h, w), j, o, rows = x.shape, 0 if beside is None else beside.shape[1], conv1.shape[0], two.shape[0]
+    k += j
+    if k % norms[0] or o % norms[2] or rows not in (1, b) or (k != o if skip is None else thin is None):
+        return False
+    wanted = ((1, k), (1, k), (o, k, 3, 3), (o,), (b, o), (rows, o), (rows, o), (o, o, 3, 3), (o,), (o, k, 1, 1), (o,))
+    return operations.fits((beside, (b, j, h, w)), *zip(weights, wanted, strict=True))
+
+
 def _chunks(b: int, h: int, w: int) -> tuple[int, int, int]:
     """Images of a chunk (about CHUNK tiles), chunks of a thread, threads."""
     most, threads = max(1, FUSED_CHUNK // tiles(h, w)), torch.get_num_threads()
@@ -40,7 +56,7 @@ def _chunks(b: int, h: int, w: int) -> tuple[int, int, int]:
 def residual(
     x: Float[Tensor, "b i h w"],
     beside: Float[Tensor, "b j h w"] | None,
-    weights: tuple[Tensor | None, ...],
+    weights: Weights,
     norms: tuple[int, float, int, float],
 ) -> Float[Tensor, "b o h w"]:
     """conv2(silu(norm2(conv1(silu(norm1(x))) + offset))) + skip(x), bit for bit what this library's parts give.

@@ -23,15 +23,17 @@ class Conv3x3(nn.Conv2d):
         self, x: Float[Tensor, "b i h w"], plus: Float[Tensor, "b o h w"] | None = None
     ) -> Float[Tensor, "b o h w"]:
         """The convolution, plus another map if one is given."""
-        if self.bias is not None and operations.conv_pays(x, len(self.bias)) and self._fits(x, len(self.bias), plus):
-            return operations.conv3x3(x, self.weight, self.bias, plus)
+        weight, bias = self.weight, self.bias
+        if bias is not None and operations.conv_pays(x, c := bias.shape[0]) and self._is_as_made():
+            b, k, h, w = x.shape
+            if operations.fits((weight, (c, k, 3, 3)), (bias, (c,)), (plus, (b, c, h, w))):
+                return operations.conv3x3(x, weight, bias, plus)
         out = super().forward(x)
         return out if plus is None else plus + out
 
-    def _fits(self, x: Tensor, c: int, plus: Tensor | None) -> bool:
-        (b, k, h, w), made = x.shape, (self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
-        alike = operations.fits((self.weight, (c, k, 3, 3)), (self.bias, (c,)), (plus, (b, c, h, w)))
-        return alike and made == ((1, 1), (1, 1), (1, 1), 1, "zeros")
+    def _is_as_made(self) -> bool:
+        made = (self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
+        return made == ((1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
 class Linear(nn.Linear):
@@ -46,10 +48,11 @@ class Linear(nn.Linear):
 
     def forward(self, x: Float[Tensor, "... i"], plus: Float[Tensor, "... o"] | None = None) -> Float[Tensor, "... o"]:
         """The layer's output, plus another tensor if one is given."""
-        if self.bias is not None and operations.linear_pays(x, o := len(self.bias)):
-            shapes = (self.weight, (o, x.shape[-1])), (self.bias, (o,)), (plus, (*x.shape[:-1], o))
+        weight, bias = self.weight, self.bias
+        if bias is not None and operations.linear_pays(x, o := bias.shape[0]):
+            shapes = (weight, (o, x.shape[-1])), (bias, (o,)), (plus, (*x.shape[:-1], o))
             if operations.fits(*shapes):
-                return operations.linear(x, self.weight, self.bias, plus)
+                return operations.linear(x, weight, bias, plus)
         out = super().forward(x)
         return out if plus is None else plus + out
 
@@ -63,7 +66,7 @@ class Conv1x1(nn.Conv2d):
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
         if x.dim() != 4 or self.bias is None:
             return super().forward(x)
-        rows, o = x.permute(0, 2, 3, 1), len(self.bias)
+        rows, o = x.permute(0, 2, 3, 1), self.bias.shape[0]
         if not rows.is_contiguous() or not operations.linear_pays(rows, o) or not self._fits(rows, o):
             return super().forward(x)
         return operations.linear(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
@@ -106,8 +109,10 @@ class GroupNorm(nn.Module):
 
     def _fits(self, x: Tensor, weight: Tensor, bias: Tensor, offset: Tensor | None) -> bool:
         b, c = x.shape[:2]
-        shapes = (weight, (len(weight), c)), (bias, (len(bias), c)), (offset, (b, c))
-        return {len(weight), len(bias)} <= {1, b} and c % self.groups == 0 and operations.fits(*shapes)
+        k, j = weight.shape[0], bias.shape[0]
+        if c % self.groups or k not in (1, b) or j not in (1, b):
+            return False
+        return operations.fits((weight, (k, c)), (bias, (j, c)), (offset, (b, c)))
 
     def affine(
         self, scale: Float[Tensor, "b c"] | None = None, shift: Float[Tensor, "b c"] | None = None

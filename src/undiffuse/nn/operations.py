@@ -19,6 +19,7 @@ MOST_CHANNELS = 4096  # groupnorm.c's MOST, and more than any network has
 
 
 PLAIN = (torch.Tensor, nn.Parameter)
+_transforms = torch._C._functorch.peek_interpreter_stack
 
 
 def _ours(x: Tensor) -> bool:
@@ -31,18 +32,21 @@ def _ours(x: Tensor) -> bool:
 
 def _is_plain(x: Tensor) -> bool:
     """float32 on the CPU, and nothing that only stands for such a tensor."""
-    return type(x) in PLAIN and x.is_cpu and x.dtype is torch.float32
+    return x.dtype is torch.float32 and x.is_cpu and type(x) in PLAIN
 
 
 def is_transformed() -> bool:
     """Whether torch.func (grad, vmap, jvp) is at work: it needs rules that the kernels have not."""
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    return _transforms() is not None or forward_ad._current_level >= 0
 
 
 def fits(*wanted: tuple[Tensor | None, tuple[int, ...]]) -> bool:
     """Whether each tensor is float32 on the CPU and of this shape; None fits anything. The kernels read by pointers and
     shapes alone: what does not fit is for torch, which computes it or says what is wrong."""
-    return all(tensor is None or (_is_plain(tensor) and tensor.shape == shape) for tensor, shape in wanted)
+    for tensor, shape in wanted:  # a plain loop: it runs for every layer
+        if tensor is not None and (tensor.shape != shape or not _is_plain(tensor)):
+            return False
+    return True
 
 
 def attention_suits(qkv: Tensor) -> bool:
