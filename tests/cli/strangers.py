@@ -1,6 +1,7 @@
 """Files of strangers: valid ones of every kind, damaged by a seeded generator, and the commands that read them."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -82,13 +83,13 @@ def changed(value, dice: random.Random):
             case 0 if len(path) > 1:
                 del holder[last]
             case 1 if isinstance(holder, list):
-                holder[last:last] = [holder[last]] * dice.choice([1, 3, 1000])
+                holder[last:last] = [copy.deepcopy(holder[last]) for _ in range(dice.choice([1, 3, 100]))]
             case 2:
                 holder[last] = [holder[last]]
             case 3 if isinstance(holder, dict) and isinstance(last, str):
                 holder[last + dice.choice(["x", " ", "_", "."])] = holder.pop(last)
             case _:
-                holder[last] = dice.choice(NASTY)
+                holder[last] = copy.deepcopy(dice.choice(NASTY))
     return box[0]
 
 
@@ -235,25 +236,34 @@ def originals(home: Path) -> dict[str, Path]:
 
 def case(kind: str, original: Path, place: Path, dice: random.Random) -> list[str]:
     """A damaged copy, and the command that reads it."""
-    copy = Path(shutil.copytree(original, place / kind))
+    theirs = Path(shutil.copytree(original, place / kind))
     if kind == "settings":
         asked = [part for text in some_sets(dice) for part in ("--set", text)]
-        return ["train", str(copy / "some.yaml"), "--out", str(place / "new"), *asked]
+        return ["train", str(theirs / "some.yaml"), "--out", str(place / "new"), *asked]
     every = [
-        path for path in sorted(copy.rglob("*")) if path.is_file() and path.suffix not in (".png", ".html", ".gif")
+        path for path in sorted(theirs.rglob("*")) if path.is_file() and path.suffix not in (".png", ".html", ".gif")
     ]
     small = [path for path in every if path.suffix != ".safetensors"] or every
     damaged(dice.choice(small if dice.random() < 0.9 else every), dice)
     out = str(place / "out.npz")
     match kind:
         case "run":
-            draw = ["sample", str(copy), "--out", out, "-n", "2", "--weights", dice.choice(["ema", "raw"])]
-            best = ["sample", str(copy), "--out", out, "-n", "2", "--checkpoint", "best"]
-            return dice.choice([draw, draw, best, ["train", "--resume", "--out", str(copy)], ["report", str(copy)]])
+            draw = ["sample", str(theirs), "--out", out, "-n", "2", "--weights", dice.choice(["ema", "raw"])]
+            best = ["sample", str(theirs), "--out", out, "-n", "2", "--checkpoint", "best"]
+            return dice.choice([draw, draw, best, ["train", "--resume", "--out", str(theirs)], ["report", str(theirs)]])
         case "diffusers":
-            return ["sample", str(copy), "--out", out, "-n", "2", "--steps", "2"]
+            return ["sample", str(theirs), "--out", out, "-n", "2", "--steps", "2"]
         case "job":
-            return ["sample", str(original.parent / "run"), "--out", str(copy / "pictures"), "-n", "4", "--steps", "2"]
+            return [
+                "sample",
+                str(original.parent / "run"),
+                "--out",
+                str(theirs / "pictures"),
+                "-n",
+                "4",
+                "--steps",
+                "2",
+            ]
         case "drawn":
             vary = ["--strength", "0.1", "--steps", "5", "-n", "1"]
             return [
@@ -261,18 +271,18 @@ def case(kind: str, original: Path, place: Path, dice: random.Random) -> list[st
                 str(original.parent / "run"),
                 "variation",
                 "--image",
-                str(copy / "x.npz"),
+                str(theirs / "x.npz"),
                 "--out",
                 out,
                 *vary,
             ]
         case "recipe":
-            return ["train", str(copy / "some.yaml"), "--out", str(place / "new")]
+            return ["train", str(theirs / "some.yaml"), "--out", str(place / "new")]
         case "zip" | "tar" | "tgz" | "npz":
-            return ["check", str(next(copy.iterdir(), copy))]
+            return ["check", str(next(theirs.iterdir(), theirs))]
         case "shards":
-            return ["check", str(copy / "shards")]
-    return ["check", str(copy)]
+            return ["check", str(theirs / "shards")]
+    return ["check", str(theirs)]
 
 
 # -- one worker --------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class ResBlock(nn.Module):
         if self._in_one(x, beside):
             weights = self._weights(*_split(self.embedding(e), self.conv1.out_channels))
             norms = (self.norm1.groups, self.norm1.eps, self.norm2.groups, self.norm2.eps)
-            if fused.fits(x, beside, weights, norms):
+            if fused.parts_fit(x, beside, weights, norms):
                 return fused.residual(x, beside, weights, norms)
         x = joined(x, beside)
         h = self.norm1(x)

@@ -33,7 +33,7 @@ def pays(x: Tensor, beside: Tensor | None, c_out: int) -> bool:
 Weights = tuple[Tensor | None, ...]  # in the order of ResidualShape.POINTERS
 
 
-def fits(x: Tensor, beside: Tensor | None, weights: Weights, norms: tuple[int, float, int, float]) -> bool:
+def parts_fit(x: Tensor, beside: Tensor | None, weights: Weights, norms: tuple[int, float, int, float]) -> bool:
     """Whether all parts are of the sizes and the type that the kernel takes for granted."""
     one, _, conv1, bias1, _, two, _, _, bias2, skip, thin = weights
     if conv1 is None or bias1 is None or bias2 is None or one is None or two is None:

@@ -18,7 +18,7 @@ LEAST_ROWS = 1024
 MOST_CHANNELS = 4096  # groupnorm.c's MOST, and more than any network has
 
 
-PLAIN = (torch.Tensor, nn.Parameter)
+_PLAIN = (torch.Tensor, nn.Parameter)
 _transforms = torch._C._functorch.peek_interpreter_stack
 
 
@@ -32,7 +32,7 @@ def _ours(x: Tensor) -> bool:
 
 def _is_plain(x: Tensor) -> bool:
     """float32 on the CPU, and nothing that only stands for such a tensor."""
-    return x.dtype is torch.float32 and x.is_cpu and type(x) in PLAIN
+    return x.dtype is torch.float32 and x.is_cpu and type(x) in _PLAIN
 
 
 def is_transformed() -> bool:

@@ -39,6 +39,8 @@ def rows_of(table: LabelFile) -> list[dict[str, Any]] | None:
             return _listed(text)
         raw: Any = [parse_json(line) for line in text.splitlines() if line.strip()] if suffix == ".jsonl" else None
         raw = parse_json(text) if raw is None else raw
+    except UndiffuseError:
+        raise
     except (ValueError, csv.Error) as error:
         raise UndiffuseError(f"{origin}: cannot be read as labels ({str(error)[:100]})") from error
     if isinstance(raw, dict) and {"images", "annotations"} <= raw.keys():
