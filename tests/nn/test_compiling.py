@@ -1,5 +1,6 @@
 """torch.compile in place: the same network, or one clear warning and the network as it was."""
 
+import os
 import subprocess
 import sys
 
@@ -45,6 +46,7 @@ def test_a_compiler_that_fails_is_named_once_and_left_out(monkeypatch, training)
         self._compiled_call_impl = call
 
     monkeypatch.setattr(nn.Module, "compile", broken)
+    monkeypatch.setattr("undiffuse.nn.compiling.kernels", lambda: None)
     made, plain = network().train(training), network()
     names = list(made.state_dict())
     with pytest.warns(SlowWarning, match=r"torch\.compile failed, going on without it: no working C.. compiler$"):
@@ -56,14 +58,14 @@ def test_a_compiler_that_fails_is_named_once_and_left_out(monkeypatch, training)
 
 SCRIPT = """
 import torch
-from undiffuse.nn.compiling import compiled
+from undiffuse.nn.compiling import compile_network
 from undiffuse.nn.unet import UNet, UNetSpec
 torch.manual_seed(0)
 plain, made = (UNet(UNetSpec(1, 1, channels=16, multipliers=(1, 2), attention=(2,), norm_groups=4)) for _ in "ab")
 plain.head.weight.data += 0.1
 made.load_state_dict(plain.state_dict())
 x, t = torch.linspace(-1, 1, 192).reshape(3, 1, 8, 8).sin(), torch.tensor([1.0, 5.0, 9.0])
-compiled(made, x, t)
+compile_network(made, x, t)
 outs = [network(x, t) for network in (made, plain)]
 torch.testing.assert_close(*outs, rtol=1e-4, atol=1e-5)
 for out in outs:
@@ -77,5 +79,15 @@ assert made._compiled_call_impl is not None
 @pytest.mark.slow
 def test_the_compiled_network_gives_the_same_numbers_and_gradients():
     """In a process of its own: the type checks of the tests cannot be compiled."""
-    done = subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", SCRIPT], capture_output=True, text=True)
+    command = [sys.executable, "-W", "error::UserWarning", "-c", SCRIPT]
+    done = subprocess.run(command, env={**os.environ, "UNDIFFUSE_NATIVE": "0"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_cpu_with_fast_kernels_is_told_that_compiling_is_slower(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: None)
+    monkeypatch.setattr("undiffuse.nn.compiling.kernels", lambda: object())
+    with pytest.warns(SlowWarning, match="pays on GPUs"):
+        compile_network(network(), X, T)
+    monkeypatch.setattr("undiffuse.nn.compiling.kernels", lambda: None)
+    compile_network(network(), X, T)

@@ -13,6 +13,7 @@ from undiffuse.data.loader import Batches
 from undiffuse.data.prepare import digits
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import checkpoint
+from undiffuse.nn.layers import may_draw
 from undiffuse.pipeline import build
 from undiffuse.pipeline.build import average_name as name_of
 from undiffuse.rng import per_row
@@ -304,6 +305,21 @@ def test_a_record_has_the_contracts_keys():
     assert next(iter(record)) == "step"
     assert set(record) >= {"step", "loss", *(f"loss_q{i}" for i in range(1, 5)), "grad_norm", "lr", "images_per_s"}
     assert record["images_per_s"] > 0
+
+
+@pytest.mark.parametrize(("dropout", "touched"), [(0.0, False), (0.1, True)])
+def test_the_users_own_draws_go_on_unless_the_network_draws(dropout, touched):
+    made = trainer({"model.dropout": dropout})
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    steps(made, 2)
+    assert torch.equal(torch.get_rng_state(), before) is not touched
+
+
+@pytest.mark.parametrize("drawing", [torch.nn.RReLU(), torch.nn.Dropout(0.1), type("Mine", (torch.nn.Module,), {})()])
+def test_a_module_that_may_draw_is_seeded(drawing):
+    assert may_draw(torch.nn.Sequential(torch.nn.Linear(1, 1), drawing))
+    assert not may_draw(torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Dropout(0.0)))
 
 
 def test_only_a_module_can_be_trained():

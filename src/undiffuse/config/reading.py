@@ -23,7 +23,7 @@ def load(recipe: str, sets: Iterable[str] = ()) -> Config:
     if Path(recipe).suffix in (".yaml", ".yml"):
         config = read(Path(recipe))
     elif recipe in recipes():
-        config = _read_yaml(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text(), recipe)
+        config = _read_yaml(files("undiffuse.recipes").joinpath(f"{recipe}.yaml").read_text("utf-8"), recipe)
     else:
         raise UsageError(f"unknown recipe '{recipe}'; {nearest(recipe, recipes())}, or give a .yaml file")
     return changed(config, sets)

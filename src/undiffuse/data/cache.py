@@ -33,7 +33,7 @@ from undiffuse.data.survey import PICTURES_READ, Finding, Survey, bits_of, shape
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache
 from undiffuse.files.reading import check_regular, read_json
-from undiffuse.files.writing import whole
+from undiffuse.files.writing import put_text, whole
 from undiffuse.processes import machine
 from undiffuse.shapes import Tensor, Watch, unwatched, watch_items
 
@@ -116,7 +116,7 @@ def _read_pointer(pointer: Path) -> tuple[Path, dict[str, Any]] | None:
 
 def _point(pointer: Path, known: Path, source: Source) -> None:
     with whole(pointer, lasting=False) as aside:
-        aside.write_text(json.dumps({"folder": known.name, **_told(source)}))
+        put_text(aside, json.dumps({"folder": known.name, **_told(source)}))
 
 
 def _open_folder(folder: Path) -> tuple[Tensor, Prepared]:
@@ -124,7 +124,7 @@ def _open_folder(folder: Path) -> tuple[Tensor, Prepared]:
     try:
         check_regular(folder / "facts.json")
         facts = _facts(
-            json.loads((folder / "facts.json").read_text())
+            json.loads((folder / "facts.json").read_text("utf-8"))
         )  # our own, a line a picture: nothing more to check
         n, size = len(facts.labels), int(np.prod(facts.shape))
         sound = path.stat().st_size == n * size
@@ -160,7 +160,7 @@ def _prepare(
             raise OSError(errno.ENOSPC, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
         with tempfile.TemporaryDirectory(dir=cache.folder("data"), prefix="writing-") as aside:
             _, facts = _read(source, spec, survey, Path(aside) / "pictures.bin", watch)
-            (Path(aside) / "facts.json").write_text(json.dumps(asdict(facts)))
+            put_text(Path(aside) / "facts.json", json.dumps(asdict(facts)))
             if not (folder / "facts.json").is_file():
                 shutil.rmtree(folder, ignore_errors=True)  # what is left of one that someone took apart
                 Path(aside).rename(folder)

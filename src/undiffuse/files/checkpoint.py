@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.files.reading import check_regular, checked_record, read_json
-from undiffuse.files.writing import sync
+from undiffuse.files.writing import put_text, sync
 from undiffuse.shapes import Tensor
 
 Tensors = dict[str, torch.Tensor]
@@ -100,7 +100,7 @@ def _write(aside: Path, snapshot: Snapshot) -> None:
         (aside / f"{name}.safetensors").chmod(mode)  # safetensors writes for the owner alone
     digests = {path.name: digest_of(path) for path in sorted(aside.iterdir())}
     state = {"format_version": STATE_VERSION, **snapshot.state, "digests": digests}
-    (aside / "state.json").write_text(json.dumps(state, indent=1))
+    put_text(aside / "state.json", json.dumps(state, indent=1))
     for path in [*aside.iterdir(), aside]:
         sync(path)
 

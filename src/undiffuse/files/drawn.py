@@ -8,6 +8,7 @@ import numpy as np
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.files.reading import read_json
+from undiffuse.files.writing import put_text
 from undiffuse.images import write_png
 
 LABELS = "labels.json"  # beside the pictures of a folder: file name -> class index
@@ -20,7 +21,7 @@ def write_folder(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
     names = [f"{i:06d}.png" for i in range(len(images))]
     for name, picture in zip(names, images, strict=True):
         write_png(path / name, picture)
-    (path / LABELS).write_text(json.dumps(dict(zip(names, labels.tolist(), strict=True)), indent=0))
+    put_text(path / LABELS, json.dumps(dict(zip(names, labels.tolist(), strict=True)), indent=0))
 
 
 def check_finished(folder: Path) -> None:

@@ -97,7 +97,7 @@ class RunFolder:
 
     def log(self, record: dict[str, Any], log: Path | None = None) -> None:
         """A line of metrics.jsonl, or of another log."""
-        with (log or self.metrics).open("a") as file:
+        with (log or self.metrics).open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(record) + "\n")
 
     def quality_records(self) -> list[dict[str, Any]]:
@@ -129,7 +129,7 @@ def _text(path: Path) -> str:
         check_regular(path)
     except ValueError as error:
         raise UndiffuseError(f"{path}: {error}; move it away") from error
-    return path.read_text(errors="replace")
+    return path.read_text("utf-8", errors="replace")
 
 
 def _step_of(line: str) -> float:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -102,12 +103,21 @@ def _remove(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
     with whole(path) as aside:
-        aside.write_text(text)
+        put_text(aside, text)
+
+
+def put_text(path: Path, text: str) -> None:
+    """The same bytes on every system: UTF-8, lines that end in \\n."""
+    path.write_bytes(text.encode())
 
 
 def sync(path: Path) -> None:
-    """A file's contents, or a folder's list of names, are on the disk when this returns."""
-    handle = os.open(path, os.O_RDONLY)
+    """A file's contents, or a folder's list of names, are on the disk when this returns. Windows opens no folders, and
+    syncs only what was opened for writing."""
+    windows = sys.platform == "win32"
+    if windows and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

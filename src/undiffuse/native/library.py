@@ -6,9 +6,9 @@ Everything works without them, only slower: no compiler, no Linux, UNDIFFUSE_NAT
 import ctypes
 import hashlib
 import os
-import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -50,8 +50,11 @@ def switched(on: bool) -> Iterator[None]:
 
 
 def kernels() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they are switched off or cannot be had (said once, as a SlowWarning)."""
-    return _load() if _enabled else None
+    """The compiled kernels, or None where they are switched off or cannot be had (said once, as a SlowWarning).
+
+    They are for Linux. Elsewhere torch's kernels are what there is, and nothing is said.
+    """
+    return _load() if _enabled and sys.platform == "linux" else None
 
 
 @cache
@@ -97,7 +100,7 @@ def compile_library(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
     if compiler is None:
         raise RuntimeError("no C compiler was found (gcc or clang)")
     runtime = openmp()
-    text = "".join((FOLDER / name).read_text() for name in (*C_SOURCES, *HEADERS))
+    text = "".join((FOLDER / name).read_text("utf-8") for name in (*C_SOURCES, *HEADERS))
     version = _run([compiler, "--version"], seconds=20).stdout
     parts = [text, version, str(runtime), str(numpy_random()), np.__version__, str(tuning), cpu()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -106,7 +109,7 @@ def compile_library(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             made = Path(scratch) / "kernels.so"
             _compile(compiler, runtime, tuning, made)
-            _seal(made).write_text(_digest(made))
+            _seal(made).write_bytes(_digest(made).encode())
             for path in (made, _seal(made)):
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
@@ -129,7 +132,7 @@ def _sound(path: Path) -> bool:
     files = (path, _seal(path))
     if not all(file.is_file() and file.stat().st_uid == os.getuid() for file in files):
         return False
-    return _seal(path).read_text(errors="replace") == _digest(path)
+    return _seal(path).read_text("utf-8", errors="replace") == _digest(path)
 
 
 def _run(command: list[str], seconds: int) -> subprocess.CompletedProcess[str]:
@@ -163,10 +166,7 @@ def private_folder() -> Path:
 
 def openmp() -> Path:
     """torch's own OpenMP runtime, to be shared: two pools of threads would spin against each other."""
-    try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
-    except OSError:
-        raise RuntimeError(f"they need Linux, and this is {platform.system()}") from None
+    lines = Path("/proc/self/maps").read_text("utf-8", errors="replace").splitlines()
     found = sorted({Path(line.split(maxsplit=5)[5]) for line in lines if "libgomp" in line})
     own = [path for path in found if any(part in ("torch", "torch.libs") for part in path.parts)] or found
     if len(own) != 1:  # scikit-learn, for one, brings another

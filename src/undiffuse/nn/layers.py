@@ -131,6 +131,21 @@ def zeroed(module: nn.Module) -> nn.Module:
     return module
 
 
+_DRAWING = (nn.MultiheadAttention, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+
+
+def may_draw(network: nn.Module) -> bool:
+    """Whether its forward pass may draw from torch's generator: by dropout, or in modules that nobody here knows."""
+
+    def draws(module: nn.Module) -> bool:
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            return module.p > 0
+        own = type(module).__module__
+        return isinstance(module, _DRAWING) or not own.startswith(("torch.nn.modules.", "undiffuse.nn."))
+
+    return any(draws(module) for module in network.modules())
+
+
 @contextmanager
 def frozen(backbone: object) -> Iterator[None]:
     """Gradients for the input alone: a module's weights need none meanwhile."""

@@ -11,6 +11,7 @@ from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
 from undiffuse.files.reading import read_text
 from undiffuse.files.run import RunFolder
+from undiffuse.files.writing import put_text
 from undiffuse.nn.unet import UNet
 from undiffuse.pipeline import build
 from undiffuse.pipeline.build import average_name
@@ -37,12 +38,12 @@ def save_run(folder: Path, config: Config, denoiser: Denoiser, fitted: Fitted | 
             "with safetensors.torch.save_model"
         )
     run = RunFolder.create(folder, "model")
-    run.config.write_text(config.as_yaml())
+    put_text(run.config, config.as_yaml())
     weights = {"ema": denoiser.backbone.state_dict()}
     state = {"step": config.train.steps, "noise": str(denoiser.process.noise)}
     checkpoint.save(run.checkpoints, checkpoint.Snapshot(weights, state))
     if fitted is not None:
-        run.times.write_text(fitted.write())
+        put_text(run.times, fitted.write())
     return run.path
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from undiffuse.errors import UsageError
@@ -14,20 +14,18 @@ from undiffuse.processes import ranks
 def alone(folder: Path) -> Iterator[Callable[[], None]]:
     """A function that claims the folder for this command, making it if need be. The claim ends with the last of the
     command's processes, however it ends. Raises UsageError if another command has it."""
-    handles: list[int] = []
 
     def claim() -> None:
         folder.mkdir(exist_ok=True)
-        if sys.platform == "win32":  # has no such locks
+        if sys.platform == "win32":
+            stack.enter_context(_lock_file(folder))
             return
-        handles.append(os.open(folder, os.O_RDONLY))
-        _lock(handles[0], folder)
+        handle = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, handle)
+        _lock(handle, folder)
 
-    try:
+    with ExitStack() as stack:
         yield claim
-    finally:
-        for handle in handles:
-            os.close(handle)
 
 
 def _lock(handle: int, folder: Path) -> None:
@@ -39,6 +37,29 @@ def _lock(handle: int, folder: Path) -> None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UsageError(f"{folder}: another command is writing into it; wait for it, or stop it") from None
+        raise _taken(folder) from None
     except OSError:
         return  # a file system without locks
+
+
+@contextmanager
+def _lock_file(folder: Path) -> Iterator[None]:
+    """Windows locks no folders, so process 0 holds a file in it."""
+    from filelock import FileLock, Timeout
+
+    if ranks.rank():
+        yield
+        return
+    lock = FileLock(folder / ".undiffuse.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _taken(folder) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _taken(folder: Path) -> UsageError:
+    return UsageError(f"{folder}: another command is writing into it; wait for it, or stop it")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from undiffuse.errors import UndiffuseError
-from undiffuse.files.writing import whole
+from undiffuse.files.writing import put_text, whole
 from undiffuse.report.contents import RunContents, read_run
 from undiffuse.report.format import duration, missing, plain, quantity
 from undiffuse.report.numbers import classes_of, tiles_of
@@ -31,7 +31,7 @@ def write_report(run: Path) -> Path:
     target = run / "report.html"
     try:
         with whole(target, lasting=False) as aside:
-            aside.write_text(page, "utf-8")
+            put_text(aside, page)
     except OSError as error:
         raise UndiffuseError(f"{target}: cannot be written: {error.strerror}") from error
     return target

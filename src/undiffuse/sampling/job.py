@@ -172,4 +172,8 @@ def _has_labels(request: Request, out: Path) -> bool:
     text, path = request.labels_text(), out / LABELS
     if text is None:
         return True
-    return path.is_file() and path.stat().st_size == len(text.encode()) and path.read_text(errors="replace") == text
+    return (
+        path.is_file()
+        and path.stat().st_size == len(text.encode())
+        and path.read_text("utf-8", errors="replace") == text
+    )

@@ -17,6 +17,7 @@ from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.diffusion.losses import Loss
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import checkpoint
+from undiffuse.nn.layers import may_draw
 from undiffuse.pipeline.build import average_name
 from undiffuse.shapes import Tensor
 from undiffuse.train import loss_scale
@@ -59,6 +60,7 @@ class Trainer:
             raise UndiffuseError("only a torch.nn.Module can be trained")
         cut = settings.shard and self.team.count > 1
         self.network: nn.Module = denoiser.backbone if cut else denoiser.backbone.to(self.team.device)
+        self._draws = may_draw(denoiser.backbone)
         self.rows = self.team.share(batches.batch_size)
         self.micro = min(settings.micro_batch or len(self.rows), len(self.rows))
         copies = [copy.deepcopy(self.network) for _ in settings.decays]
@@ -143,7 +145,8 @@ class Trainer:
         kept = self._drop_labels(y, draws)
         t, weight = self.times.draw(rows, draws, rng.fold(self.seed, "times", self.step))
         truth = self.denoiser.process.corrupt(x0.to(self.team.device), t, draws)
-        rng.seed_torch(self.seed, "dropout", self.step, rows.start)
+        if self._draws:  # else the user's own draws go on as they would have
+            rng.seed_torch(self.seed, "dropout", self.step, rows.start)
         half = HALVES.get(self.settings.precision)
         with torch.autocast(self.team.device.type, half, enabled=half is not None):
             guess = self.denoiser(truth.x_t, t, None if kept is None else kept.to(self.team.device))

@@ -10,7 +10,7 @@ from undiffuse.config import Config, read
 from undiffuse.diffusion.denoiser import Denoiser
 from undiffuse.errors import UndiffuseError, UsageError
 from undiffuse.files import checkpoint
-from undiffuse.files.writing import whole
+from undiffuse.files.writing import put_text, whole
 from undiffuse.pipeline import build
 from undiffuse.pipeline.diffusers import fields, folder
 from undiffuse.pipeline.diffusers import names as diffusers
@@ -66,7 +66,7 @@ def save_diffusers(config: Config, denoiser: Denoiser, out: Path) -> None:
     try:
         with whole(out) as aside:
             folder.write(aside, unet, scheduler, tensors)
-            (aside / "config.yaml").write_text(config.replaced({"model.time_offset": 1}).as_yaml())
+            put_text(aside / "config.yaml", config.replaced({"model.time_offset": 1}).as_yaml())
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UndiffuseError(f"{out}: cannot be written ({reason}); nothing is left of it") from error

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from undiffuse.errors import UndiffuseError
 from undiffuse.files.checkpoint import Tensors
 from undiffuse.files.reading import check_regular, checked_record, read_json
+from undiffuse.files.writing import put_text
 from undiffuse.pipeline.diffusers.fields import Json
 from undiffuse.pipeline.diffusers.schema import IndexFields, SchedulerFields, UnetFields
 
@@ -88,4 +89,4 @@ def write(path: Path, unet: Json, scheduler: Json, tensors: Tensors) -> None:
 
 
 def _write_json(path: Path, fields: Json) -> None:
-    path.write_text(json.dumps(fields, indent=1) + "\n")
+    put_text(path, json.dumps(fields, indent=1) + "\n")
