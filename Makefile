@@ -1,10 +1,10 @@
-# One door: make setup | demo | test | check | slow | docs | bench
+# One door: make setup | demo | test | check | slow | docs | bench | matrix | dist
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python tools/install.py
 
-.PHONY: setup demo test check slow docs bench reproduce-cards format clean
+.PHONY: setup demo test check slow docs bench reproduce-cards format matrix dist clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,19 +12,24 @@ help:
 	@echo "make test    the tests          make check   lint, format, types, layers"
 	@echo "make setup   everything a developer needs in $(VENV)"
 	@echo "make slow    the long tests     make docs    check the documentation     make bench   benchmarks"
+	@echo "make matrix  the wheel in fresh environments of every Python (downloads gigabytes)"
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "undiffuse needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
 # Stamps: reinstall only when what is installed changes.
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e .
+$(VENV)/.core: pyproject.toml constraints.txt tools/install.py | $(BIN)/python
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PIP) -e '.[dev]'
-	$(PIP) --no-deps torch-fidelity==0.4.0  # it wants torchvision, of which there is no CPU build; its network does not
+	$(INSTALL) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps torch-fidelity==0.4.0  # its network works without torchvision
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.dev
+	$(INSTALL) -e '.[dev,release]'
 	@touch $@
 
 setup: $(VENV)/.dev
@@ -55,7 +60,7 @@ docs: $(VENV)/.dev
 BENCH := $(VENV)-bench
 $(BENCH)/.peers: pyproject.toml constraints.txt benchmarks/requirements.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e . -r benchmarks/requirements.txt
+	$(BENCH)/bin/python tools/install.py -e . -r benchmarks/requirements.txt
 	$(BENCH)/bin/pip install --quiet --disable-pip-version-check --no-deps denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3
 	@touch $@
 
@@ -66,6 +71,14 @@ bench: $(BENCH)/.peers
 # The figures in the bundled models' cards; Fashion-MNIST must be installed, and the emojis' .tgz lie here (docs/data.md).
 reproduce-cards: $(VENV)/.dev
 	$(BIN)/python benchmarks/cards.py
+
+# The wheel in fresh environments of every Python, with the lowest and with the newest versions. Downloads gigabytes.
+matrix: $(VENV)/.release
+	$(BIN)/python tools/matrix.py
+
+# Builds dist/ and checks it; `python tools/release.py` also tags (CONTRIBUTING.md).
+dist: $(VENV)/.release
+	$(BIN)/python tools/release.py --check
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,30 +2,55 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 import undiffuse as ud
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_wheel_holds_the_code_the_recipes_and_the_report_template(tmp_path):
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    inside = set(zipfile.ZipFile(wheel).namelist())
+    (path,) = out.glob("*.whl")
+    with zipfile.ZipFile(path) as opened:
+        yield opened
+
+
+def test_the_wheel_holds_the_code_the_recipes_the_report_template_and_the_licences(wheel):
+    inside = set(wheel.namelist())
     source = ROOT / "src"
     ours = {
         str(p.relative_to(source))
         for p in (source / "undiffuse").rglob("*")
-        if p.suffix in (".py", ".yaml", ".template", ".typed")
+        if p.suffix in (".py", ".yaml", ".template", ".typed", ".c", ".h", ".safetensors")
     }
     assert len(ours) > 40
     assert ours <= inside
-    assert not [name for name in inside if name.startswith("tests")]
+    assert not [name for name in inside if name.startswith(("tests", "tools"))]
+    assert {name.rpartition("/")[2] for name in inside if "/licenses/" in name} == {"LICENSE", "NOTICE"}
+
+
+def test_the_page_of_the_registry_has_no_relative_links(wheel):
+    (name,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+    page = wheel.read(name).decode()
+    assert page.count("](https://") > 30
+    assert re.findall(r"\]\((?!https?://|#)[^)]*\)", page) == []
+    assert f"/v{ud.__version__}/docs/images/" in page
+
+
+def test_the_version_is_said_alike_everywhere(wheel):
+    assert f"\nversion: {ud.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.search(rf"^## {re.escape(ud.__version__)} \(", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert Path(wheel.filename).name.startswith(f"undiffuse-{ud.__version__}-")
 
 
 # -- the public names -------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Install undiffuse into the environment that runs this file, with the build of PyTorch that fits the machine.
 
-    python tools/install.py -e .              what `make setup` and `make demo` call
-    TORCH=gpu python tools/install.py -e .    PyPI's build for NVIDIA GPUs on Linux, whatever this machine has
-    TORCH=cpu ...                             the CPU build, though there is a GPU
+    python tools/install.py -e .               what `make setup` and `make demo` call
+    TORCH=gpu python tools/install.py -e .     Linux: PyPI's build for NVIDIA GPUs, whatever this machine has
+    TORCH=cpu ...                              the CPU build, though there is a GPU
+    TORCH=cu128 ...                            the build of that name: pytorch.org/get-started says which there are
 
 It says what will be downloaded and how large it is, and refuses gigabytes of GPU packages that nobody asked for.
 Python's standard library and pip are all it needs.
@@ -10,16 +11,18 @@ Python's standard library and pip are all it needs.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-CPU_BUILDS = "https://download.pytorch.org/whl/cpu"
+BUILDS = "https://download.pytorch.org/whl"
 ROOT = Path(__file__).resolve().parents[1]
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
 PINNED = ["-c", str(ROOT / "constraints.txt")]
@@ -28,40 +31,53 @@ MIB = 2**20
 
 
 def main(arguments: list[str]) -> int:
-    wanted = os.environ.get("TORCH", "")
-    if wanted not in ("", "cpu", "gpu"):
-        print(f"TORCH={wanted}: it is cpu, gpu, or not set", file=sys.stderr)
+    build = os.environ.get("TORCH") or ("gpu" if _has_gpu() else "cpu")
+    if re.fullmatch(r"cpu|gpu|cu\d+|rocm[\d.]+|xpu", build) is None:
+        print(f"TORCH={build}: it is cpu, gpu, or a build's name such as cu128", file=sys.stderr)
         return 2
-    if not _has_torch():
-        gpu = wanted == "gpu" or (wanted == "" and _has_gpu())
-        options = [] if gpu or sys.platform != "linux" else _cpu_index()
-        found = _plan([TORCH, *options])
-        if not gpu and any(name.startswith(("nvidia-", "cuda-")) for name in found):
+    there = _torch()
+    if there and "TORCH" in os.environ:
+        print(f"PyTorch {there} is here already; for another build: {sys.executable} -m pip uninstall torch")
+    if not there:
+        index = _index(build)
+        found = _plan([TORCH, *index])
+        if build == "cpu" and any(name.startswith(("nvidia-", "cuda-")) for name in found):
             _refuse(found)
             return 1
-        _announce(f"PyTorch ({'GPU' if gpu else 'CPU'} build)", found)
-        _pip(TORCH, *options)
+        _announce(f"PyTorch ({build})", found)
+        _pip(TORCH, *index)
     _announce("all else", _plan(arguments))
     _pip(*arguments)
     return 0
 
 
-def _has_torch() -> bool:
-    return _run([sys.executable, "-c", f"from importlib.metadata import version; assert version('torch').split('+')[0] "
-                 f"== '{TORCH.removeprefix('torch==')}'"]).returncode == 0  # fmt: skip
+def _torch() -> str:
+    """The build that is installed, if it is of the version that is tested."""
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        return ""
+    return found if found.split("+")[0] == TORCH.removeprefix("torch==") else ""
 
 
 def _has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None and _run(["nvidia-smi", "-L"]).returncode == 0
 
 
-def _cpu_index() -> list[str]:
-    """PyTorch's index of CPU builds, if it answers; else what pip is set up to use is all there is."""
-    try:
-        urllib.request.urlopen(f"{CPU_BUILDS}/torch/", timeout=10).close()
-    except OSError:
+def _index(build: str) -> list[str]:
+    """Where the build comes from: PyPI's own is for GPUs on Linux and for CPUs elsewhere; PyTorch's index has the rest.
+
+    If that does not answer, what pip finds may still be a CPU build. torch's dependencies come from PyPI, pinned.
+    """
+    if build == "gpu" or (build == "cpu" and sys.platform != "linux"):
         return []
-    return ["--index-url", CPU_BUILDS]
+    try:
+        urllib.request.urlopen(f"{BUILDS}/{build}/torch/", timeout=10).close()
+    except OSError as error:
+        if build == "cpu":
+            return []
+        sys.exit(f"TORCH={build}: {BUILDS}/{build} cannot be had ({error})")
+    return ["--no-deps", "--index-url", f"{BUILDS}/{build}"]
 
 
 def _plan(arguments: list[str]) -> dict[str, str]:
@@ -91,7 +107,7 @@ def _announce(what: str, found: dict[str, str]) -> None:
 
 def _refuse(found: dict[str, str]) -> None:
     print(
-        f"PyTorch's CPU builds ({CPU_BUILDS}) cannot be reached, and what pip finds is the build for GPUs, which this "
+        f"PyTorch's CPU builds ({BUILDS}/cpu) cannot be reached, and what pip finds is the build for GPUs, which this "
         f"machine does not have: {_in_words(found)}.\nTake it all the same with TORCH=gpu, or install the CPU build of "
         f"{TORCH} into this environment yourself ({sys.executable} -m pip install ...) and start again.",
         file=sys.stderr,

@@ -29,6 +29,7 @@ def test_its_card_is_complete(name):
     assert "Not measured yet" not in (bundled.MODELS / name / "README.md").read_text()
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundled_model_draws_in_few_steps_from_a_place_of_its_own(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -196,6 +196,7 @@ def pictures(output) -> torch.Tensor:
     return torch.from_numpy(np.asarray(output.images)).permute(0, 3, 1, 2) * 2 - 1
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
 def test_their_ancestral_pipeline_draws_our_images(tmp_path, monkeypatch, prediction):
     saved(tmp_path / "m", theirs(HABIT), num_train_timesteps=1000, prediction_type=prediction)
@@ -211,6 +212,7 @@ def test_their_ancestral_pipeline_draws_our_images(tmp_path, monkeypatch, predic
     assert (found - ours).abs().max() < 1e-4
 
 
+@pytest.mark.bare
 def test_their_ddim_pipeline_draws_our_images(tmp_path, monkeypatch):
     pipe = Pipeline.load(saved(tmp_path / "m", theirs(HABIT)))
     ours = pipe.configured(spacing="trailing").sample(2, sampler="ddim", steps=50)

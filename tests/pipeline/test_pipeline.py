@@ -48,6 +48,7 @@ def whole(pipe) -> torch.Tensor:
     return pipe.sample(n=64, seed=5, steps=50, sampler="ddim", batch_size=64)
 
 
+@pytest.mark.bare
 def test_samples_are_float32_in_range_and_not_all_alike(whole):
     assert (whole.dtype, tuple(whole.shape)) == (torch.float32, (64, 1, 8, 8))
     assert whole.min() >= -1
@@ -55,11 +56,13 @@ def test_samples_are_float32_in_range_and_not_all_alike(whole):
     assert whole.std(0).min() > 0
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("size", [1, 7])
 def test_the_batch_size_changes_next_to_nothing(pipe, whole, size):
     agree(pipe.sample(n=21, seed=5, steps=50, sampler="ddim", batch_size=size), whole[:21])
 
 
+@pytest.mark.bare
 def test_the_same_call_gives_the_same_bits(pipe, whole):
     torch.manual_seed(99)
     assert torch.equal(pipe.sample(n=64, seed=5, steps=50, sampler="ddim", batch_size=64), whole)
@@ -333,6 +336,7 @@ def test_a_pipeline_samples_in_evaluation_mode():
     assert torch.equal(noisy.sample(n=2), noisy.sample(n=2))
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 46), (1, 8, 8), (3, 33, 17)])
 @pytest.mark.parametrize("changes", [{}, {"model.resample": "residual"}, {"model.block": "convnext"}])
 def test_any_size_trains_and_samples(shape, changes):
@@ -356,6 +360,7 @@ def test_any_size_trains_and_samples(shape, changes):
     assert x.isfinite().all()
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("changes", [{}, {"diffusion.variance": "learned", "diffusion.loss": "hybrid"}])
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 def test_a_model_of_zero_terminal_snr_trains_samples_and_has_a_likelihood(tmp_path, changes, sampler):
@@ -371,6 +376,7 @@ def test_a_model_of_zero_terminal_snr_trains_samples_and_has_a_likelihood(tmp_pa
 # -- promises ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_lie_within_the_range_whatever_the_sampler(name):
     pipe = Pipeline.load("digits")

@@ -21,6 +21,7 @@ def runs(tmp_path_factory):
     return {name: tiny.trained(folder / name, diffusion__noise=name) for name in NOISES}
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "heun"])
 @pytest.mark.parametrize("name", NOISES)
 def test_every_family_trains_and_samples(runs, name, sampler):
@@ -45,6 +46,7 @@ def refused(capsys, command, *words) -> None:
     assert all(word in line for word in words), line
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_needs_the_gaussian_is_one_line(runs, capsys, tmp_path, name):
     run, out = str(runs[name]), str(tmp_path / "x.png")
@@ -77,6 +79,7 @@ def test_another_family_on_the_command_line_is_refused(runs, capsys, tmp_path):
     refused(capsys, ["sample", str(runs["gamma"]), *command[2:], "--noise", "laplace"], "trained with gamma noise")
 
 
+@pytest.mark.bare
 @pytest.mark.filterwarnings("ignore::undiffuse.pipeline.build.NoiseWarning")
 @pytest.mark.parametrize(
     ("name", "change"), [("laplace", "noise: gaussian"), ("gaussian", "noise: uniform"), ("gamma", "theta: 0.5")]
@@ -110,6 +113,7 @@ def test_theta_is_for_gamma(tmp_path, capsys):
     )
 
 
+@pytest.mark.bare
 def test_plot_noise_draws_every_family(tmp_path, capsys):
     assert main(["plot", "noise", "--out", str(tmp_path / "n.png"), "-T", "40", "--row", "3"]) == 0
     with Image.open(tmp_path / "n.png") as picture:
