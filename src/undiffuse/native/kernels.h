@@ -15,7 +15,6 @@ typedef struct {
 void norm_forward(const Shape *s, int threads, const float *x, const float *offset, const float *weight,
                   const float *bias, float eps, float *out, float *mean, float *rstd);
 
-long linear_floats(const Linear *s, int backward);
 void linear_forward(const Linear *s, int threads, const float *x, const float *weight, const float *bias,
                     const float *plus, float *y, float *work);
 

@@ -242,10 +242,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "attention_backward": ([heads, i] + [p] * 6, None),
         "residual_floats": ([residual, n], n),
         "residual_forward": ([residual, i] + [p] * 4, None),
-        "linear_floats": ([linear, i], n),
         "linear_forward": ([linear, i] + [p] * 6, None),
-        "linear_backward_input": ([linear, i] + [p] * 4, None),
-        "linear_backward_weight": ([linear, i] + [p] * 5, None),
     }
     for name, (arguments, result) in signatures.items():
         function = getattr(library, name)

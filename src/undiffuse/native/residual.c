@@ -36,7 +36,7 @@ static Scratch scratch_of(const Residual *s) {
         .kernels = larger(wino_apply_floats(s->chunk, s->height, s->width, s->in, s->out),
                           wino_apply_floats(s->chunk, s->height, s->width, s->out, s->out)),
     };
-    if (s->skip_weight) f.kernels = larger(f.kernels, linear_floats(&skip, 0));
+    if (s->skip_weight) f.kernels = larger(f.kernels, skip.in * skip.out);
     f.kernels = lines(f.kernels);
     f.all = f.x + f.a + f.h + 2 * f.moments + f.kernels;
     return f;
