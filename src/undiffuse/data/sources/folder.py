@@ -8,7 +8,7 @@ from pathlib import Path
 
 from undiffuse.data.budget import Budget
 from undiffuse.data.sources.base import Item, begins_as_a_picture, check_depth, opened_lines, read_bytes, stamp_of
-from undiffuse.data.sources.labelling import Places, passed_over, pictures_of, placed
+from undiffuse.data.sources.labelling import Places, passed_over, pictures_of, placed, told_by
 from undiffuse.data.sources.rows import LabelFile
 from undiffuse.data.sources.tables import read_labels, tables_among
 from undiffuse.data.spec import DataSpec
@@ -65,9 +65,8 @@ class Folder:
             return placed(names, self.spec)
         asked = self.spec.labels is not None
         tables = [LabelFile(inside, opened_lines(path), str(path), asked) for path, inside in found]
-        labels = read_labels(tables, names, self.spec.label_key, self.spec.file_key)
-        places = placed(names, self.spec, labels.of)
-        return Places(places.of, (*labels.notes, *places.notes))
+        labels = read_labels(tables, names, self.spec)
+        return told_by(placed(names, self.spec, labels), labels)
 
     @cached_property
     def _listed(self) -> list[str]:
