@@ -202,6 +202,19 @@ def test_a_label_file_in_an_archive_must_be_text_as_one_in_a_folder_must(tmp_pat
         dataset(DataSpec(str(tmp_path / "x.zip")))
 
 
+def test_pictures_beside_archives_are_counted(tmp_path):
+    files = {f"{CLASSES[c]}/{i}.png": x for i, c, x in rows(18)}
+    place = written(tmp_path / "x", {"a.tgz": tar_of(files), "preview.png": told(99, 0)})
+    data = dataset(DataSpec(str(place)))
+    assert mistakes(data, split=False) == [] and "not read: 1 .png (preview.png)" in data.notes
+
+
+def test_where_somebody_works_is_no_part(tmp_path):
+    table = lines(("file", "label"), *((f"/home/me/dev/{i}.png", CLASSES[i % 3]) for i in range(18)))
+    files = {f"train/{i}.png": x for i, _, x in rows(18)} | {"labels.csv": table.encode()}
+    assert mistakes(dataset(DataSpec(str(written(tmp_path, files)))), split=False) == []
+
+
 # -- labels beside single pictures ------------------------------------------------------------------------------------
 
 
@@ -223,6 +236,10 @@ def test_a_note_beside_a_picture_whose_name_has_dots(tmp_path, picture, note):
 
 
 def test_notes_of_no_picture_are_counted(tmp_path):
+    """In an archive, and in one that was unpacked."""
     files = {f"{i}.png": x for i, _, x in rows(18)} | {f"{i}.cls": str(c).encode() for i, c, _ in rows(21)}
-    (tmp_path / "x.tar").write_bytes(tar_of(files))
-    assert "of no picture that is read: 3 .cls files, first 18.cls" in dataset(DataSpec(str(tmp_path / "x.tar"))).notes
+    written(tmp_path, {"x.tar": tar_of(files)} | {f"x/{name}": content for name, content in files.items()})
+    for name in ("x.tar", "x"):
+        data = dataset(DataSpec(str(tmp_path / name)))
+        assert mistakes(data, ("0", "1", "2"), split=False) == []
+        assert "of no picture that is read: 3 .cls files, first 18.cls" in data.notes

@@ -150,7 +150,7 @@ def _in_folder(path: Path, spec: DataSpec) -> Source:
         return SavedToDisk(str(path), spec)
     if Idx.fits(path):
         return Idx(path, path.name, budget=spec.budget)
-    shards = sorted(file for file in path.iterdir() if file.name.lower().endswith((".tar", ".zip")))
+    shards = sorted(file for file in path.iterdir() if file.name.lower().endswith(ARCHIVE_SUFFIXES))
     beside = pictures_of([file.name for file in path.iterdir()], spec.select) if spec.select else []
     if shards and not beside and not any(file.is_dir() for file in path.iterdir()):
         return Archive(tuple(shards), spec, folder=path)

@@ -66,7 +66,8 @@ class Archive:
         if self.spec.select is not None:
             return ""  # a choice
         names, unnamed = self._contents.names, self._contents.unnamed
-        return passed_over(names, pictures_of(names, None), lambda key: key in unnamed)
+        beside = [] if self.folder is None else [file.name for file in self.folder.iterdir()]
+        return passed_over([*names, *beside], pictures_of(names, None), lambda key: key in unnamed)
 
     @cached_property
     def _contents(self) -> Contents:

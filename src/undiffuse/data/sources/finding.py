@@ -11,6 +11,7 @@ from undiffuse.data.sources.parts import kinds_in
 
 WHOLE = DEEPEST_FOLDER + 2  # agrees in more than the end of any path does
 NEAR = 2  # folders; what lies above them is somebody's machine
+WORKSHOP = "dev"  # where people keep what they work on: of a path, it need not be a part
 Known = dict[str, list[str]]
 
 
@@ -71,7 +72,8 @@ def composed(text: str) -> str:
 
 def _of_others(parts: Sequence[str], name: str, agreeing: int) -> bool:
     """Whether the folders before what agrees are of different parts: test/0.png is not train/0.png."""
-    asked, found = (kinds_in(path[:-agreeing][-NEAR:]) for path in (parts, name.split("/")))
+    folders = (path[:-agreeing][-NEAR:] for path in (parts, name.split("/")))
+    asked, found = (kinds_in([folder for folder in near if folder.lower() != WORKSHOP]) for near in folders)
     return bool(asked and found) and asked.isdisjoint(found)
 
 
