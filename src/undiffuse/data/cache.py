@@ -37,7 +37,7 @@ from undiffuse.files.writing import put_text, whole
 from undiffuse.processes import machine
 from undiffuse.shapes import Tensor, Watch, unwatched, watch_items
 
-VERSION = 3
+VERSION = 4
 DECODE_CHUNK = 256
 PIXELS_AT_ONCE = 64_000_000  # being decoded, a few bytes each
 THREADS = min(8, os.cpu_count() or 1)
