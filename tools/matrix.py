@@ -5,7 +5,8 @@
     python tools/matrix.py lowest --suite        and the fast tests, with the tests' own tools as pinned
 
 Cells: 3.11, 3.12, 3.13, 3.14 with the pinned versions; lowest, the lowest versions that pyproject.toml declares;
-newest, the newest there are. Needs `build` and `uv`. Logs, and summary.md with sizes and times: build/matrix/.
+newest, the newest there are. Needs `build`, `uv`, gcc and an environment with undiffuse.
+Logs, and summary.md with sizes and times: build/matrix/.
 """
 
 import argparse
@@ -100,6 +101,7 @@ def main() -> int:
 
 
 def _built() -> Path:
+    subprocess.run([sys.executable, str(ROOT / "tools" / "prebuild.py")], check=True, capture_output=True)
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(OUT), str(ROOT)]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = OUT.glob("*.whl")

@@ -3,7 +3,8 @@
     python tools/release.py --check    build dist/ and check it: metadata, contents, sdist and wheel agree
     python tools/release.py            that; all is committed, the changelog is signed off, addresses answer: tag
 
-Needs `build` and `twine`. Publishing is the tag's work (.github/workflows/release.yml).
+Needs `build`, `twine`, gcc and an environment with undiffuse.
+Publishing is the tag's work (.github/workflows/release.yml).
 """
 
 import hashlib
@@ -22,7 +23,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 VERSION = re.search(r'^__version__ = "(.+)"', (ROOT / "src/undiffuse/__init__.py").read_text("utf-8"), re.M)[1]  # type: ignore[index]
-WANTED = ("undiffuse/py.typed", "undiffuse/models/digits/README.md", "undiffuse/native/winograd.c", "/licenses/NOTICE")
+WANTED = (
+    "undiffuse/py.typed",
+    "undiffuse/models/digits/README.md",
+    "undiffuse/native/winograd.c",
+    "x86-64-v3-",
+    "/licenses/NOTICE",
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -44,6 +51,7 @@ def _run(*command: str, folder: Path = ROOT) -> str:
 
 def _build() -> None:
     shutil.rmtree(DIST, ignore_errors=True)
+    _run(sys.executable, str(ROOT / "tools" / "prebuild.py"))
     _run(sys.executable, "-m", "build", "--sdist", "--wheel", "--outdir", str(DIST))
 
 
@@ -59,7 +67,7 @@ def _check_built() -> None:
         if _contents(again) != _contents(wheel):
             sys.exit(f"{sdist.name} builds another wheel than the checkout does")
     names = _contents(wheel)
-    if missing := [want for want in WANTED if not any(name.endswith(want) for name in names)]:
+    if missing := [want for want in WANTED if not any(want in name for name in names)]:
         sys.exit(f"{wheel.name} lacks {', '.join(missing)}")
     for path in (sdist, wheel):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,5 +1,6 @@
 """How the kernels are compiled, kept and refused: whatever goes wrong is one line, and networks run without them."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -94,3 +95,17 @@ def test_whatever_a_compiler_does_is_one_line(tmp_path, monkeypatch, script, wor
     (warning,) = caught
     assert words in str(warning.message)
     assert "\n" not in str(warning.message)
+
+
+def test_of_the_libraries_that_were_compiled_the_newest_stay(tmp_path, monkeypatch):
+    made = in_scratch(tmp_path, monkeypatch)
+    for age in range(6):
+        old = made.with_name(f"kernels-{age}.so")
+        for path in (old, library._seal(old)):
+            path.write_bytes(b"")
+            os.utime(path, (1000 - age, 1000 - age))
+    library._forget_old(made.parent)
+    assert {path.name for path in made.parent.glob("kernels-*")} == {
+        *(made.name, library._seal(made).name),
+        *(f"kernels-{age}.{suffix}" for age in range(3) for suffix in ("so", "sha256")),
+    }

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 
 from undiffuse.errors import UndiffuseError
 from undiffuse.files import cache as user
+from undiffuse.native import prebuilt
 
 FOLDER = Path(__file__).parent
 C_SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")
@@ -30,6 +31,8 @@ TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compi
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h's
 KEPT, LARGEST_KEPT = 512 << 20, 32 << 20  # bytes; above the second glibc never keeps a block
+
+NEWEST = 4  # compiled libraries that stay in the cache: environments may differ
 
 _enabled = os.environ.get("UNDIFFUSE_NATIVE", "1") != "0"
 
@@ -71,7 +74,16 @@ def _load() -> ctypes.CDLL | None:
 
 
 def _open() -> ctypes.CDLL:
-    """The library from the cache; one that does not load, or lacks a function, is marked to be compiled again."""
+    """The library that came with the wheel, or else the one that is compiled here, from the cache.
+
+    One from the cache that does not load, or lacks a function, is marked to be compiled again.
+    """
+    if (ready := prebuilt.find_library()) is not None:
+        with suppress(OSError, AttributeError):  # a system too old for it
+            library = declared(prebuilt.open_library(ready, openmp()))
+            if not prebuilt.draws_as_numpy(library):
+                library.__dict__["normals"] = lambda *_: 0
+            return library
     path = compile_library()
     try:
         return declared(ctypes.CDLL(str(path)))
@@ -115,7 +127,16 @@ def compile_library(tuning: tuple[tuple[str, ...], ...] = TUNING) -> Path:
                     os.fsync(written.fileno())
             made.replace(target)  # at once: another process may be compiling the same
             _seal(made).replace(_seal(target))
+        _forget_old(target.parent)
     return target
+
+
+def _forget_old(folder: Path) -> None:
+    """Keep the newest libraries: a new version of anything makes another, and nobody looks at the old ones again."""
+    made = sorted(folder.glob("kernels-*.so"), key=lambda path: path.stat().st_mtime)
+    for path in made[:-NEWEST]:
+        path.unlink(missing_ok=True)
+        _seal(path).unlink(missing_ok=True)
 
 
 def _seal(path: Path) -> Path:
