@@ -38,7 +38,8 @@ class Idx:
         return _found(folder, "train", "images") is not None
 
     def stamp(self) -> str:
-        return stamp_of(sorted(self.folder.glob("*-idx*")))
+        places = [_found(self.folder, part, what) for part in IDX_PARTS for what in ("images", "labels")]
+        return f"{self.names} {stamp_of(path for path in places if path is not None)}"
 
     def items(self) -> Iterator[Item]:
         for part, held_out in IDX_PARTS.items():
