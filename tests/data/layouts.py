@@ -6,6 +6,7 @@ import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from PIL import Image
@@ -60,6 +61,11 @@ class Layout:
 def rows(count: int, held_out: bool = False, start: int = 0) -> Iterable[tuple[int, int, bytes]]:
     """Number, class and picture."""
     return ((i, i % 3, told(i, i % 3, held_out)) for i in range(start, start + count))
+
+
+def numbered(count: int, held_out: bool = False, start: int = 0) -> Iterable[tuple[int, int, bytes]]:
+    """The same, numbered from 0 in every part."""
+    return ((i - start, c, x) for i, c, x in rows(count, held_out, start))
 
 
 BOTH = (("train", 18, False, 0), ("test", 6, True, 100))
@@ -159,6 +165,38 @@ def nvlabs_without_labels() -> Files:
     return files | {"dataset.json": json.dumps({"labels": None}).encode()}
 
 
+def parts_by_a_column() -> Files:
+    """As Kaggle's sets of birds and the like: paths, classes and parts in one table, pictures in one folder."""
+    files: Files = {}
+    lines = ["class id,filepaths,labels,data set\n"]
+    for part, n, out, start in (("train", 18, False, 0), ("valid", 3, True, 100), ("test", 3, True, 200)):
+        for i, c, x in rows(n, out, start):
+            files[f"images/{i}.png"] = x
+            lines.append(f"{c},images/{i}.png,{CLASSES[c]},{part}\n")
+    return files | {"all.csv": "".join(lines).encode()}
+
+
+def parts_by_a_column_and_bare_names() -> Files:
+    files = {f"{part}/{i}.png": x for part, n, out, start in BOTH for i, _, x in numbered(n, out, start)}
+    lines = [f"{i}.png,{CLASSES[(i + start) % 3]},{part}\n" for part, n, _, start in BOTH for i in range(n)]
+    return files | {"labels.csv": "".join(["file,label,split\n", *lines]).encode()}
+
+
+def parts_called(train: str, test: str) -> Callable[[], Files]:
+    def make() -> Files:
+        both = ((train, 18, False, 0), (test, 6, True, 100))
+        return {f"{part}/{CLASSES[c]}/{i}.png": x for part, n, out, start in both for i, c, x in rows(n, out, start)}
+
+    return make
+
+
+def accents_put_together_otherwise() -> Files:
+    """Files as a Mac names them, the table as anybody writes it."""
+    files = {normalize("NFD", f"bücher/é{i}.png"): x for i, _, x in rows(18)}
+    lines = [normalize("NFC", f"bücher/é{i}.png,{CLASSES[i % 3]}\n") for i in range(18)]
+    return files | {"labels.csv": "".join(["file,label\n", *lines]).encode()}
+
+
 def tiny_imagenet() -> Files:
     files = {f"train/{CLASSES[c]}/images/{CLASSES[c]}_{i}.JPEG": x for i, c, x in rows(18)}
     lines = []
@@ -208,6 +246,16 @@ LAYOUTS = [
     Layout("Kaggle's labels.csv (id, breed)", kaggle, asked={"label_key": "breed"}),
     Layout("Hugging Face's imagefolder", hugging_face, True),
     Layout("metadata.csv above train/ and test/", metadata_above_the_parts, True),
+    Layout("a table with a column of parts", parts_by_a_column, True, asked={"labels": "all.csv"}),
+    Layout("bare names and a column of parts", parts_by_a_column_and_bare_names, True),
+    Layout("parts with longer names", parts_called("training_set", "Test_images"), True),
+    Layout("parts of COCO's kind", parts_called("train2017", "val2017"), True),
+    Layout(
+        "parts with a common word, each unpacked into itself",
+        parts_called("seg_train/seg_train", "seg_test/seg_test"),
+        True,
+    ),
+    Layout("accents put together otherwise", accents_put_together_otherwise),
     Layout("all of it in one folder", in_one_folder_of_a_zip),
     Layout("NVlabs' dataset_tool", nvlabs, names=("0", "1", "2")),
     Layout("NVlabs' dataset_tool without labels", nvlabs_without_labels),
@@ -221,6 +269,11 @@ LAYOUTS = [
     Layout("COCO's JSON, a category a picture", coco),
     Layout("made on a Mac", made_on_a_mac),
 ]
+
+
+def lines(*columns: Iterable[Any]) -> str:
+    """Rows of a CSV file."""
+    return "".join(",".join(map(str, row)) + "\n" for row in columns)
 
 
 def tar_of(files: Files) -> bytes:

@@ -48,6 +48,35 @@ def deep_tiff(levels: np.ndarray, order: str, packed: bool) -> bytes:
     return start + struct.pack(f"{order}I", 8 + len(data) + 6) + data + bits + table + bytes(4)
 
 
+Entry = tuple[int, int, list[int]]  # tag, type (3: short, 4: long), values
+
+
+def any_tiff(levels: np.ndarray, order: str, kind: int, *, planes: bool = False, packed: bool = False, rows=2) -> bytes:
+    """uint8 or uint16 [h, w, c] as a TIFF of strips of so many rows, by the specification (TIFF 6.0, sections 3 to 8).
+
+    kind: its photometric interpretation, 0: white is zero, 1: black is zero, 2: RGB; planes: a channel after the other.
+    """
+    height, width, channels = levels.shape
+    parts = [levels[..., c] for c in range(channels)] if planes else [levels]
+    whole = levels.astype(levels.dtype.newbyteorder(order)).dtype
+    strips = [part[y : y + rows].astype(whole).tobytes() for part in parts for y in range(0, height, rows)]
+    strips = [zlib.compress(strip) for strip in strips] if packed else strips
+    sizes = [len(strip) for strip in strips]
+    starts = [8 + sum(sizes[:k]) for k in range(len(sizes))]
+    entries: list[Entry] = [(256, 4, [width]), (257, 4, [height]), (258, 3, [8 * whole.itemsize] * channels)]
+    entries += [(259, 3, [8 if packed else 1]), (262, 3, [kind]), (273, 4, starts), (277, 3, [channels])]
+    entries += [(278, 4, [rows]), (279, 4, sizes), (284, 3, [1 + planes])]
+    entries += [(338, 3, [2])] * (channels in (2, 4))  # the last is transparency
+    table, after, place = struct.pack(f"{order}H", len(entries)), b"", 8 + sum(sizes)
+    for tag, form, values in entries:
+        held = struct.pack(f"{order}{len(values)}{'H' if form == 3 else 'I'}", *values)
+        if len(held) > 4:
+            held, after = struct.pack(f"{order}I", place + 6 + 12 * len(entries) + len(after)), after + held
+        table += struct.pack(f"{order}HHI", tag, form, len(values)) + held.ljust(4, b"\0")
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    return start + struct.pack(f"{order}I", place) + b"".join(strips) + table + bytes(4) + after
+
+
 def some(channels: int, most: int = 65_535, seed: int = 0) -> np.ndarray:
     levels = np.random.default_rng(seed).integers(0, most + 1, (6, 5, channels)).astype(np.uint16)
     levels[0, 0] = most
@@ -76,6 +105,43 @@ def test_a_png_is_rounded_not_cut(channels, orientation):
 def test_a_tiff_is_rounded_not_cut(order, packed):
     levels = some(3)
     np.testing.assert_array_equal(decode_picture(deep_tiff(levels, order, packed))[0], rounded(levels))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize(("channels", "kind"), [(1, 0), (1, 1), (2, 1), (3, 2), (4, 2)])
+@pytest.mark.parametrize("deep", [False, True])
+def test_every_kind_of_tiff_is_read_right_or_refused(order, packed, planes, channels, kind, deep):
+    levels = some(channels) if deep else (some(channels) >> 8).astype(np.uint8)
+    most = 65_535 if deep else 255
+    content = any_tiff(levels, order, kind, planes=planes, packed=packed)
+    not_known = deep and (channels == 2 or (kind == 0 and order == ">") or (planes and packed and channels > 2))
+    if not_known or (planes and not deep and (channels == 2 or (kind == 0 and not packed))):
+        bits = f"{'one channel' if channels == 1 else f'{channels} channels'} of {16 if deep else 8} bits"
+        with pytest.raises(BadPicture, match=f"TIFF files of this kind are not read: .*{bits}.*; save it as PNG"):
+            examine(content)
+        return
+    assert ("16-bit" in examine(content).odd) == deep
+    wanted = rounded(most - levels if kind == 0 else levels, most)
+    np.testing.assert_array_equal(decode_picture(content)[0], wanted)
+
+
+def test_white_is_zero_in_the_bits_in_use(tmp_path):
+    """Of 12 bits level 4095 is black."""
+    levels = some(1, 4095)
+    for i in range(6):
+        written(tmp_path / "x", {f"{i}.tif": any_tiff(np.roll(levels, i, 0), "<", 0)})
+    data = dataset(DataSpec(str(tmp_path / "x"), held_out=0.0))
+    assert data.bits == 12
+    np.testing.assert_array_equal(data.train.pictures[0, 0].numpy()[..., None], rounded(4095 - levels, 4095))
+
+
+def test_a_damaged_tiff_is_still_called_so():
+    content = any_tiff(some(2), "<", 1)
+    for cut in (8, 20, 140, 170):
+        with pytest.raises(BadPicture, match=r"damaged near its beginning|truncated|cannot be decoded"):
+            examine(content[:cut])
 
 
 @pytest.mark.parametrize("late", [False, True])

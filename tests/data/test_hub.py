@@ -149,6 +149,48 @@ def test_a_table_of_several_encoded_columns_is_not_guessed_about(tmp_path):
         dataset(DataSpec(str(tmp_path / "x.parquet")))
 
 
+def test_every_part_that_is_held_out_is_held_out(tmp_path):
+    sizes = {"train": 12, "validation": 5, "test": 4, "extra": 3}
+    parts = datasets.DatasetDict({name: table(n, k) for k, (name, n) in enumerate(sizes.items())})
+    parts.save_to_disk(str(tmp_path / "x"))
+    (tmp_path / "y").mkdir()
+    for name in [*sizes][:3]:
+        parts[name].to_parquet(tmp_path / "y" / f"{name}-00000-of-00001.parquet")
+    for source in ("x", "y", "y/*.parquet"):
+        data = dataset(DataSpec(str(tmp_path / source)))
+        held_out = [*pictures(5, (9, 7, 3), 1), *pictures(4, (9, 7, 3), 2)]
+        np.testing.assert_array_equal(rows(data.train), pictures(12, (9, 7, 3)))
+        assert sorted(x.tobytes() for x in rows(data.held_out)) == sorted(x.tobytes() for x in held_out)
+    notes = dataset(DataSpec(str(tmp_path / "x"))).notes
+    assert "parts by their names: train to train on, validation held out, test held out" in notes
+    assert "parts that are not read: extra" in notes
+
+
+@pytest.mark.parametrize("kind", ["words", "classes"])
+def test_a_column_of_parts_is_followed(tmp_path, kind):
+    said, some = ["train", "train", "test"] * 4, table(12)
+    if kind == "words":
+        some = some.add_column("split", said)
+    else:
+        feature = datasets.ClassLabel(names=["train", "test"])
+        some = some.add_column("split", [feature.str2int(x) for x in said]).cast_column("split", feature)
+    some.to_parquet(tmp_path / "x.parquet")
+    data = dataset(DataSpec(str(tmp_path / "x.parquet")))
+    np.testing.assert_array_equal(rows(data.held_out), pictures(12, (9, 7, 3))[2::3])
+    assert data.held_out.labels.tolist() == [2] * 4 and len(data.train) == 8
+    assert len(dataset(DataSpec(str(tmp_path / "x.parquet"), split="none")).held_out) < 4
+
+
+def test_a_column_of_parts_that_says_something_else_is_asked_about(tmp_path):
+    table(12).add_column("split", [1] * 12).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(UsageError, match=r"column 'split' says 1, which part is that\?.*data.split=none"):
+        dataset(DataSpec(str(tmp_path / "x.parquet")))
+    for name in ("train", "test"):
+        table(12).add_column("split", ["train"] * 12).to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(UsageError, match=r"column 'split' says train, which is not the part that its file is of"):
+        dataset(DataSpec(str(tmp_path / "t*.parquet")))
+
+
 def test_what_datasets_saved_to_disk(tmp_path):
     parts = datasets.DatasetDict({"train": table(12), "test": table(5, 1)})
     parts.save_to_disk(str(tmp_path / "two"))

@@ -29,7 +29,7 @@ from made import (
 from undiffuse.data.prepare import dataset
 from undiffuse.data.sources import Hub, anywhere, find_source
 from undiffuse.data.sources.arrays import Arrays
-from undiffuse.data.spec import DataSpec
+from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
 
@@ -464,11 +464,13 @@ def test_tables_that_do_not_fit_say_why(tmp_path, text, key, words):
         read(tmp_path, label_key=key)
 
 
-def test_a_whole_path_is_one_picture_and_a_name_all_that_bear_it(tmp_path):
-    places = {"a/0.png": "cat", "b/a/0.png": "dog", "b/1.png": "owl", "c/1.png": "owl"}
+def test_a_whole_path_is_one_picture_and_a_name_that_several_bear_is_none(tmp_path):
+    places = {"a/0.png": "cat", "b/a/0.png": "dog", "b/1.png": None, "c/1.png": None}
     written(tmp_path, {name: FLAT[f"{i}.png"] for i, name in enumerate(places)})
     (tmp_path / "labels.csv").write_text("file,label\nb/a/0.png,dog\na/0.png,cat\n1.png,owl\n")
-    assert {item.name: item.label for item in find_source(DataSpec(str(tmp_path))).items()} == places
+    items = {item.name: item for item in find_source(DataSpec(str(tmp_path))).items()}
+    assert {name: item.label for name, item in items.items()} == places
+    assert {name for name, item in items.items() if isinstance(item.content, BadPicture)} == {"b/1.png", "c/1.png"}
 
 
 def test_one_picture_of_two_classes_is_refused(tmp_path):
@@ -509,6 +511,13 @@ def test_webdataset_shards_by_folder_and_by_pattern(tmp_path):
     assert len(whole(read(folder / "000.tar"))) == 6
 
 
+def test_a_zip_with_backslashes_has_folders(tmp_path):
+    """As some programs of Windows write them, folders among them."""
+    names = {f"C:\\data\\{name}".replace("/", "\\"): data for name, data in files().items()}
+    (tmp_path / "x.zip").write_bytes(zipped(names | {"C:\\data\\cat\\": b"", "..\\up.png": b"junk"}))
+    assert whole(read(tmp_path / "x.zip")) == EXPECTED
+
+
 def test_select_takes_some_of_an_archive(tmp_path):
     (tmp_path / "x.zip").write_bytes(zipped({f"a/{n}": d for n, d in files().items()} | {"b/sheet.png": b"junk"}))
     data = read(tmp_path / "x.zip", select="a/*/*.png")
@@ -517,7 +526,7 @@ def test_select_takes_some_of_an_archive(tmp_path):
 
 def test_only_what_may_be_labels_is_read_twice(tmp_path, monkeypatch):
     """A small zip can hold many large files that are none."""
-    monkeypatch.setattr("undiffuse.data.sources.archive.NOTE", 100)
+    monkeypatch.setattr("undiffuse.data.sources.contents.NOTE", 100)
     extra = {"cat/0.json": b" " * 101, "notes.csv": b"x", "labels.csv": (TABLES["labels.csv"]).encode()[:6000]}
     (tmp_path / "x.zip").write_bytes(zipped(files() | extra | {"cat/1.json": b" " * 100}))
     notes = find_source(DataSpec(str(tmp_path / "x.zip")))._contents.notes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from undiffuse.data.cache import Prepared, load_or_prepare
-from undiffuse.data.prepare import counted_bad, depth_told, kept_rows, lacking, sides, split
+from undiffuse.data.prepare import counted_bad, depth_told, kept_rows, lacking, sides, split, transparency_told
 from undiffuse.data.sources import find_source
 from undiffuse.data.sources.base import Source
 from undiffuse.data.spec import DataSpec
@@ -47,6 +47,8 @@ def check_data(spec: DataSpec, watch: Watch = unwatched) -> Checked:
     rows += [("read as" if i == 0 else "", remark) for i, remark in enumerate(facts.remarks)]
     if deep := depth_told(facts):
         rows.append(("levels", deep))
+    if clear := transparency_told(facts):
+        rows.append(("transparency", clear))
     if facts.passed_over:
         trouble.append(f"not read: {facts.passed_over}; data.select takes files by a pattern, under any name")
     if facts.bad and spec.bad == "refuse":

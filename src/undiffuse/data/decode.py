@@ -11,14 +11,26 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from undiffuse.data import png
 from undiffuse.data.budget import MOST_SCANNED
-from undiffuse.data.deep import clear_where, colours_of, halves, is_deep, is_deep_gray, levels_of, to_bytes
+from undiffuse.data.deep import (
+    clear_where,
+    colours_of,
+    halves,
+    is_deep,
+    is_deep_gray,
+    is_inverted,
+    levels_of,
+    put_right,
+    to_bytes,
+)
 from undiffuse.data.sources.base import PICTURE_STARTS
 from undiffuse.data.spec import BadPicture
+from undiffuse.data.tiff import kind_of_tiff
 
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "AVIF", "TGA")
 MAX_PIXELS = 100_000_000
 GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I"}
 ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
+CHANNELS_WITH_ALPHA = 4  # of an array; two are two colours
 ORIENTATION = 0x0112
 START_OF_SCAN = b"\xff\xda"  # within a scan's data 0xff is followed by 0 or a restart mark (ITU-T T.81, B.1.1)
 
@@ -70,7 +82,8 @@ def examine(content: bytes | np.ndarray) -> Facts:
     """What the header of a picture tells. Raises BadPicture."""
     if isinstance(content, np.ndarray):
         height, width, channels = content.shape
-        return Facts("array", f"{channels} channels", (height, width), channels == 1)
+        odd = ("transparent",) if channels == CHANNELS_WITH_ALPHA else ()
+        return Facts("array", f"{channels} channels", (height, width), channels == 1, odd)
     with _open(content) as image:
         return _facts(image)
 
@@ -85,7 +98,7 @@ def decode_picture(
     16-bit levels use; budget: see data.budget. Raises BadPicture.
     """
     if isinstance(content, np.ndarray):
-        return content, False
+        return content, content.shape[-1] == CHANNELS_WITH_ALPHA
     with _open(content) as image:
         facts = _facts(image)
         _check_scans(content, image, budget)
@@ -117,6 +130,10 @@ def _open(content: bytes) -> Image.Image:
         try:
             image = Image.open(io.BytesIO(png.notes_first(content)), formats=PICTURE_FORMATS)
         except UnidentifiedImageError as error:
+            if kind := kind_of_tiff(content):
+                raise BadPicture(
+                    "unsupported", f"TIFF files of this kind are not read: {kind}; save it as PNG"
+                ) from error
             if content.startswith(PICTURE_STARTS):
                 raise BadPicture("damaged", "cannot be read: damaged near its beginning") from error
             raise BadPicture("not a picture", f"not a picture: it starts with {content[:12]!r}") from error
@@ -129,7 +146,21 @@ def _open(content: bytes) -> Image.Image:
         raise BadPicture("too large", f"{width} x {height} is more than {MAX_PIXELS / 1e6:.0f} million pixels")
     if not width * height:
         raise BadPicture("damaged", f"{width} x {height} holds no pixel")
+    _put_right(image, content)
     return image
+
+
+def _put_right(image: Image.Image, content: bytes) -> None:
+    try:
+        right = put_right(image)
+    except Exception as error:
+        raise _broken(error) from error
+    if not right:
+        raise _not_read(kind_of_tiff(content) or "separate planes")
+
+
+def _not_read(kind: str) -> BadPicture:
+    return BadPicture("unsupported", f"TIFF files of this kind are not read: {kind}; save it as PNG")
 
 
 def _check_scans(content: bytes, image: Image.Image, budget: float) -> None:
@@ -213,7 +244,7 @@ def _levels(content: bytes, image: Image.Image, facts: Facts) -> np.ndarray:
 def _deep_pixels(levels: np.ndarray, image: Image.Image, facts: Facts, bits: int) -> np.ndarray:
     """16 bits to 8: the largest level of `bits` becomes 255."""
     try:
-        pixels = to_bytes(levels, bits, facts.transparent)
+        pixels = to_bytes(levels, bits, facts.transparent, is_inverted(image))
     except ValueError as error:
         hint = ", or set data.bits" if bits < 16 else ""
         raise BadPicture("unsupported", f"{error}; save it with 8 or 16 bits{hint}") from error

@@ -1,21 +1,47 @@
 """Pictures of 16 bits a channel: all their levels, of which Pillow keeps the upper half of colours alone."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from undiffuse.data.tiff import has_planes, white_is_zero
+
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I"}  # gray, whole
 LARGEST = 65_535
 ORDERS = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # where the upper byte lies, the lower
-OTHER_HALF = {f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for order, other in ORDERS.items()}
+MODES = ("RGB", "RGBA", "RGBX", *"RGBA")  # pixels, or of a plane alone
+OTHER_HALF = {f"{mode};16{order}": f"{mode};16{other}" for mode in MODES for order, other in ORDERS.items()}
 GRAY_ALPHA = "LA;16B"
 
 
 def is_deep(image: Image.Image) -> bool:
     """Whether a picture that was opened, and not yet decoded, has 16 bits a channel."""
     return is_deep_gray(image) or _raw_mode(image) in OTHER_HALF
+
+
+def put_right(image: Any) -> bool:
+    """Tell Pillow how a TIFF file's separate planes lie, of which it knows only those of 8 bits; False where that does
+    not help."""
+    if has_planes(image) and image.mode in ("LA", "PA"):
+        return False
+    if not has_planes(image) or not (raws := [raw for raw in _raw_modes(image) if len(raw) == 1]):
+        return not has_planes(image) or _raw_mode(image) not in OTHER_HALF  # which libtiff unpacks
+    bits, order = {*image.tag_v2.get(258, (1,))}, "L" if image.tag_v2.prefix == b"II" else "B"
+    if bits == {16} and image.mode in ("I;16", "I;16B"):
+        _set_raw_mode(image, lambda raw: image.mode)
+    elif bits == {16} and image.mode in ("RGB", "RGBA"):
+        _set_raw_mode(image, lambda raw: f"{raw};16{order}")
+    else:
+        return bits == {8} and not white_is_zero(image)
+    return len(raws) == len(image.tile)
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Whether the largest level of 16 bits is black; of fewer bits Pillow sees to it."""
+    return image.mode in WIDE_MODES and white_is_zero(image)
 
 
 def is_deep_gray(image: Image.Image) -> bool:
@@ -28,9 +54,10 @@ def halves(image: Image.Image, again: Image.Image) -> list[Image.Image]:
     if image.mode in WIDE_MODES:
         return [image]
     if _raw_mode(image) == GRAY_ALPHA:
-        _set_raw_mode(image, "RGBA")
+        _set_mode(image, "RGBA")
+        _set_raw_mode(image, lambda raw: "RGBA")
         return [image]
-    _set_raw_mode(again, OTHER_HALF[_raw_mode(image)])
+    _set_raw_mode(again, lambda raw: OTHER_HALF[raw])
     return [image, again]
 
 
@@ -44,14 +71,14 @@ def levels_of(decoded: list[Image.Image], gray: bool) -> np.ndarray:
     return high[..., None]
 
 
-def to_bytes(levels: np.ndarray, bits: int, transparent: bool) -> np.ndarray:
-    """uint8: the largest level of `bits` becomes 255, and of alpha 65535. Raises ValueError for
+def to_bytes(levels: np.ndarray, bits: int, transparent: bool, inverted: bool = False) -> np.ndarray:
+    """uint8: the largest level of `bits` becomes 255 (inverted: 0), and of alpha 65535. Raises ValueError for
     levels beyond the bits."""
     most = 2**bits - 1
     colours = colours_of(levels, transparent)
     if colours.min() < 0 or colours.max() > most:
         raise ValueError(f"levels beyond {bits} bits")
-    shades = _table(most)[colours]
+    shades = _table(most)[most - colours if inverted else colours]
     if colours.shape == levels.shape:
         return shades
     return np.concatenate([shades, _table(LARGEST)[levels[..., -1:]]], -1)
@@ -74,20 +101,25 @@ def _table(most: int) -> np.ndarray:
     return np.round(np.arange(most + 1) * (255 / most)).astype(np.uint8)
 
 
+def _raw_modes(image: Any) -> list[str]:
+    """How the file lays out the pixels of each piece of it; nothing where Pillow does not say."""
+    told = (tile[3] for tile in getattr(image, "tile", None) or ())
+    first = (arguments[0] if isinstance(arguments, tuple) and arguments else arguments for arguments in told)
+    return [raw if isinstance(raw, str) else "" for raw in first]
+
+
 def _raw_mode(image: Image.Image) -> str:
-    """How the file lays out its pixels; "" where Pillow does not say."""
-    tile: Any = getattr(image, "tile", None)
-    arguments = tile[0][3] if tile else ""
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
+    return next(iter(_raw_modes(image)), "")
 
 
-def _set_raw_mode(image: Any, raw: str) -> None:
-    if raw == "RGBA":
-        image._mode = raw
+def _set_mode(image: Any, mode: str) -> None:
+    image._mode = mode
+
+
+def _set_raw_mode(image: Any, change: Callable[[str], str]) -> None:
     tiles = []
-    for tile in image.tile:
+    for tile, raw in zip(image.tile, _raw_modes(image), strict=True):
         name, extents, offset, arguments = tile
-        arguments = (raw, *arguments[1:]) if isinstance(arguments, tuple) else raw
+        arguments = (change(raw), *arguments[1:]) if isinstance(arguments, tuple) else change(raw)
         tiles.append(type(tile)(name, extents, offset, arguments))
     image.tile = tiles

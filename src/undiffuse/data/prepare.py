@@ -67,6 +67,8 @@ def dataset_notes(facts: Prepared, spec: DataSpec, train: Sized, held_out: Sized
     lines = [*facts.remarks, f"training sees {sides(facts, spec, train, held_out)}"]
     if deep := depth_told(facts):
         lines.append(deep)
+    if clear := transparency_told(facts):
+        lines.append(clear)
     if facts.passed_over:
         lines.append(f"not read: {facts.passed_over}")
     if facts.bad:
@@ -89,6 +91,13 @@ def depth_told(facts: Prepared) -> str:
     if facts.bits is None or facts.bits == 16:
         return ""
     return f"16-bit files use {facts.bits} bits: read as 0 to {2**facts.bits - 1:,}; data.bits says otherwise"
+
+
+def transparency_told(facts: Prepared) -> str:
+    """That the last of four channels of an array is laid on a background, if it is."""
+    if facts.shape[0] == 4 or not (facts.survey["formats"].get("array") and facts.survey["odd"].get("transparent")):
+        return ""
+    return "arrays of 4 channels: the last is transparency, laid on the background; data.channels=4 keeps it"
 
 
 def counted_bad(bad: list[Finding]) -> str:

@@ -27,8 +27,9 @@ class DataSpec:
     duplicates: of pictures that are equal after preparation, with the same label, keep all or only the first.
     held_out: the share that training never sees, of a source that does not say; limit: at most so many of each part.
     bits: those that 16-bit pictures use, such as 12 of X-rays; None: found in the pictures, see survey.bits_of.
-    split: folders called train, test, val are parts ("auto": refused if pictures lie beside them; "folders": these are
-    left out; "none": they are folders like others). select: only files whose path matches this pattern.
+    split: folders, archives and files called train, test, val are parts ("auto": refused if pictures lie beside them;
+    "folders": these are left out; "none": they are like others, and columns of parts are not read).
+    select: only files whose path matches this pattern.
     labels: a CSV or JSON file; label_key, file_key: its columns of classes and of the pictures' names.
     budget: what a file may cost, in multiples of the usual, for archives that unpack to very much: see data.budget.
     """

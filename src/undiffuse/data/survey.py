@@ -27,8 +27,8 @@ class Finding:
 
 @dataclass
 class Survey:
-    """Counts of what was found. sizes: of usable pictures, (h, w); channels: of arrays; deepest: the largest level of
-    pictures of 16 bits."""
+    """Counts of what was found. sizes: of usable pictures, (h, w); channels: of arrays, without
+    transparency; deepest: the largest level of pictures of 16 bits."""
 
     count: int = 0
     formats: Counter[str] = field(default_factory=Counter)
@@ -58,7 +58,8 @@ class Survey:
         self.odd.update(facts.odd)
         if "16-bit" in facts.odd and isinstance(content, bytes):
             self.deepest = max(self.deepest, deepest_level(content))
-        self.channels[content.shape[2] if isinstance(content, np.ndarray) else 1 if facts.gray else 3] += 1
+        of_array = content.shape[2] - facts.transparent if isinstance(content, np.ndarray) else 0
+        self.channels[of_array or (1 if facts.gray else 3)] += 1
 
     @property
     def labelled(self) -> bool:

@@ -8,14 +8,17 @@ from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
-from undiffuse.data.sources.archive import ARCHIVE_SUFFIXES, Archive
-from undiffuse.data.sources.arrays import ArrayFiles, Arrays
+from undiffuse.data.sources.archive import Archive
+from undiffuse.data.sources.array_files import ArrayFiles
+from undiffuse.data.sources.arrays import Arrays
 from undiffuse.data.sources.base import Item, Source
 from undiffuse.data.sources.cifar import Cifar
+from undiffuse.data.sources.contents import ARCHIVE_SUFFIXES
 from undiffuse.data.sources.digits import Digits
 from undiffuse.data.sources.folder import Folder
 from undiffuse.data.sources.hub import Hub, SavedToDisk
 from undiffuse.data.sources.idx import Idx
+from undiffuse.data.sources.labelling import pictures_of
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UsageError, nearest
 from undiffuse.files.cache import home
@@ -147,12 +150,16 @@ def _in_folder(path: Path, spec: DataSpec) -> Source:
         return SavedToDisk(str(path), spec)
     if Idx.fits(path):
         return Idx(path, path.name, budget=spec.budget)
-    shards = sorted(file for file in path.iterdir() if file.name.lower().endswith((".tar", ".zip")))
-    if shards and spec.select is None and not any(file.is_dir() for file in path.iterdir()):
-        return Archive(tuple(shards), spec)
+    shards = sorted(file for file in path.iterdir() if file.name.lower().endswith(ARCHIVE_SUFFIXES))
+    beside = pictures_of([file.name for file in path.iterdir()], spec.select) if spec.select else []
+    if shards and not beside and not any(file.is_dir() for file in path.iterdir()):
+        return Archive(tuple(shards), spec, folder=path)
     arrays = tuple(sorted(path.glob("*.npz")))
-    if arrays and spec.select is None and all(file.suffix in (".npz", ".json") for file in path.iterdir()):
-        return ArrayFiles(arrays, budget=spec.budget)
+    suffixes = {file.suffix for file in path.iterdir() if not file.name.startswith(".")}
+    if arrays and spec.select is None and suffixes <= {".npz", ".json"}:
+        return ArrayFiles(arrays, spec)
+    if ".npy" in suffixes and spec.select is None and suffixes <= {".npy", ".json"}:
+        return Arrays(path, budget=spec.budget)
     tables = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
     if tables:
         return Hub(str(path), spec)
@@ -168,7 +175,7 @@ def _several(pattern: str, spec: DataSpec) -> Source:
     if all(path.suffix == ".parquet" for path in paths):
         return Hub(pattern, spec)
     if all(path.suffix == ".npz" for path in paths):
-        return ArrayFiles(paths, budget=spec.budget)
+        return ArrayFiles(paths, spec)
     raise UsageError(f"{pattern}: patterns are for several .tar, .zip, .npz or .parquet files")
 
 

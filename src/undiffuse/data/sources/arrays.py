@@ -2,9 +2,8 @@
 
 import contextlib
 import math
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,13 +16,12 @@ from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
 from undiffuse.files.reading import check_regular
 
-ARRAY_PARTS = (
+PART_ARRAYS = ("train", "val", "valid", "validation", "dev", "test")
+ARRAY_PARTS = (  # pictures, labels, held out; in any case
     ("images", "labels", None),
-    ("x_train", "y_train", False),
-    ("x_test", "y_test", True),
-    ("train_images", "train_labels", False),
-    ("val_images", "val_labels", True),
-    ("test_images", "test_labels", True),
+    *((f"x_{part}", f"y_{part}", part != "train") for part in PART_ARRAYS),
+    *((f"{part}_images", f"{part}_labels", part != "train") for part in PART_ARRAYS),
+    *((part, f"{part}_labels", part != "train") for part in PART_ARRAYS),
     ("data", "labels", None),
     ("x", "y", None),
     ("arr_0", "arr_1", None),
@@ -41,6 +39,7 @@ class Readable(Protocol):
 
 
 Scale = Callable[[np.ndarray], np.ndarray]  # values -> uint8
+Opener = Callable[[], Any]
 
 
 class ArrayPart(NamedTuple):
@@ -49,14 +48,15 @@ class ArrayPart(NamedTuple):
     key: str
     labels: np.ndarray | None
     held_out: bool | None
-    open: Callable[[], Any]
+    open: Opener
 
 
 @dataclass(frozen=True)
 class Arrays:
     """images [n, h, w, c] or [n, h, w] (or [n, c, h, w]) and labels [n], or Keras' x_train, y_train, x_test and y_test,
     or MedMNIST's train_images, train_labels and so on. A negative label is none. What is not uint8 is brought to it by
-    the range of its values, see `scale_of`.
+    the range of its values, see `scale_of`. path: an .npz or .npy file, or a folder of .npy files that lie there as in
+    an .npz.
     """
 
     path: Path
@@ -71,7 +71,7 @@ class Arrays:
         return None
 
     def stamp(self) -> str:
-        return stamp_of([self.path])
+        return stamp_of(sorted(self.path.glob("*.npy")) if self.path.is_dir() else [self.path])
 
     def items(self) -> Iterator[Item]:
         with self._parts() as parts:
@@ -79,37 +79,47 @@ class Arrays:
                 yield from self._of(part)
 
     def remarks(self) -> tuple[str, ...]:
-        """The range that was taken for values that are not uint8."""
-        return (self._scale[1],) if self._scale[0] is not None else ()
+        """The range that was taken for values that are not uint8, and what is not read."""
+        return (*([self.range_taken()] if self.range_taken() else []), *self.unread())
+
+    def range_taken(self) -> str:
+        return self._scale[1]
+
+    def unread(self) -> list[str]:
+        """A line of arrays that are there and not read, if there are some."""
+        with self._held() as held:
+            known = {name for part in _chosen_of(held, self.path) for name in part[:2]}
+        others = [] if "" in held else sorted(name for name in held if name not in known)
+        return [f"arrays that are not read: {', '.join(others[:9])}"] if others else []
 
     def passed_over(self) -> str:
         return ""
 
     @contextlib.contextmanager
-    def _parts(self) -> Iterator[list[ArrayPart]]:
-        """The arrays of pictures, while their file is open."""
+    def _held(self) -> Iterator[dict[str, Opener]]:
+        """What opens each array at its beginning, by its name ("" in a file of one), while they lie open."""
         with _reading(self.path):
+            if self.path.is_dir():
+                yield {file.stem: partial(_opened, file) for file in sorted(self.path.glob("*.npy"))}
+                return
             check_regular(self.path)
             if self.path.suffix.lower() == ".npy":
-                yield [ArrayPart(self.path.name, None, None, partial(self.path.open, "rb"))]
+                yield {"": partial(self.path.open, "rb")}
                 return
             with open_zip(Budget(self.path, self.budget)) as archive:
-                held = {name.removesuffix(".npy") for name in archive.namelist()}
-                known = [part for part in ARRAY_PARTS if part[0] in held]
-                if not known:
-                    raise UndiffuseError(
-                        f"{self.path}: holds {', '.join(sorted(held)[:9])}; an array 'images' is wanted"
-                    )
-                chosen = [part for part in known if part[2] is not None] or known[:1]
-                yield [
-                    ArrayPart(
-                        key,
-                        _labels(archive, f"{labels}.npy", self.path) if labels in held else None,
-                        held_out,
-                        partial(archive.open, f"{key}.npy"),
-                    )
-                    for key, labels, held_out in chosen
-                ]
+                yield {name.removesuffix(".npy"): partial(archive.open, name) for name in archive.namelist()}
+
+    @contextlib.contextmanager
+    def _parts(self) -> Iterator[list[ArrayPart]]:
+        """The arrays of pictures, while their file is open."""
+        with self._held() as held:
+            if "" in held:
+                yield [ArrayPart(self.path.name, None, None, held[""])]
+                return
+            yield [
+                ArrayPart(key, _labels(held[labels], self.path) if labels else None, held_out, held[key])
+                for key, labels, held_out in _chosen_of(held, self.path)
+            ]
 
     @cached_property
     def _scale(self) -> tuple[Scale | None, str]:
@@ -173,35 +183,24 @@ class Arrays:
         return first and (shape[3] > FEW_CHANNELS or shape[2] == shape[3])
 
 
-@dataclass(frozen=True)
-class ArrayFiles:
-    """Several .npz files that together are one set, as `undiffuse sample --format npz` writes them."""
-
-    paths: tuple[Path, ...]
-    levels: int = 256
-    budget: float = 1.0
-
-    @property
-    def name(self) -> str:
-        return self.paths[0].name + (f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else "")
-
-    def classes(self) -> None:
-        return None
-
-    def stamp(self) -> str:
-        return stamp_of(self.paths)
-
-    def items(self) -> Iterator[Item]:
-        for path in self.paths:
-            arrays = Arrays(path, self.levels, self.budget)
-            if other := arrays.remarks():
-                raise UndiffuseError(f"{path}: {other[0]}; of several files each must hold uint8, or ranges may differ")
-            for item in arrays.items():
-                yield replace(item, name=f"{path.name}/{item.name}")
+def _chosen_of(held: Mapping[str, Opener], path: Path) -> list[tuple[str, str | None, bool | None]]:
+    """The arrays that are read: of pictures and, if they are there, of their labels, and whether they are held out."""
+    if "" in held:
+        return []
+    called = {name.lower(): name for name in held}
+    known = [(called[key], called.get(labels), side) for key, labels, side in ARRAY_PARTS if key in called]
+    if not known:
+        raise UndiffuseError(f"{path}: holds {', '.join(sorted(held)[:9])}; an array 'images' is wanted")
+    return [part for part in known if part[2] is not None] or known[:1]
 
 
-def _labels(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
-    with archive.open(name) as file:
+def _opened(path: Path) -> Any:
+    check_regular(path)
+    return path.open("rb")
+
+
+def _labels(opener: Opener, path: Path) -> np.ndarray:
+    with opener() as file:
         shape, _, dtype = _header(file)
         count = math.prod(shape)
         if dtype.kind not in "iu" or count > MAX_LABELS or count != max(shape, default=0):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from undiffuse.data.budget import Budget
 from undiffuse.data.sources.base import Item, begins_as_a_picture, check_depth, opened_lines, read_bytes, stamp_of
-from undiffuse.data.sources.labelling import Places, passed_over, pictures_of, placed
+from undiffuse.data.sources.contents import notes_beside
+from undiffuse.data.sources.labelling import Places, passed_over, pictures_of, placed, told_by
 from undiffuse.data.sources.rows import LabelFile
 from undiffuse.data.sources.tables import read_labels, tables_among
 from undiffuse.data.spec import DataSpec
@@ -18,7 +19,7 @@ from undiffuse.shapes import Watch, unwatched, watch_items
 
 @dataclass(frozen=True)
 class Folder:
-    """Every picture below a folder; classes from sub-folders or from label files."""
+    """Every picture below a folder; classes from sub-folders, from label files, or from NAME.cls beside NAME.png."""
 
     folder: Path
     spec: DataSpec
@@ -62,12 +63,17 @@ class Folder:
             raise UndiffuseError(f"{self.folder}: no pictures here{pattern}")
         found = self._tables(listed)
         if not found:
-            return placed(names, self.spec)
+            labels = notes_beside(names, self._notes(listed), self.spec)
+            return told_by(placed(names, self.spec, labels), labels)
         asked = self.spec.labels is not None
         tables = [LabelFile(inside, opened_lines(path), str(path), asked) for path, inside in found]
-        labels = read_labels(tables, names, self.spec.label_key, self.spec.file_key)
-        places = placed(names, self.spec, labels.of)
-        return Places(places.of, (*labels.notes, *places.notes))
+        labels = read_labels(tables, names, self.spec)
+        return told_by(placed(names, self.spec, labels), labels)
+
+    def _notes(self, listed: list[str]) -> dict[str, bytes]:
+        """The .cls files, as webdataset's archives have them when they are unpacked."""
+        read = {name: read_bytes(self.folder / name) for name in listed if name.endswith(".cls")}
+        return {name: content for name, content in read.items() if isinstance(content, bytes)}
 
     @cached_property
     def _listed(self) -> list[str]:

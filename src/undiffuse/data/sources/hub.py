@@ -4,15 +4,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from undiffuse.data.sources.base import Item, in_a_line, stamp_of
+from undiffuse.data.sources.labelling import listed_some
+from undiffuse.data.sources.parts import part_word, sides_among, sides_told
+from undiffuse.data.sources.tables import PART_KEYS
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
-HELD_OUT_SPLITS = ("test", "validation", "valid", "val")
 HUB_LABEL_KEYS = ("label", "labels", "fine_label", "class", "category", "target")
 
 
@@ -51,10 +54,32 @@ class Hub:
     def items(self) -> Iterator[Item]:
         streams = self._streams()
         names = self.classes()
-        held = next((part for part in HELD_OUT_SPLITS if part in streams), None)
-        train = "train" if "train" in streams else next(iter(streams))
-        for part in dict.fromkeys([train, *([held] if held else [])]):
-            yield from self._part(streams[part], part, None if held is None else part == held, names)
+        for part, held_out in self._sides.items():
+            yield from self._part(streams[part], part, held_out, names)
+
+    def remarks(self) -> tuple[str, ...]:
+        """Which parts are read, where there are several."""
+        others = [part for part in self._parts if part not in self._sides]
+        sides = {part: side for part, side in self._sides.items() if side is not None}
+        told = [f"parts by their names: {sides_told(sides)}"] if sides else []
+        return (*told, *([f"parts that are not read: {', '.join(others)}"] if others else []))
+
+    def passed_over(self) -> str:
+        return ""
+
+    @cached_property
+    def _parts(self) -> list[str]:
+        return list(self._streams())
+
+    @cached_property
+    def _sides(self) -> dict[str, bool | None]:
+        """The parts that are read, and which are held out: all of those that are for this, by their names."""
+        sides = sides_among(self._parts)
+        train = [part for part, held_out in sides.items() if not held_out]
+        if not sides:
+            return {"train" if "train" in self._parts else self._parts[0]: None}
+        chosen = {"train"} if "train" in train else {*train}  # others, such as trainval, are made of the same pictures
+        return {part: sides[part] for part in self._parts if part in chosen or sides.get(part)}
 
     def _part(self, stream: Any, part: str, held_out: bool | None, names: tuple[str, ...] | None) -> Iterator[Item]:
         from datasets import Image as ImageFeature
@@ -65,10 +90,31 @@ class Hub:
             stream = stream.cast_column(column, ImageFeature(decode=False))
         else:
             column = self._encoded(features)
-        label_key = self._label_key(features)
+        label_key, part_key = self._label_key(features), self._part_key(features)
         for row, record in enumerate(self._rows(stream)):
             label = _class(record[label_key], names) if label_key else None
-            yield Item(f"{part}#{row}", _content(record[column]), label, held_out)
+            side = self._side(record, part_key, features, held_out) if part_key else held_out
+            yield Item(f"{part}#{row}", _content(record[column]), label, side)
+
+    def _part_key(self, features: Any) -> str | None:
+        """The column that says which part a row is of."""
+        if self.spec.split == "none":
+            return None
+        return next((key for key in features if key.lower() in PART_KEYS and key != self.spec.label_key), None)
+
+    def _side(self, record: Any, key: str, features: Any, held_out: bool | None) -> bool:
+        """Whether a row is held out, as its column of parts says. Raises UsageError where that is no part, or not that
+        of its file."""
+        value, names = record[key], getattr(features[key], "names", None)
+        value = names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+        part = part_word(str(value))
+        if part is None or held_out not in (None, part.held_out):
+            why = "which part is that?" if part is None else "which is not the part that its file is of;"
+            raise UsageError(
+                f"{self.path}: column '{key}' says {str(value)[:40]}, {why} Write train, val or test there, or leave "
+                "the column out with data.split=none"
+            )
+        return part.held_out
 
     def _encoded(self, features: Any) -> str:
         """The column that holds files' bytes, of a table that nobody told what pictures are."""
@@ -184,12 +230,15 @@ def _files(builder: Any) -> list[str]:
 
 
 def _parquet_files(path: str) -> dict[str, list[str]]:
-    """Parquet files of a part, found by their names as the hub has them: train-00000-of-00001.parquet, test-...; all
-    are train if none says test."""
+    """Parquet files of each part, found by their names as the hub has them: train-00000-of-00001.parquet, test-...; all
+    are train if none says otherwise."""
     found = sorted(Path(path).parent.glob(Path(path).name)) or [Path(path)]
-    held_out = [str(file) for file in found if file.name.startswith(HELD_OUT_SPLITS)]
+    sides = sides_among([file.stem for file in found], alone=False)
+    if sides and (others := [file.name for file in found if file.stem not in sides]):
+        raise UndiffuseError(f"{path}: parts, and {listed_some(others)} besides; give a pattern of the parts alone")
+    held_out = [str(file) for file in found if sides.get(file.stem)]
     train = [str(file) for file in found if str(file) not in held_out]
-    return {"train": train, **({"test": held_out} if held_out else {})} if train else {"train": held_out}
+    return {"train": train, **({"test": held_out} if held_out else {})}
 
 
 def _class(label: Any, names: tuple[str, ...] | None) -> str | None:

@@ -14,7 +14,7 @@ from undiffuse.data.budget import Budget, open_packed
 from undiffuse.data.sources.base import Item, in_a_line, stamp_of
 from undiffuse.errors import UndiffuseError
 
-IDX_PARTS = {"train": False, "t10k": True}  # file name's beginning -> held out
+IDX_PARTS = {"train": False, "t10k": True, "test": True, "val": True, "valid": True}  # a name's beginning -> held out
 UBYTE = 8
 IDX_BLOCK = 1 << 20  # bytes read at once
 MAX_SIDE, MAX_COUNT = 10_000, 2**26
@@ -22,7 +22,8 @@ MAX_SIDE, MAX_COUNT = 10_000, 2**26
 
 @dataclass(frozen=True)
 class Idx:
-    """A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, gzipped or not."""
+    """A folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, test or val, perhaps
+    gzipped."""
 
     folder: Path
     name: str

@@ -3,11 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 from undiffuse.data.sources.base import Item, natural, printable
+from undiffuse.data.sources.finding import composed
+from undiffuse.data.sources.parts import sides_among
 from undiffuse.data.spec import BadPicture, DataSpec
 from undiffuse.errors import UndiffuseError
 
@@ -19,9 +22,9 @@ UNREAD_SUFFIXES = {  # pictures, or arrays of them, that are not read from among
     *(".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".nef", ".arw", ".raw", ".exr", ".hdr", ".dds"),
     *(".ico", ".eps", ".pdf", ".dcm", ".nii", ".npy", ".npz", ".mat", ".h5", ".mp4", ".avi", ".mov"),
 }
-TRAIN_FOLDERS = {"train", "training"}
-HELD_OUT_FOLDERS = {"test", "testing", "val", "valid", "validation", "heldout", "held_out", "held-out"}
 EXAMPLES = 3  # names that a message tells
+Said = TypeVar("Said")
+Folders = tuple[str, ...]  # of a path, from the top
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,49 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """The places of all files, and lines that tell how they were found."""
+    """The places of all files, and lines that tell how they were found. unclear: files whose class is not to be told,
+    and why."""
 
     of: dict[str, Place]
     notes: tuple[str, ...] = ()
+    unclear: Mapping[str, str] = field(default_factory=dict)
 
     def item(self, name: str, content: bytes | BadPicture) -> Item:
         place = self.of.get(name, Place())
         label = None if place.label is None else printable(place.label)
+        if name in self.unclear:
+            content = BadPicture("unclear label", printable(self.unclear[name]))
         return Item(printable(name), content, label, place.held_out)
+
+
+@dataclass
+class Labelled:
+    """What label files say of pictures. of: the class of each that lies beside or below one, None if it is not named;
+    held_out: of those whose part they say; unclear: pictures whose class is not to be told, and why; notes: to be said.
+    """
+
+    of: dict[str, str | None] = field(default_factory=dict)
+    held_out: dict[str, bool] = field(default_factory=dict)
+    unclear: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, name: str, label: str | None, held_out: bool | None, origin: str) -> None:
+        """Raises UndiffuseError for a picture of which another file says something else."""
+        if self.of.setdefault(name, label) != label:
+            raise UndiffuseError(
+                f"{origin}: {name} is of class '{label}', and of class '{self.of[name]}' by another label file; one is "
+                "wanted"
+            )
+        if held_out is not None:
+            self.held_out[name] = held_out
+
+    def renamed(self, to: Mapping[str, str]) -> "Labelled":
+        """The same of pictures called otherwise."""
+        return Labelled(_renamed(self.of, to), _renamed(self.held_out, to), _renamed(self.unclear, to), self.notes)
+
+
+def _renamed(old: Mapping[str, Said], to: Mapping[str, str]) -> dict[str, Said]:
+    return {to[key]: said for key, said in old.items() if key in to}
 
 
 # -- which files ------------------------------------------------------------------------------------------------------
@@ -85,49 +122,99 @@ def passed_over(names: Iterable[str], wanted: Iterable[str], is_picture: Callabl
 # -- which part and class ---------------------------------------------------------------------------------------------
 
 
-def placed(names: Sequence[str], spec: DataSpec, labels: Mapping[str, str | None] | None = None) -> Places:
-    """Part and class of each picture. Part: a folder called train, test, val and so on, where there are both kinds;
-    class: as `labels` says of it, else the first folder below those that all share.
+def placed(names: Sequence[str], spec: DataSpec, said: Labelled | None = None, above: str = "") -> Places:
+    """Part and class of each picture by its folders. Part: a folder called train, test, val and so on, where there are
+    both kinds; class: the first folder below those that all share.
 
-    Raises UndiffuseError where parts are to be seen and cannot be used.
+    said: what label files say: of those pictures folders need tell no class, or no part. above: what comes before these
+    names in a pattern of the user's. Raises UndiffuseError where parts are to be seen and cannot be used.
     """
-    parts = {name: PurePosixPath(name).parts[:-1] for name in names}
-    level = None if spec.split == "none" else _level_of_parts(parts)
+    said = said or Labelled()
+    paths = {name: PurePosixPath(name).parts[:-1] for name in names}
+    level = None if spec.split == "none" else _level_of_parts(list(paths.values()))
     held_out: dict[str, bool | None] = dict.fromkeys(names)
     notes: list[str] = []
+    advice = ""
     if level is not None:
-        held_out = {name: _is_held_out(folders, level) for name, folders in parts.items()}
-        parts = {name: folders[:level] + folders[level + 1 :] for name, folders in parts.items()}
+        held_out = {name: level.side(path) for name, path in paths.items()}
         notes.append(_told(held_out))
-        held_out, parts = _without_strays(held_out, parts, spec, notes)
-    depth = _shared(list(parts.values()))
-    by_folder = {name: folders[depth] if len(folders) > depth else None for name, folders in parts.items()}
-    known = by_folder | {name: label for name, label in (labels or {}).items() if name in by_folder}
+        held_out = _without_strays(held_out, said, spec, notes)
+        advice = level.pattern([paths[name] for name, side in held_out.items() if side is False], above)
+        paths = {name: level.below(paths[name]) for name in held_out}
+    depth = _shared(list(paths.values()))
+    by_folder = {name: composed(path[depth]) if len(path) > depth else None for name, path in paths.items()}
     if level is not None:
-        _check_same_classes(known, {name: side for name, side in held_out.items() if name not in (labels or {})})
-    return Places({name: Place(known[name], side) for name, side in held_out.items()}, tuple(notes))
+        open_sides = {name: side for name, side in held_out.items() if name not in said.of}
+        check_same_classes(by_folder, open_sides, f"take one part with data.select='{printable(advice)}'")
+    return Places({name: Place(by_folder[name], side) for name, side in held_out.items()}, tuple(notes))
 
 
-def _level_of_parts(parts: Mapping[str, tuple[str, ...]]) -> int | None:
-    """How deep the folders lie that are parts: the first level that has a train and a held-out one, or parts alone."""
-    depth = _shared(list(parts.values()))
-    for level in range(max(map(len, parts.values()), default=0)):
-        kinds = {folders[level].lower() if len(folders) > level else "" for folders in parts.values()}
-        train, held_out = kinds & TRAIN_FOLDERS, kinds & HELD_OUT_FOLDERS
-        if (train and held_out) or (level >= depth and len(kinds) > 1 and kinds <= TRAIN_FOLDERS | HELD_OUT_FOLDERS):
-            return level
+def told_by(places: Places, said: Labelled) -> Places:
+    """The places, and what label files say of them."""
+    of = {}
+    for name, place in places.of.items():
+        label, side = said.of.get(name, place.label), said.held_out.get(name)
+        if side is not None and place.held_out not in (None, side):
+            ways = ("held out", "to train on") if side else ("to train on", "held out")
+            raise UndiffuseError(
+                f"{name} is {ways[0]} by its label file and {ways[1]} by its place: mend one of them, or take no "
+                "parts from either with data.split=none"
+            )
+        of[name] = Place(None if label is None else composed(label), place.held_out if side is None else side)
+    if said.held_out:
+        _check_all_have_parts({name: place for name, place in of.items() if name not in said.unclear})
+    return Places(of, (*said.notes, *places.notes), said.unclear)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The folders that are parts: how deep they lie, which of them are held out, and those that hold nothing but a
+    folder of their own name, as archives unpacked into a folder do."""
+
+    depth: int
+    sides: Mapping[str, bool]
+    doubled: frozenset[str]
+
+    def side(self, path: Folders) -> bool | None:
+        return self.sides.get(path[self.depth]) if len(path) > self.depth else None
+
+    def below(self, path: Folders) -> Folders:
+        """The path without the part."""
+        if self.side(path) is None:
+            return path
+        twice = path[self.depth] in self.doubled
+        return path[: self.depth] + path[self.depth + 1 + twice :]
+
+    def pattern(self, paths: Sequence[Folders], above: str) -> str:
+        """A pattern for data.select that the files of these folders match, and no other part's."""
+        if not paths:
+            return f"{above}*"
+        steps: list[str] = []
+        for step in zip(*(path[: self.depth + 1] for path in paths), strict=True):
+            alike = len({*step}) == 1 or len(steps) == self.depth
+            steps.append(re.sub(r"([*?[])", r"[\1]", step[0]) if alike else "*")
+        return above + "/".join([*steps, "*"])
+
+
+def _level_of_parts(paths: Sequence[Folders]) -> _Level | None:
+    """The first folders that are parts: those with a train and a held-out one, or parts alone."""
+    depth, unclear = _shared(paths), None
+    for level in range(max(map(len, paths), default=0)):
+        names = {path[level] if len(path) > level else "" for path in paths}
+        try:
+            sides = sides_among(names, alone=level >= depth)
+        except UndiffuseError as error:
+            unclear = unclear or error
+            continue
+        if sides:
+            inside: dict[str, set[Folders]] = {}
+            for path in paths:
+                if len(path) > level:
+                    inside.setdefault(path[level], set()).add(path[level + 1 : level + 2])
+            return _Level(level, sides, frozenset(name for name in sides if inside[name] == {(name,)}))
+    if unclear is not None:
+        raise unclear
     return None
-
-
-def _is_held_out(folders: tuple[str, ...], level: int) -> bool | None:
-    name = folders[level].lower() if len(folders) > level else ""
-    return True if name in HELD_OUT_FOLDERS else False if name in TRAIN_FOLDERS else None
-
-
-def side_of(name: str) -> bool | None:
-    """Whether a file's name says that it is held out, as in train-000.tar or test.zip; None if it does not say."""
-    first = re.split(r"[-_.]", name.lower())[0]
-    return True if first in HELD_OUT_FOLDERS else False if first in TRAIN_FOLDERS else None
 
 
 def _told(held_out: Mapping[str, bool | None]) -> str:
@@ -135,25 +222,39 @@ def _told(held_out: Mapping[str, bool | None]) -> str:
     return f"parts by folders: {sides[False]:,} to train on, {sides[True]:,} held out"
 
 
+def listed_some(names: Sequence[str]) -> str:
+    """The first of the names, for a message."""
+    return ", ".join(map(printable, names[:EXAMPLES])) + (" ..." if len(names) > EXAMPLES else "")
+
+
 def _without_strays(
-    held_out: dict[str, bool | None], parts: dict[str, tuple[str, ...]], spec: DataSpec, notes: list[str]
-) -> tuple[dict[str, bool | None], dict[str, tuple[str, ...]]]:
+    held_out: dict[str, bool | None], said: Labelled, spec: DataSpec, notes: list[str]
+) -> dict[str, bool | None]:
     """Pictures beside the parts belong to none: they are refused, or left out where data.split=folders says so."""
-    strays = [name for name, side in held_out.items() if side is None]
+    strays = [name for name, side in held_out.items() if side is None and name not in said.held_out]
     if not strays:
-        return held_out, parts
-    some = ", ".join(map(printable, strays[:EXAMPLES])) + (" ..." if len(strays) > EXAMPLES else "")
+        return held_out
     if spec.split != "folders":
         raise UndiffuseError(
-            f"there are folders to train on and to hold out, and pictures outside of them: {len(strays):,} ({some}); "
-            "move these, leave them out with data.split=folders, or take no folder for a part with data.split=none"
+            f"there are folders to train on and to hold out, and pictures outside of them: {len(strays):,} "
+            f"({listed_some(strays)}); move these, leave them out with data.split=folders, or take no folder for a "
+            "part with data.split=none"
         )
-    notes.append(f"left out, outside of the parts: {len(strays):,} ({some})")
-    inside = [name for name, side in held_out.items() if side is not None]
-    return {name: held_out[name] for name in inside}, {name: parts[name] for name in inside}
+    notes.append(f"left out, outside of the parts: {len(strays):,} ({listed_some(strays)})")
+    outside = {*strays}
+    return {name: side for name, side in held_out.items() if name not in outside}
 
 
-def _check_same_classes(labels: Mapping[str, str | None], held_out: Mapping[str, bool | None]) -> None:
+def _check_all_have_parts(of: Mapping[str, Place]) -> None:
+    without = [name for name, place in of.items() if place.held_out is None and place.label is not None]
+    if without:
+        raise UndiffuseError(
+            f"label files say the part of some pictures, and of {len(without):,} others only the class "
+            f"({listed_some(without)}); say it of all, or take no parts from them with data.split=none"
+        )
+
+
+def check_same_classes(labels: Mapping[str, str | None], held_out: Mapping[str, bool | None], advice: str) -> None:
     """Folders of the held-out part that the train part has not are no classes, but something else."""
     sides: dict[bool, set[str]] = {True: set(), False: set()}
     for name, side in held_out.items():
@@ -163,12 +264,12 @@ def _check_same_classes(labels: Mapping[str, str | None], held_out: Mapping[str,
     if sides[False] and (other := sorted(sides[True] - sides[False], key=natural)):
         raise UndiffuseError(
             f"the held-out part has folders that the train part has not ({', '.join(map(printable, other[:EXAMPLES]))})"
-            ": are they classes? Put a label file beside them (docs/data.md), take one part with "
-            "data.select='train/*', or take no folder for a part with data.split=none"
+            f": are they classes? Put a label file beside them (docs/data.md), {advice}, or take no folder for a part "
+            "with data.split=none"
         )
 
 
-def _shared(paths: list[tuple[str, ...]]) -> int:
+def _shared(paths: Sequence[Folders]) -> int:
     """The number of leading folders that all paths share."""
     depth = 0
     while paths and all(len(path) > depth and path[depth] == paths[0][depth] for path in paths):

@@ -1,32 +1,35 @@
-"""Label files: which column is which, by evidence over the whole file, and which pictures every row names."""
+"""Label files: which column is which, by evidence over the whole file, and what every row says of its picture."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
-from undiffuse.data.sources.base import DEEPEST_FOLDER
+from undiffuse.data.sources.finding import Finder, Found
+from undiffuse.data.sources.labelling import Labelled
+from undiffuse.data.sources.parts import PartName, kinds_in, part_word
 from undiffuse.data.sources.rows import LabelFile, is_list_of_pairs, rows_of
+from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UndiffuseError, UsageError, nearest
 
 TABLES = ("labels.csv", "labels.json", "metadata.csv", "metadata.jsonl", "metadata.json")
 PUBLISHED = ("dataset.json", "_annotations.coco.json", "val_annotations.txt")  # NVlabs', Roboflow's, Tiny ImageNet's
 NO_CLASS = "-1"
 LABEL_KEYS = ("label", "class", "category", "labels", "target", "class_name")
+PART_KEYS = ("split", "partition")  # columns of parts; the following are, if all that they say is parts
+PERHAPS_PART_KEYS = ("part", "subset", "set", "dataset", "datasplit", "phase", "usage", "fold")
 RIVAL = 0.5  # a column that names this share of what another one names may be meant instead
 Row = Mapping[str, Any]
-Pair = tuple[str, str | None, list[str]]  # of a row: the file as it is written, its class, the pictures it names
 
 
-@dataclass
-class Labelled:
-    """What label files say: the class of each picture that lies beside or below one, None if it is not named, and lines
-    to tell of it."""
+class RowSays(NamedTuple):
+    """What a row says: the file as it is written, its class, its part, the pictures it names."""
 
-    of: dict[str, str | None] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    file: str
+    label: str | None
+    part: PartName | None
+    found: Found
 
 
 def tables_among(names: Sequence[str]) -> list[str]:
@@ -40,9 +43,10 @@ def tables_among(names: Sequence[str]) -> list[str]:
     return sorted(found.values())
 
 
-def read_labels(tables: Sequence[LabelFile], names: Sequence[str], key: str | None, file_key: str | None) -> Labelled:
-    """Classes from tables whose rows name the files. Where all are -1 there are none: so `undiffuse sample` says that a
-    model has no classes. Raises UndiffuseError and UsageError for what is ambiguous or names nothing.
+def read_labels(tables: Sequence[LabelFile], names: Sequence[str], spec: DataSpec) -> Labelled:
+    """Classes and parts from tables whose rows name the files. Where all classes are -1 there are none: so `undiffuse
+    sample` says that a model has no classes. Raises UndiffuseError and UsageError for what is ambiguous or names
+    nothing.
     """
     labels, used = Labelled(), list[LabelFile]()
     for table in tables:
@@ -54,11 +58,12 @@ def read_labels(tables: Sequence[LabelFile], names: Sequence[str], key: str | No
         if rows is None:
             labels.notes.append(f"{table.origin}: says no classes")
             continue
-        pairs, note = _pairs(rows, _Finder(names, table.folder), table.origin, key, file_key)
-        labels.notes.append(note)
-        if {label for _, label, _ in pairs} == {NO_CLASS}:
-            pairs = [(file, None, found) for file, _, found in pairs]
-        _take(pairs, names, table.origin, labels)
+        said, notes = _read_rows(rows, Finder(names, table.folder), table.origin, spec)
+        labels.notes += notes
+        if {row.label for row in said} == {NO_CLASS}:
+            said = [row._replace(label=None) for row in said]
+        _take(said, len(names), table.origin, labels)
+    labels.unclear = {name: why for name, why in labels.unclear.items() if name not in labels.of}
     covered = [f"{table.folder}/" if table.folder and not table.asked else "" for table in used]
     for name in names:
         if any(name.startswith(folder) for folder in covered):
@@ -66,39 +71,92 @@ def read_labels(tables: Sequence[LabelFile], names: Sequence[str], key: str | No
     return labels
 
 
-def _take(pairs: list[Pair], names: Sequence[str], origin: str, labels: Labelled) -> None:
-    """Put the rows' classes beside the pictures that they name; tell of rows that name none, or several."""
-    own: set[str] = set()
-    for _, label, found in pairs:
-        for name in found:
-            if labels.of.setdefault(name, label) != label:
-                other = labels.of[name]
-                raise UndiffuseError(f"{origin}: {name} is of class '{other}' and of class '{label}'; one is wanted")
-        own.update(found)
-    if not own:
-        first = pairs[0][0] if pairs else "none"
-        raise UndiffuseError(f"{origin}: names none of the {len(names)} pictures (its first: {first})")
-    if nowhere := [file for file, _, found in pairs if not found]:
-        labels.notes.append(f"{origin}: {len(nowhere):,} of {len(pairs):,} rows name no picture, first {nowhere[0]}")
-    if several := [f"{file}: {', '.join(found[:2])}" for file, _, found in pairs if len(found) > 1]:
-        told = f"{len(several):,} of {len(pairs):,} rows name several pictures by one name, first {several[0]}"
-        labels.notes.append(f"{origin}: {told}")
+def _take(said: list[RowSays], count: int, origin: str, labels: Labelled) -> None:
+    """Put what the rows say beside the pictures that they name; tell of rows that name none, or several.
+
+    A row whose path agrees with a picture's further than another's does names it alone. A picture named only by rows
+    that name others too has no class.
+    """
+    own: dict[str, RowSays] = {}
+    several: list[RowSays] = []
+    nowhere: list[RowSays] = []
+    for row in sorted(said, key=lambda row: -row.found.agreeing):
+        names = row.found.names
+        if len(names) > 1:
+            several.append(row)
+        elif names and (first := own.setdefault(names[0], row)).found.agreeing == row.found.agreeing:
+            _check_agree(first, row, origin)
+        else:
+            nowhere.append(row)
+    if not own and not several:
+        first_file = said[0].file if said else "none"
+        raise UndiffuseError(f"{origin}: names none of the {count} pictures (its first: {first_file})")
+    for name, row in own.items():
+        labels.add(name, row.label, None if row.part is None else row.part.held_out, origin)
+    for row in several:
+        if row.label is not None:
+            labels.unclear |= {name: _why_unclear(row, name, origin) for name in row.found.names}
+    labels.notes += _counted(nowhere, several, len(said), origin)
+
+
+def _check_agree(first: RowSays, row: RowSays, origin: str) -> None:
+    """Refuse two rows that name one picture and say two things of it."""
+    name, rows = row.found.names[0], "" if first.file == row.file else f" (rows {first.file} and {row.file})"
+    if first.label != row.label:
+        raise UndiffuseError(
+            f"{origin}: {name} is of class '{first.label}' and of class '{row.label}'; one is wanted{rows}"
+        )
+    if first.part and row.part and first.part.held_out != row.part.held_out:
+        raise UndiffuseError(
+            f"{origin}: {name} is to be trained on and held out; one is wanted{rows}, or data.split=none"
+        )
+
+
+def _why_unclear(row: RowSays, name: str, origin: str) -> str:
+    other = next(other for other in row.found.names if other != name)
+    file = PurePath(origin).name
+    return f"{row.file} in {file} may be {other} too; write their paths there, or take some pictures with data.select"
+
+
+def _counted(nowhere: list[RowSays], several: list[RowSays], count: int, origin: str) -> list[str]:
+    notes = []
+    if nowhere:
+        notes.append(f"{origin}: {len(nowhere):,} of {count:,} rows name no picture, first {nowhere[0].file}")
+    if several:
+        first = f"{several[0].file}: {', '.join(several[0].found.names[:2])}"
+        told = f"{len(several):,} of {count:,} rows name several pictures by one name, first {first}"
+        notes.append(f"{origin}: {told}; these have no class by them")
+    return notes
 
 
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _pairs(
-    rows: Sequence[Row], find: "_Finder", origin: str, key: str | None, file_key: str | None
-) -> tuple[list[Pair], str]:
-    """File, class and pictures of every row that has the first two; and a line that tells which columns they are."""
+def _read_rows(rows: Sequence[Row], find: Finder, origin: str, spec: DataSpec) -> tuple[list[RowSays], list[str]]:
+    """What every row says that names a file and a class; and lines that tell which columns they are."""
     columns = [str(column) for column in Counter(column for row in rows for column in row) if column is not None]
-    files, by_stem = _file_column(rows, find, origin, columns, file_key)
-    labels = _label_column(rows, origin, columns, files, key)
+    files, by_stem = _file_column(rows, find, origin, columns, spec.file_key)
+    labels = _label_column(rows, origin, columns, files, spec.label_key)
+    others = [column for column in columns if column not in (files, labels)]
+    parts = None if spec.split == "none" else _part_column(rows, origin, others)
     look = find.by_stem if by_stem else find.by_path
     full = [row for row in rows if row.get(files) not in (None, "") and _is_label(row.get(labels))]
-    pairs: list[Pair] = [(str(row[files]), str(row[labels]), look(str(row[files]))) for row in full]
-    return pairs, f"classes by {origin}: column '{labels}', files by column '{files}'"
+    said = []
+    for row in full:
+        part = None if parts is None else part_word(str(row.get(parts) or ""))
+        if parts is not None and part is None:
+            raise UsageError(f"{origin}: {row[files]} has no part in column '{parts}'; fill it, or data.split=none")
+        said.append(RowSays(str(row[files]), str(row[labels]), part, _of_part(look(str(row[files])), part)))
+    notes = [f"classes by {origin}: column '{labels}', files by column '{files}'"]
+    return said, notes + ([] if parts is None else [f"parts by {origin}: column '{parts}'"])
+
+
+def _of_part(found: Found, part: PartName | None) -> Found:
+    """Of several pictures of one name, that which lies in a folder of the row's part, if it is one."""
+    if part is None or len(found.names) < 2:
+        return found
+    inside = [name for name in found.names if part.kind in kinds_in(name.split("/")[:-1])]
+    return Found(inside, found.agreeing) if len(inside) == 1 else found
 
 
 def _is_label(value: Any) -> bool:
@@ -106,7 +164,7 @@ def _is_label(value: Any) -> bool:
 
 
 def _file_column(
-    rows: Sequence[Row], find: "_Finder", origin: str, columns: list[str], key: str | None
+    rows: Sequence[Row], find: Finder, origin: str, columns: list[str], key: str | None
 ) -> tuple[str, bool]:
     """The column that names the pictures, and whether by their names without suffix.
 
@@ -117,7 +175,7 @@ def _file_column(
         raise UsageError(f"{origin}: data.file_key: {nearest(key, columns)}")
     for by_stem, look in enumerate((find.by_path, find.by_stem)):
         named = {column: [look(str(row.get(column))) for row in rows] for column in ([key] if key else columns)}
-        counts = {column: len({name for found in cells for name in found}) for column, cells in named.items()}
+        counts = {column: len({name for found in cells for name in found.names}) for column, cells in named.items()}
         best = max(counts, key=lambda column: counts[column], default=None)
         if best is None or not counts[best]:
             continue
@@ -147,58 +205,19 @@ def _label_column(rows: Sequence[Row], origin: str, columns: list[str], files: s
     return (words or usual)[0]
 
 
-# -- names ------------------------------------------------------------------------------------------------------------
-
-
-class _Finder:
-    """Finds the pictures that a cell of a label file names, those below its own folder first."""
-
-    def __init__(self, names: Sequence[str], folder: str) -> None:
-        base = f"{folder}/" if folder else ""
-        below = {name.removeprefix(base): name for name in names if name.startswith(base)}
-        self._below = below or {name: name for name in names}  # a folder of label files alone is not theirs
-        self._whole = {name: [name] for name in names} | {inner: [name] for inner, name in self._below.items()}
-        self._ends = _ends(self._below, lambda path: path)
-        self._stems: dict[str, list[str]] | None = None
-        self._lower: tuple[dict[str, list[str]], dict[str, list[str]]] | None = None
-
-    def by_path(self, cell: str) -> list[str]:
-        """By whole path, else by its end, as far as both go: paths of another machine end like ours. Case matters only
-        where it must."""
-        path = re.sub(r"^(?:[A-Za-z]:)?[/\\]+|^(?:\.[/\\])+", "", cell.strip()).replace("\\", "/")
-        if "." not in path.rpartition("/")[2] and path not in self._whole:
-            return []  # it may be a stem
-        if self._lower is None:
-            self._lower = _lowered(self._whole), _lowered(self._ends)
-        for whole, ends, asked in ((self._whole, self._ends, path), (*self._lower, path.lower())):
-            if asked in whole:
-                return whole[asked]
-            parts = asked.split("/")[-DEEPEST_FOLDER:]
-            for start in range(len(parts)):
-                if found := ends.get("/".join(parts[start:])):
-                    return found
-        return []
-
-    def by_stem(self, cell: str) -> list[str]:
-        """By a path or its end without the suffix."""
-        if self._stems is None:
-            self._stems = _ends(self._below, lambda path: path.with_suffix(""))
-        return self._stems.get(cell.strip().removeprefix("./").replace("\\", "/"), [])
-
-
-def _ends(below: Mapping[str, str], cut: Callable[[PurePosixPath], PurePosixPath]) -> dict[str, list[str]]:
-    """Every end of every path -> the pictures whose paths end so."""
-    ends: dict[str, list[str]] = {}
-    for inner, name in below.items():
-        parts = cut(PurePosixPath(inner)).parts
-        for start in range(len(parts)):
-            ends.setdefault("/".join(parts[start:]), []).append(name)
-    return ends
-
-
-def _lowered(known: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The same whatever the case."""
-    lower: dict[str, list[str]] = {}
-    for key, names in known.items():
-        lower.setdefault(key.lower(), []).extend(names)
-    return lower
+def _part_column(rows: Sequence[Row], origin: str, columns: list[str]) -> str | None:
+    """The column of parts, by its usual name and what it says; None if there is none."""
+    for column in columns:
+        usual = re.sub(r"[^a-z]", "", column.lower())
+        values = {str(row[column]) for row in rows if row.get(column) not in (None, "")}
+        if usual not in (*PART_KEYS, *PERHAPS_PART_KEYS) or not values:
+            continue
+        unknown = sorted(value for value in values if part_word(value) is None)
+        if not unknown:
+            return column
+        if usual in PART_KEYS:
+            raise UsageError(
+                f"{origin}: column '{column}' says {unknown[0][:40]}, and which part is that? Write train, val or test "
+                "there, or leave the column out with data.split=none"
+            )
+    return None
