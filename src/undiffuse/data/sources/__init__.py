@@ -85,7 +85,7 @@ def find_source(spec: DataSpec, watch: Watch = unwatched) -> Source:
     """The source that `spec.source` names: a data set's name, hub:NAME, or a file, folder or pattern of files. `watch`
     sees every folder that is looked through."""
     source = _of(spec.source, spec)
-    if isinstance(source, Folder):
+    if isinstance(source, Folder | Archive):
         source = replace(source, watch=watch)
     if spec.labels is not None and not isinstance(source, Folder | Archive):
         raise UsageError(

@@ -16,6 +16,7 @@ from undiffuse.errors import UndiffuseError, escaped, is_control
 from undiffuse.files.reading import read_text
 
 MAX_BYTES = 512 * 1024 * 1024  # of one encoded picture
+MOST_LETTERS = 8192  # letters, with all folders
 DEEPEST_FOLDER = 64  # folders within each other, in a name
 CODES = {*"tnrxuU\\"}  # letters after a backslash that make it one
 LONGEST_NUMBER = 4000  # digits; Python reads no more than 4,300
@@ -90,7 +91,9 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def check_depth(name: str, origin: object) -> None:
-    """Refuse a file's name that goes through more folders than anybody makes."""
+    """Refuse a file's name that is longer, or goes through more folders, than anybody makes."""
+    if len(name) > MOST_LETTERS:
+        raise UndiffuseError(f"{origin}: {name[:40]}... is a name of {len(name):,} letters; the file is damaged")
     if name.count("/") > DEEPEST_FOLDER:
         raise UndiffuseError(f"{origin}: {name[:40]}... lies more than {DEEPEST_FOLDER} folders deep")
 

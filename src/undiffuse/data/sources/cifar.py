@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from undiffuse.data.budget import Budget, open_tar
+from undiffuse.data.budget import Budget, open_tar, tar_headers
 from undiffuse.data.sources.base import Item, in_a_line, printable, stamp_of
 from undiffuse.errors import UndiffuseError
 
@@ -90,8 +90,7 @@ class Cifar:
         try:
             budget = Budget(self.path, self.budget)
             with open_tar(budget) as archive:
-                for count, info in enumerate(archive, 1):
-                    budget.check_members(count)
+                for info in tar_headers(archive, budget):
                     name = Path(info.name).name
                     if name in names and info.isreg() and info.size <= MAX_FILE and not info.issparse():
                         file = archive.extractfile(info)
