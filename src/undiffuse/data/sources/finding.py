@@ -54,7 +54,7 @@ class Finder:
             for start in range(len(parts)):
                 if names := ends.get("/".join(parts[start:])):
                     agreeing = len(parts) - start
-                    return Found([name for name in names if not _of_others(parts, name, agreeing)], agreeing)
+                    return Found(_of_its_part(parts[:start], names, agreeing), agreeing)
         return NOTHING
 
     def by_stem(self, cell: str) -> Found:
@@ -70,11 +70,17 @@ def composed(text: str) -> str:
     return normalize("NFC", text)
 
 
-def _of_others(parts: Sequence[str], name: str, agreeing: int) -> bool:
-    """Whether the folders before what agrees are of different parts: test/0.png is not train/0.png."""
-    folders = (path[:-agreeing][-NEAR:] for path in (parts, name.split("/")))
-    asked, found = (kinds_in([folder for folder in near if folder.lower() != WORKSHOP]) for near in folders)
-    return bool(asked and found) and asked.isdisjoint(found)
+def _of_its_part(before: Sequence[str], names: list[str], agreeing: int) -> list[str]:
+    """Those of the pictures whose folders, before what agrees, are not of another part than these folders of the cell:
+    test/0.png is not train/0.png."""
+    if not (asked := _kinds_near(before)):
+        return names
+    kinds = {name: _kinds_near(name.split("/")[:-agreeing]) for name in names}
+    return [name for name in names if not kinds[name] or kinds[name] & asked]
+
+
+def _kinds_near(folders: Sequence[str]) -> set[str]:
+    return kinds_in([folder for folder in folders[-NEAR:] if folder.lower() != WORKSHOP])
 
 
 def _gathered(pairs: Sequence[tuple[str, str]]) -> Known:

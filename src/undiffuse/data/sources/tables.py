@@ -93,9 +93,9 @@ def _take(said: list[RowSays], count: int, origin: str, labels: Labelled) -> Non
         raise UndiffuseError(f"{origin}: names none of the {count} pictures (its first: {first_file})")
     for name, row in own.items():
         labels.add(name, row.label, None if row.part is None else row.part.held_out, origin)
-    for row in several:
-        if row.label is not None:
-            labels.unclear |= {name: _why_unclear(row, name, origin) for name in row.found.names}
+    alike = {id(row.found.names): row for row in several if row.label is not None}  # of one name, one list
+    for row in alike.values():
+        labels.unclear |= {name: _why_unclear(row, name, origin) for name in row.found.names}
     labels.notes += _counted(nowhere, several, len(said), origin)
 
 
