@@ -60,6 +60,11 @@ class Budget:
         if count > MOST_AT_ONCE:
             raise UndiffuseError(f"{self.path}: a member's name or note of {count >> 20:,} MiB: the file is damaged")
 
+    def check_there(self, place: int) -> None:
+        """Raise UndiffuseError for a place beyond the end of the file, which is not packed."""
+        if place > self._size:
+            raise UndiffuseError(f"{self.path}: ends within a file that it holds: cut short? Fetch or write it again")
+
     @cached_property
     def _size(self) -> int:
         return self.path.stat().st_size
@@ -141,14 +146,14 @@ def open_packed(budget: Budget) -> Iterator[Any]:
         start = file.read(8)
     unpack = next((unpack for mark, unpack in PACKED if start.startswith(mark)), None)
     with unpack(budget.path, "rb") if unpack else budget.path.open("rb") as file:
-        yield Metered(file, budget)
+        yield Metered(file, budget, plain=unpack is None)
 
 
 class Metered:
     """A file that is unpacked as it is read, as far as the budget allows."""
 
-    def __init__(self, file: Any, budget: Budget) -> None:
-        self._file, self._budget, self._again = file, budget, b""
+    def __init__(self, file: Any, budget: Budget, plain: bool = False) -> None:
+        self._file, self._budget, self._plain, self._again = file, budget, plain, b""
 
     def read(self, count: int = -1) -> bytes:
         if self._again:
@@ -165,6 +170,8 @@ class Metered:
         return self._again
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        if self._plain:
+            self._budget.check_there(place)
         self._budget.check_unpacked(place)
         self._again = b""
         return int(self._file.seek(place, whence))
