@@ -98,7 +98,7 @@ def test_hard_links_are_files_and_other_links_are_counted(tmp_path, packed):
     data = read(path, gzip.compress(content) if packed else content)
     assert len(data.train) == 14 and data.train.labels.bincount().tolist() == [4, 4, 6]
     told = passed_over(path)
-    assert "2 a symbolic link (dog/soft.png)" in told and "1 a link to nothing (dog/lost.png)" in told
+    assert "2 by symbolic links (dog/soft.png)" in told and "1 by links to nothing (dog/lost.png)" in told
     assert "1 not a file (cat/pipe.png)" in told
 
 
@@ -305,3 +305,11 @@ def test_a_folder_tells_of_archives_in_it(tmp_path):
 def test_names_without_end(tmp_path):
     content = tar(pax(b"path=cat/" + b"a" * 20_000 + b".png"), _member("a", PICTURE))
     refused(tmp_path / "x.tar", content, "is a name of 20,008 letters; the file is damaged")
+
+
+def test_pictures_with_a_label_file_and_an_archive_of_others(tmp_path):
+    folder = written(tmp_path / "x", flat() | {"labels.csv": table("a", "b"), "old.zip": zipped({"z.png": PICTURE})})
+    words = r"the archives here are read \(old\.zip\); data\.select='\*\.png' reads the 12"
+    with pytest.raises(UndiffuseError, match=words):
+        dataset(DataSpec(str(folder), held_out=0.0))
+    assert dataset(DataSpec(str(folder), held_out=0.0, select="*.png")).class_names == ("a", "b")

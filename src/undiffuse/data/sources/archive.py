@@ -1,6 +1,7 @@
 """Zip and tar files (also webdataset's shards), read without unpacking them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,10 +108,23 @@ class Archive:
             path = outside[0] if outside else Path(str(asked))
             known = self._contents.as_folders(wanted)
             table = LabelFile("", opened_lines(path), str(path), asked is not None)
-            return read_labels([table], list(known), self.spec).renamed(known)
+            with self._told_of_loose():
+                return read_labels([table], list(known), self.spec).renamed(known)
         if damaged := next((key for key in self._contents.faults if key.endswith(".cls")), None):
             self._contents.text(damaged)
         return notes_beside(wanted, self._contents.notes, self.spec)
+
+    @contextmanager
+    def _told_of_loose(self) -> Iterator[None]:
+        """A label file beside archives that is not of them may be of the pictures beside them."""
+        try:
+            yield
+        except UndiffuseError as error:
+            beside = [] if self.folder is None else [file.name for file in self.folder.iterdir()]
+            if not (loose := pictures_of(beside, None)):
+                raise
+            how = f"data.select='*{Path(loose[0]).suffix}' reads the {len(loose):,} pictures beside them"
+            raise type(error)(f"{error}; the archives here are read ({self.name}); {how}") from error
 
     def _tables_inside(self) -> list[LabelFile]:
         """The label files in the archives: that which was asked for, else those that are known."""

@@ -101,7 +101,7 @@ def _list_of(path: Path, spec: DataSpec, watch: Watch) -> Contents:
         name = member.name
         check_depth(name, path)
         if member.why or (member.link and member.link not in seen):
-            listed.unread.setdefault(member.why or "a link to nothing", []).append(name)
+            listed.unread.setdefault(member.why or "by links to nothing", []).append(name)
             continue
         if name in seen and (_matters(name, spec) or _may_be_labels(name, spec)):
             raise UndiffuseError(f"{path}: holds {name} twice; unpack it, and pack it again with one of them")

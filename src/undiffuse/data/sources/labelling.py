@@ -105,7 +105,7 @@ def pictures_or_links(names: Iterable[str], why: str) -> list[str]:
     folders of them, and what has no name to tell."""
     if why == "without a name":
         return list(names)
-    may_lead = why == "a symbolic link"
+    may_lead = why == "by symbolic links"
     known = [name for name in names if not is_hidden(name)]
     return [name for name in known if _suffix(name) in PICTURE_SUFFIXES or (may_lead and not _suffix(name))]
 

@@ -19,6 +19,7 @@ from undiffuse.files.reading import check_regular
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")  # a file's header; the end of an empty archive
 TAR_MARK, TAR_MARK_AT = b"ustar", 257
 PIECE, SMALL_PIECE = 1 << 16, 1 << 12  # bytes asked for at once; of a kind of packing that gives thousands for one
+LINK = "by symbolic links"
 ENCRYPTED = 1  # a bit of a zip member's flags
 TAIL = 1 << 20
 
@@ -125,7 +126,7 @@ def _tar_members(budget: Budget) -> Iterator[Member]:
 
 def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     link = info.linkname.removeprefix("./") if info.islnk() else ""
-    kinds = {"a symbolic link": info.issym(), "sparse": info.issparse(), "not a file": not (info.isreg() or link)}
+    kinds = {LINK: info.issym(), "sparse": info.issparse(), "not a file": not (info.isreg() or link)}
     why = next((kind for kind, holds in kinds.items() if holds), "")
     return Member(info.name.removeprefix("./"), info.size, partial(_extract, archive, info), why, link)
 
