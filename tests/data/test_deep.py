@@ -9,7 +9,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from made import written
+from undiffuse.data import deep
 from undiffuse.data.decode import decode_picture, examine
+from undiffuse.data.deep import to_bytes
 from undiffuse.data.prepare import dataset
 from undiffuse.data.spec import BadPicture, DataSpec
 
@@ -189,6 +191,19 @@ def test_twelve_bits_of_colour_keep_their_levels(tmp_path, channels, orientation
     np.testing.assert_array_equal(data.train.pictures[0].permute(1, 2, 0).numpy(), wanted)
     with pytest.raises(BadPicture, match="levels beyond 10 bits; save it with 8 or 16 bits, or set"):
         decode_picture(deep_png(levels, (), orientation), bits=10)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_large_pictures_are_rounded_in_pieces(monkeypatch, channels, inverted):
+    levels = some(channels)
+    whole = to_bytes(levels, 16, channels in (2, 4), inverted)
+    for at_once in (1, levels[0].size * 4):
+        monkeypatch.setattr(deep, "LEVELS_AT_ONCE", at_once)
+        np.testing.assert_array_equal(to_bytes(levels, 16, channels in (2, 4), inverted), whole)
+    colours = levels[..., : channels - (channels in (2, 4))]
+    wanted = rounded(65_535 - colours if inverted else colours)
+    np.testing.assert_array_equal(whole[..., : colours.shape[-1]], wanted)
 
 
 def test_pillow_reads_what_these_tests_write():
