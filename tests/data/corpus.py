@@ -77,6 +77,12 @@ def cut(data: bytes, share: float) -> bytes:
     return data[: int(len(data) * share)]
 
 
+def flipped(data: bytes) -> bytes:
+    """A bit of its pixels is another one; the checksum is not."""
+    at = data.index(b"IDAT") + 30
+    return data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :]
+
+
 def noisy(size=(64, 64)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
 
@@ -148,5 +154,6 @@ def corpus() -> dict[str, tuple[bytes, Expected]]:
         "png-zero-wide": (png(0, 16, b""), "damaged"),
         "png-bomb": (png(60_000, 60_000, bytes(1000)), "too large"),
         "png-just-too-large": (png(10_001, 10_000, bytes(1000)), "too large"),
+        "png-flipped-bit": (flipped(saved(noisy((8, 8)), "PNG")), "damaged"),
         "png-bad-checksum": (saved(red, "PNG").replace(b"IDAT", b"IDAX", 1), "damaged"),
     }

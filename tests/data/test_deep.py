@@ -6,25 +6,27 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from made import written
+from undiffuse.data import deep
 from undiffuse.data.decode import decode_picture, examine
+from undiffuse.data.deep import to_bytes
 from undiffuse.data.prepare import dataset
 from undiffuse.data.spec import BadPicture, DataSpec
 
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # PNG specification, table 8
 
 
-def deep_png(levels: np.ndarray, clear: tuple[int, ...] = (), orientation: int = 1) -> bytes:
-    """uint16 [h, w, c] as a PNG by the specification alone."""
+def deep_png(levels: np.ndarray, clear: tuple[int, ...] = (), orientation: int = 0, late: bool = False) -> bytes:
+    """uint16 [h, w, c] as a PNG by the specification alone. orientation: a note of it, before or after the pixels."""
     height, width, channels = levels.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
     header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
     exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + struct.pack(">HH", orientation, 0) + bytes(4)
-    chunks = [(b"IHDR", header), (b"eXIf", exif)]
+    chunks = [(b"IHDR", header), *[(b"eXIf", exif)] * (orientation > 0 and not late)]
     chunks += [(b"tRNS", struct.pack(f">{len(clear)}H", *clear))] * bool(clear)
-    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks += [(b"IDAT", zlib.compress(rows)), *[(b"eXIf", exif)] * late, (b"IEND", b"")]
     parts = [struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
@@ -87,13 +89,16 @@ def rounded(levels: np.ndarray, most: int = 65_535) -> np.ndarray:
     return np.round(levels * (255 / most)).astype(np.uint8)
 
 
+@pytest.mark.parametrize("orientation", [0, 1])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_a_png_is_rounded_not_cut(channels):
+def test_a_png_is_rounded_not_cut(channels, orientation):
+    """With a note of how it is turned, and without: then Pillow decodes all to look for one behind the pixels."""
     levels = some(channels)
-    pixels, transparent = decode_picture(deep_png(levels))
+    content = deep_png(levels, (), orientation)
+    pixels, transparent = decode_picture(content)
     np.testing.assert_array_equal(pixels, rounded(levels))
     assert transparent == (channels in (2, 4))
-    assert "16-bit" in examine(deep_png(levels)).odd and examine(deep_png(levels)).gray == (channels < 3)
+    assert "16-bit" in examine(content).odd and examine(content).gray == (channels < 3)
     assert (pixels != (levels >> 8)).any()  # which the upper bytes alone would give
 
 
@@ -141,12 +146,26 @@ def test_a_damaged_tiff_is_still_called_so():
             examine(content[:cut])
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_it_is_turned_upright(channels):
+def test_it_is_turned_upright(channels, late):
+    """By a note before the pixels, or after them."""
     levels = some(channels)
-    np.testing.assert_array_equal(decode_picture(deep_png(levels, orientation=3))[0], rounded(levels)[::-1, ::-1])
+    upside = decode_picture(deep_png(levels, (), 3, late))[0]
+    np.testing.assert_array_equal(upside, rounded(levels)[::-1, ::-1])
     turned = rounded(levels).transpose(1, 0, 2)[:, ::-1]
-    np.testing.assert_array_equal(decode_picture(deep_png(levels, orientation=6))[0], turned)
+    np.testing.assert_array_equal(decode_picture(deep_png(levels, (), 6, late))[0], turned)
+    assert examine(deep_png(levels, (), 6, late)).size == (5, 6)
+
+
+def test_a_look_at_the_header_decodes_no_pixel(monkeypatch):
+    def load(image):
+        raise AssertionError("decoded")
+
+    for cls in (PngImagePlugin.PngImageFile, Image.Image):
+        monkeypatch.setattr(cls, "load", load)
+    for orientation in (0, 6):
+        assert examine(deep_png(some(3), (), orientation)).size == ((6, 5), (5, 6))[orientation > 0]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -158,19 +177,33 @@ def test_a_level_that_is_called_transparent(channels):
     np.testing.assert_array_equal(pixels[..., -1] == 0, (levels == levels[2, 3]).all(-1))
 
 
+@pytest.mark.parametrize("orientation", [0, 1])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_twelve_bits_of_colour_keep_their_levels(tmp_path, channels):
+def test_twelve_bits_of_colour_keep_their_levels(tmp_path, channels, orientation):
     """As of gray: the largest level of the bits in use is white; alpha is of 16 bits always."""
     levels = some(channels, 4095)
     if channels in (2, 4):
         levels[..., -1] = 65_535
-    place = written(tmp_path / "x", {f"{i}.png": deep_png(np.roll(levels, i, 0)) for i in range(6)})
+    place = written(tmp_path / "x", {f"{i}.png": deep_png(np.roll(levels, i, 0), (), orientation) for i in range(6)})
     data = dataset(DataSpec(str(place), held_out=0.0))
     assert data.bits == 12 and any("16-bit files use 12 bits" in note for note in data.notes)
     wanted = rounded(levels[..., :3] if channels > 2 else levels[..., :1], 4095)
     np.testing.assert_array_equal(data.train.pictures[0].permute(1, 2, 0).numpy(), wanted)
     with pytest.raises(BadPicture, match="levels beyond 10 bits; save it with 8 or 16 bits, or set"):
-        decode_picture(deep_png(levels), bits=10)
+        decode_picture(deep_png(levels, (), orientation), bits=10)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_large_pictures_are_rounded_in_pieces(monkeypatch, channels, inverted):
+    levels = some(channels)
+    whole = to_bytes(levels, 16, channels in (2, 4), inverted)
+    for at_once in (1, levels[0].size * 4):
+        monkeypatch.setattr(deep, "LEVELS_AT_ONCE", at_once)
+        np.testing.assert_array_equal(to_bytes(levels, 16, channels in (2, 4), inverted), whole)
+    colours = levels[..., : channels - (channels in (2, 4))]
+    wanted = rounded(65_535 - colours if inverted else colours)
+    np.testing.assert_array_equal(whole[..., : colours.shape[-1]], wanted)
 
 
 def test_pillow_reads_what_these_tests_write():

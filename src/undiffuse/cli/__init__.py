@@ -9,7 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
-from undiffuse.errors import UndiffuseError
+from undiffuse.errors import UndiffuseError, in_a_message
 
 INTERRUPTED = 130  # typer makes it of Ctrl-C
 OUT_OF_MEMORY = "out of memory; take a smaller batch size, picture or network"
@@ -81,7 +81,7 @@ def _click_exception() -> Any:
 def _fail(message: str, status: int) -> int:
     """One line. What all processes of a machine find alike (a mistake in use, an interrupt) its first one says."""
     if status == 1 or os.environ.get("LOCAL_RANK", "0") == "0":
-        print("undiffuse: " + " ".join(message.split()), file=sys.stderr)
+        print("undiffuse: " + in_a_message(" ".join(message.split())), file=sys.stderr)
     return status
 
 
@@ -98,9 +98,14 @@ def _show_warning(  # noqa: PLR0917  (the signature of warnings.showwarning)
         say(f"undiffuse: warning: {message}")
 
 
+def tell(line: str) -> None:
+    """Print a line that may hold names out of files."""
+    print(in_a_message(line), flush=True)
+
+
 def say(line: str) -> None:
-    """Print a line on stderr. If whoever read it has left, or its disk is full, the work goes on in silence."""
+    """The same on stderr. If whoever read it has left, or its disk is full, the work goes on in silence."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(in_a_message(line), file=sys.stderr, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from undiffuse.cli import say
+from undiffuse.errors import in_a_message
 from undiffuse.metrics.base import Estimate
 from undiffuse.processes import ranks
 from undiffuse.report.format import duration, quantity
@@ -59,7 +60,7 @@ class Bar(Progress):
         self.bar.update(self.task, completed=done, message=message, left=self.left())
 
     def note(self, message: str) -> None:
-        self.bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self.bar.console.print(in_a_message(message), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

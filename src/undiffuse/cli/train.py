@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from undiffuse import config
-from undiffuse.cli import say
+from undiffuse.cli import say, tell
 from undiffuse.cli.options import TrainOptions
 from undiffuse.cli.progress import progress, show
 from undiffuse.errors import Interrupted, UndiffuseError
@@ -48,7 +48,7 @@ def start_training(chosen: config.Config, out: Path | None, name: str, start: Pi
         print(f"measuring how many steps fit into {chosen.train.minutes:g} minutes", flush=True)
     training = Training.start(chosen, out, name, start, show)
     for note in training.notes if training.trainer.team.writes else ():
-        print(note, flush=True)
+        tell(note)
     return training
 
 

@@ -64,13 +64,21 @@ def _read_yaml(text: str, origin: str) -> Config:
     return checked_config(raw, origin)
 
 
+def _is_there(value: str) -> bool:
+    """Whether this, letter by letter, is a path of something; in YAML a #, a colon or a number means something else."""
+    try:
+        return Path(value).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     """`a.b=c` -> (a.b, c), c read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"--set takes key=value, got '{text}'")
-    if value.startswith("*"):
-        return key.strip(), value  # a pattern of files; YAML's aliases have no use here
+    if value.startswith("*") or (key.strip() == "data.source" and _is_there(value)):
+        return key.strip(), value  # a pattern of files, for YAML's aliases have no use here; or a path as it is
     try:
         return key.strip(), yaml.parsed(value)
     except ValueError as error:

@@ -78,7 +78,8 @@ def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) ->
         return pictures, replace(facts, **known[1])
     with read_once(source, isinstance(source, Hub) and source.is_far()) as source:
         survey = survey_pictures(source, watch)
-        folder = cache.folder("data") / _key("content", survey.content, _policy(spec))
+        names = repr(_class_names(source, survey))
+        folder = cache.folder("data") / _key("content", survey.content, names, _policy(spec))
         if not (folder / "facts.json").is_file():
             pictures, facts = _prepare(source, spec, survey, folder, pointer, watch=watch)
         else:
@@ -88,8 +89,8 @@ def load_or_prepare(source: Source, spec: DataSpec, watch: Watch = unwatched) ->
 
 
 def _policy(spec: DataSpec) -> str:
-    """What changes the prepared pictures; the rest of the specification only chooses among them."""
-    alike = replace(spec, source="", bad="skip", duplicates="keep", held_out=0.1, limit=None, budget=1.0)
+    """What changes the prepared pictures, or which of them are bad; the rest of the specification only chooses."""
+    alike = replace(spec, source="", bad="skip", duplicates="keep", held_out=0.1, limit=None)
     return repr(asdict(alike)) + (f" {spec.limit}" if spec.source.startswith("hub:") else "")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from undiffuse.data import png
 from undiffuse.data.budget import MOST_SCANNED
 from undiffuse.data.deep import (
     clear_where,
@@ -101,6 +102,8 @@ def decode_picture(
     with _open(content) as image:
         facts = _facts(image)
         _check_scans(content, image, budget)
+        if image.format == "PNG" and (chunk := png.damaged_chunk(content)):
+            raise BadPicture("damaged", f"cannot be decoded: the checksum of its {chunk} chunk is wrong")
         if near is not None and min(facts.size) > 0:
             image.draft(image.mode, (2 * max(near), 2 * max(near)))
         if is_deep(image):
@@ -125,7 +128,7 @@ def _open(content: bytes) -> Image.Image:
         raise BadPicture("empty", "the file is empty")
     with _quiet:
         try:
-            image = Image.open(io.BytesIO(content), formats=PICTURE_FORMATS)
+            image = Image.open(io.BytesIO(png.notes_first(content)), formats=PICTURE_FORMATS)
         except UnidentifiedImageError as error:
             if kind := kind_of_tiff(content):
                 raise BadPicture(
@@ -162,7 +165,7 @@ def _not_read(kind: str) -> BadPicture:
 
 def _check_scans(content: bytes, image: Image.Image, budget: float) -> None:
     """A progressive JPEG may pass over all pixels as often as it likes, in a few bytes each time."""
-    if image.format != "JPEG":
+    if image.format not in ("JPEG", "MPO"):  # several JPEGs in one file are MPO
         return
     scans = content.count(START_OF_SCAN)
     if scans * image.width * image.height > MOST_SCANNED * budget:
@@ -177,7 +180,7 @@ def _facts(image: Image.Image) -> Facts:
         except Exception as error:
             raise _broken(error) from error
         try:
-            turned = image.getexif().get(ORIENTATION, 1)
+            turned = Image.Image.getexif(image).get(ORIENTATION, 1)  # that of PNG decodes all pixels
         except Exception:  # pixels may be sound though the note beside them is not
             turned = 1
     transparent = image.mode in ALPHA_MODES or "transparency" in image.info

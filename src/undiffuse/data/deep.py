@@ -11,6 +11,7 @@ from undiffuse.data.tiff import has_planes, white_is_zero
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I"}  # gray, whole
 LARGEST = 65_535
+LEVELS_AT_ONCE = 1 << 22
 ORDERS = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}  # where the upper byte lies, the lower
 MODES = ("RGB", "RGBA", "RGBX", *"RGBA")  # pixels, or of a plane alone
 OTHER_HALF = {f"{mode};16{order}": f"{mode};16{other}" for mode in MODES for order, other in ORDERS.items()}
@@ -63,9 +64,13 @@ def halves(image: Image.Image, again: Image.Image) -> list[Image.Image]:
 
 def levels_of(decoded: list[Image.Image], gray: bool) -> np.ndarray:
     """Levels 0..65535 [h, w, c] of what `halves` gave, once decoded."""
-    high, *low = (np.asarray(image) for image in decoded)
-    if low:
-        return high.astype(np.uint16) * 256 + low[0]
+    high = np.asarray(decoded[0])
+    if len(decoded) > 1:
+        levels = high.astype(np.uint16)
+        del high  # of the largest pictures each of these takes hundreds of MiB
+        levels <<= 8
+        levels |= np.asarray(decoded[1])
+        return levels
     if gray and high.ndim == 3:
         return high[..., 0::2].astype(np.uint16) * 256 + high[..., 1::2]
     return high[..., None]
@@ -78,10 +83,15 @@ def to_bytes(levels: np.ndarray, bits: int, transparent: bool, inverted: bool = 
     colours = colours_of(levels, transparent)
     if colours.min() < 0 or colours.max() > most:
         raise ValueError(f"levels beyond {bits} bits")
-    shades = _table(most)[most - colours if inverted else colours]
-    if colours.shape == levels.shape:
-        return shades
-    return np.concatenate([shades, _table(LARGEST)[levels[..., -1:]]], -1)
+    shades, alphas = _table(most)[::-1] if inverted else _table(most), _table(LARGEST)
+    count = colours.shape[-1]
+    pixels = np.empty(levels.shape, np.uint8)
+    rows = max(1, LEVELS_AT_ONCE // max(1, levels[0].size))
+    for first in range(0, len(levels), rows):  # NumPy makes eight bytes of each level that it looks up
+        part = slice(first, first + rows)
+        pixels[part, ..., :count] = shades[colours[part]]
+        pixels[part, ..., count:] = alphas[levels[part, ..., count:]]
+    return pixels
 
 
 def colours_of(levels: np.ndarray, transparent: bool) -> np.ndarray:

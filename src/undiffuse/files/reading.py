@@ -45,12 +45,14 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
         raise ValueError(f"not text in UTF-8: {error.reason} at byte {error.start:,}") from error
 
 
-def parse_json(text: str | bytes) -> Any:
-    """JSON whose whole numbers fit into 64 bits, and whose lists and objects are at most `DEEPEST` deep."""
+def parse_json(text: str | bytes, once: bool = False) -> Any:
+    """JSON whose whole numbers fit into 64 bits, and whose lists and objects are at most `DEEPEST` deep. once: a key
+    that stands twice in an object must say the same."""
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig", "replace")
     try:
-        value = json.loads(text, parse_int=_of_64_bits if LONG_NUMBER.search(text) else None)
+        of_64_bits = _of_64_bits if LONG_NUMBER.search(text) else None
+        value = json.loads(text, parse_int=of_64_bits, object_pairs_hook=_made_once if once else None)
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     level, depth = [value], 0
@@ -63,6 +65,13 @@ def parse_json(text: str | bytes) -> Any:
 
 
 _TOO_DEEP = f"lists and objects more than {DEEPEST} deep"
+
+
+def _made_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs) and (twice := [key for key, value in pairs if made[key] != value]):
+        raise ValueError(f"'{twice[0][:40]}' stands twice and says two things")
+    return made
 
 
 def _of_64_bits(digits: str) -> int:

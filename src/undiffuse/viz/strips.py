@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
-from undiffuse.errors import UndiffuseError
+from undiffuse.errors import UndiffuseError, elided, escaped
 from undiffuse.images import visible
 from undiffuse.viz import style
 
@@ -21,6 +21,7 @@ CELL = 104  # a picture's longer side, about
 GAP, BREAK, MARGIN = 8, 26, 28
 LINE = 34  # a line of text
 MOST_PAIRS = 6
+LONGEST_NAME = 40  # letters
 ABREAST = 4  # neighbours in a row: no more, or they are too small on a telephone
 STRIP_TIME = "time t"
 
@@ -116,7 +117,7 @@ class Layout:
 def _sheet(title: str, rows: list[StripRow], times: Sequence[float | int] = (), below: str = "") -> Figure:
     """Title, rows of pictures, times and what they mean, placed pixel by pixel."""
     _check(rows, times)
-    rows = [replace(row, pictures=visible(row.pictures)) for row in rows]
+    rows = [replace(row, name=elided(escaped(row.name), LONGEST_NAME), pictures=visible(row.pictures)) for row in rows]
     layout = _layout(rows)
     columns = max(len(row.pictures) for row in rows)
     ends = (layout.column(columns) - GAP, MARGIN + _width(title, style.LARGE_TEXT, "bold"), layout.left + _width(below))

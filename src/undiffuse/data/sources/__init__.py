@@ -20,7 +20,7 @@ from undiffuse.data.sources.hub import Hub, SavedToDisk
 from undiffuse.data.sources.idx import Idx
 from undiffuse.data.sources.labelling import pictures_of
 from undiffuse.data.spec import DataSpec
-from undiffuse.errors import UsageError, nearest
+from undiffuse.errors import UndiffuseError, UsageError, nearest
 from undiffuse.files.cache import home
 from undiffuse.files.drawn import check_finished
 from undiffuse.shapes import Watch, unwatched
@@ -85,7 +85,7 @@ def find_source(spec: DataSpec, watch: Watch = unwatched) -> Source:
     """The source that `spec.source` names: a data set's name, hub:NAME, or a file, folder or pattern of files. `watch`
     sees every folder that is looked through."""
     source = _of(spec.source, spec)
-    if isinstance(source, Folder):
+    if isinstance(source, Folder | Archive):
         source = replace(source, watch=watch)
     if spec.labels is not None and not isinstance(source, Folder | Archive):
         raise UsageError(
@@ -161,9 +161,20 @@ def _in_folder(path: Path, spec: DataSpec) -> Source:
     if ".npy" in suffixes and spec.select is None and suffixes <= {".npy", ".json"}:
         return Arrays(path, budget=spec.budget)
     tables = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-    if tables:
+    if tables and spec.select is None:
+        _check_alone(path)
         return Hub(str(path), spec)
     return Folder(path, spec)
+
+
+def _check_alone(path: Path) -> None:
+    """Refuse a folder of tables in which pictures lie too: nobody could say which are meant."""
+    near = [f"{file.parent.name}/{file.name}" for file in path.glob("*/*")]
+    if found := pictures_of([file.name for file in path.iterdir()] + near, None):
+        raise UndiffuseError(
+            f"{path}: holds .parquet files, and pictures ({found[0]}); which are meant? For the pictures: data.select="
+            f"'*{Path(found[0]).suffix}'; for the tables: move one of them away, or data.source='{path}/*.parquet'"
+        )
 
 
 def _several(pattern: str, spec: DataSpec) -> Source:

@@ -1,12 +1,13 @@
 """Zip and tar files (also webdataset's shards), read without unpacking them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from undiffuse.data.budget import Budget
-from undiffuse.data.sources.base import Item, opened_lines, stamp_of
+from undiffuse.data.sources.base import Item, opened_lines, printable, stamp_of
 from undiffuse.data.sources.contents import Contents, contents_of, keys_of, notes_beside
 from undiffuse.data.sources.labelling import (
     Labelled,
@@ -16,6 +17,7 @@ from undiffuse.data.sources.labelling import (
     listed_some,
     passed_over,
     pictures_of,
+    pictures_or_links,
     placed,
     told_by,
 )
@@ -25,6 +27,7 @@ from undiffuse.data.sources.rows import LabelFile
 from undiffuse.data.sources.tables import PUBLISHED, TABLES, read_labels, tables_among
 from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UndiffuseError
+from undiffuse.shapes import Watch, unwatched
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Archive:
     spec: DataSpec
     levels: int = 256
     folder: Path | None = None
+    watch: Watch = unwatched
 
     @property
     def name(self) -> str:
@@ -53,9 +57,12 @@ class Archive:
     def items(self) -> Iterator[Item]:
         places, before = self._places, keys_of(self.paths, self._contents.alike)
         for path in self.paths:
-            for name, size, read in members_of(Budget(path, self.spec.budget)):
-                if (key := before[path] + name) in places.of:
-                    yield places.item(key, member_content(size, read))
+            for member in members_of(Budget(path, self.spec.budget)):
+                key = before[path] + member.name
+                links = self._contents.links.get(key, [])
+                if not (member.why or member.link) and any(name in places.of for name in (key, *links)):
+                    content = member_content(member.size, member.read)
+                    yield from (places.item(name, content) for name in (key, *links) if name in places.of)
 
     def remarks(self) -> tuple[str, ...]:
         """How classes and parts were found."""
@@ -63,15 +70,19 @@ class Archive:
 
     def passed_over(self) -> str:
         """Pictures that are not read, counted."""
-        if self.spec.select is not None:
-            return ""  # a choice
-        names, unnamed = self._contents.names, self._contents.unnamed
-        beside = [] if self.folder is None else [file.name for file in self.folder.iterdir()]
-        return passed_over([*names, *beside], pictures_of(names, None), lambda key: key in unnamed)
+        odd = {why: pictures_or_links(names, why) for why, names in self._contents.unread.items()}
+        told = [f"{len(names):,} {why} ({printable(names[0])})" for why, names in odd.items() if names]
+        if self.spec.select is None:  # or it is a choice
+            names, unnamed = self._contents.names, self._contents.unnamed
+            beside = [] if self.folder is None else [file.name for file in self.folder.iterdir()]
+            own = {path.name for path in self.paths}
+            every = [*names, *(name for name in beside if name not in own)]
+            told.append(passed_over(every, pictures_of(names, None), lambda key: key in unnamed))
+        return ", ".join(filter(None, told))
 
     @cached_property
     def _contents(self) -> Contents:
-        return contents_of(self.paths, self.spec)
+        return contents_of(self.paths, self.spec, self.watch)
 
     @cached_property
     def _places(self) -> Places:
@@ -97,8 +108,23 @@ class Archive:
             path = outside[0] if outside else Path(str(asked))
             known = self._contents.as_folders(wanted)
             table = LabelFile("", opened_lines(path), str(path), asked is not None)
-            return read_labels([table], list(known), self.spec).renamed(known)
+            with self._told_of_loose():
+                return read_labels([table], list(known), self.spec).renamed(known)
+        if damaged := next((key for key in self._contents.faults if key.endswith(".cls")), None):
+            self._contents.text(damaged)
         return notes_beside(wanted, self._contents.notes, self.spec)
+
+    @contextmanager
+    def _told_of_loose(self) -> Iterator[None]:
+        """A label file beside archives that is not of them may be of the pictures beside them."""
+        try:
+            yield
+        except UndiffuseError as error:
+            beside = [] if self.folder is None else [file.name for file in self.folder.iterdir()]
+            if not (loose := pictures_of(beside, None)):
+                raise
+            how = f"data.select='*{Path(loose[0]).suffix}' reads the {len(loose):,} pictures beside them"
+            raise type(error)(f"{error}; the archives here are read ({self.name}); {how}") from error
 
     def _tables_inside(self) -> list[LabelFile]:
         """The label files in the archives: that which was asked for, else those that are known."""
@@ -107,7 +133,7 @@ class Archive:
             keys = tables_among(contents.names)
         else:
             keys = [key for key in contents.names if asked in (key, contents.inner(key))]
-        found = [key for key in keys if key in contents.notes]
+        found = [key for key in keys if key in contents.notes or key in contents.faults]
         return [LabelFile(key.rpartition("/")[0], contents.text(key), key, asked is not None) for key in found]
 
     def _places_of_tables(self) -> list[Path]:

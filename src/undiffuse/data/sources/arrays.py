@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -107,7 +108,16 @@ class Arrays:
                 yield {"": partial(self.path.open, "rb")}
                 return
             with open_zip(Budget(self.path, self.budget)) as archive:
+                self._check_members(archive.infolist())
                 yield {name.removesuffix(".npy"): partial(archive.open, name) for name in archive.namelist()}
+
+    def _check_members(self, members: Sequence[zipfile.ZipInfo]) -> None:
+        """Refuse what NumPy does not write: two arrays of one name, and kinds of packing that no read can bound."""
+        names = [member.filename for member in members]
+        if twice := next((name for name in names if names.count(name) > 1), None) if len({*names}) < len(names) else "":
+            raise UndiffuseError(f"{self.path}: holds {twice} twice; save it again with one of them")
+        if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
+            raise UndiffuseError(f"{self.path}: packed as NumPy does not; save it again with numpy.savez_compressed")
 
     @contextlib.contextmanager
     def _parts(self) -> Iterator[list[ArrayPart]]:
@@ -205,13 +215,19 @@ def _labels(opener: Opener, path: Path) -> np.ndarray:
         count = math.prod(shape)
         if dtype.kind not in "iu" or count > MAX_LABELS or count != max(shape, default=0):
             raise UndiffuseError(f"{path}: labels are {dtype} {list(shape)}; n integers are wanted")
-        return np.frombuffer(_take(file, count * dtype.itemsize), dtype).astype(np.int64)
+        labels = np.frombuffer(_take(file, count * dtype.itemsize), dtype)
+    if dtype.kind == "u" and count and labels.max() > np.iinfo(np.int64).max:
+        raise UndiffuseError(f"{path}: a label of {labels.max():,}, which 64 bits with a sign do not hold")
+    return labels.astype(np.int64)
 
 
 def _header(file: Readable) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return read(file)
+    try:
+        return read(file)
+    except ValueError as error:  # it quotes Python's own words
+        raise ValueError("its header says no type and shape of an array") from error
 
 
 def scale_of(dtype: str, low: float, high: float, path: Path) -> tuple[Scale, str]:

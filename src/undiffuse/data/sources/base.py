@@ -4,19 +4,21 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from stat import S_ISREG
 from typing import Protocol, runtime_checkable
-from unicodedata import category
 
 import numpy as np
 
 from undiffuse.data.spec import BadPicture
-from undiffuse.errors import UndiffuseError
+from undiffuse.errors import UndiffuseError, escaped, is_control
 from undiffuse.files.reading import read_text
 
 MAX_BYTES = 512 * 1024 * 1024  # of one encoded picture
+MOST_LETTERS = 8192  # letters, with all folders
 DEEPEST_FOLDER = 64  # folders within each other, in a name
+CODES = {*"tnrxuU\\"}  # letters after a backslash that make it one
 LONGEST_NUMBER = 4000  # digits; Python reads no more than 4,300
 
 
@@ -89,7 +91,9 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def check_depth(name: str, origin: object) -> None:
-    """Refuse a file's name that goes through more folders than anybody makes."""
+    """Refuse a file's name that is longer, or goes through more folders, than anybody makes."""
+    if len(name) > MOST_LETTERS:
+        raise UndiffuseError(f"{origin}: {name[:40]}... is a name of {len(name):,} letters; the file is damaged")
     if name.count("/") > DEEPEST_FOLDER:
         raise UndiffuseError(f"{origin}: {name[:40]}... lies more than {DEEPEST_FOLDER} folders deep")
 
@@ -132,8 +136,12 @@ def begins_as_a_picture(path: Path) -> bool:
 
 
 def printable(name: str) -> str:
-    """Control characters, and bytes of a file's name that are no text, by their codes: any name goes into any file."""
-    return "".join(sign if category(sign) not in ("Cc", "Cs") else ascii(sign)[1:-1] for sign in name)
+    """A name that goes into any file, see errors.escaped. Two names never become one: what looks like a code is written
+    with a second backslash."""
+    if "\\" in name:
+        pairs = pairwise([*name, " "])
+        name = "".join(one * (2 if one == "\\" and (then in CODES or is_control(then)) else 1) for one, then in pairs)
+    return escaped(name)
 
 
 def in_a_line(error: Exception) -> str:

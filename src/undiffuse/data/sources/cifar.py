@@ -8,6 +8,7 @@ come out.
 import io
 import pickle
 import pickletools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from undiffuse.data.budget import Budget, open_tar
-from undiffuse.data.sources.base import Item, in_a_line, stamp_of
+from undiffuse.data.budget import Budget, open_tar, tar_headers
+from undiffuse.data.sources.base import Item, in_a_line, printable, stamp_of
 from undiffuse.errors import UndiffuseError
 
 SIDE, PIXELS = 32, 3 * 32 * 32
@@ -57,7 +58,9 @@ class Cifar:
         files = dict(self._files(NAME_FILES))
         for name in NAME_FILES:
             if name in files:
-                found = _names(files[name], name, self.path)
+                found = tuple(map(printable, _names(files[name], name)))
+                if twice := next((one for one, count in Counter(found).items() if count > 1), None):
+                    raise UndiffuseError(f"{self.path}: {name} names two classes '{twice}'; give each its own name")
                 return found or None
         return None
 
@@ -87,8 +90,7 @@ class Cifar:
         try:
             budget = Budget(self.path, self.budget)
             with open_tar(budget) as archive:
-                for count, info in enumerate(archive, 1):
-                    budget.check_members(count)
+                for info in tar_headers(archive, budget):
                     name = Path(info.name).name
                     if name in names and info.isreg() and info.size <= MAX_FILE and not info.issparse():
                         file = archive.extractfile(info)
@@ -129,15 +131,22 @@ def _pickled(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray]:
     return pixels.reshape(-1, PIXELS), np.array(labels, object)
 
 
-def _names(data: bytes, file: str, path: Path) -> tuple[str, ...]:
+def _names(data: bytes, file: str) -> tuple[str, ...]:
     if file.endswith(".txt"):
-        return tuple(line.strip() for line in data.decode(errors="replace").splitlines() if line.strip())
+        return tuple(line.strip() for line in _text(data, file).split("\n") if line.strip())
     meta = _unpickle(data, file)
     for key in ("label_names", "fine_label_names"):
         found = meta.get(key.encode(), meta.get(key))
         if isinstance(found, list):
-            return tuple(name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in found)
+            return tuple(_text(name, file) for name in found)
     return ()
+
+
+def _text(name: Any, file: str) -> str:
+    try:
+        return name if isinstance(name, str) else name.decode()
+    except (AttributeError, ValueError) as error:
+        raise UndiffuseError(f"{file}: the names of classes are not text in UTF-8") from error
 
 
 # -- pickles, of which only the data are wanted ------------------------------------------------------------------------
@@ -171,6 +180,13 @@ KNOWN_GLOBALS = {(f"numpy{core}.multiarray", "_reconstruct") for core in (".core
 }
 
 
+MOST_BOXES = 1000
+BOXES = {  # operations of a pickle that put something into something
+    *("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "FROZENSET"),
+    *("REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ"),
+}
+
+
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in KNOWN_GLOBALS:
@@ -182,9 +198,13 @@ class _Reader(pickle.Unpickler):
 
 def _unpickle(data: bytes, name: str) -> dict[Any, Any]:
     try:
+        boxes = 0
         for operation, argument, _ in pickletools.genops(data):
             if "PUT" in operation.name and isinstance(argument, int) and argument > len(data):
                 raise UndiffuseError("its memo is larger than the file")  # or the reader would make room for it
+            boxes += operation.name in BOXES
+            if boxes > MOST_BOXES:  # within each other they would take all of the interpreter's stack
+                raise UndiffuseError(f"more than {MOST_BOXES:,} lists, tuples and objects, and a batch has ten")
         found = _Reader(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:
         raise UndiffuseError(f"{name}: not a pickle of data: {in_a_line(error)}") from error

@@ -8,8 +8,10 @@ from unicodedata import normalize
 
 from undiffuse.data.sources.base import DEEPEST_FOLDER
 from undiffuse.data.sources.parts import kinds_in
+from undiffuse.errors import UndiffuseError
 
 WHOLE = DEEPEST_FOLDER + 2  # agrees in more than the end of any path does
+MOST_ENDS = 1 << 30  # letters of all ends of all paths
 NEAR = 2  # folders; what lies above them is somebody's machine
 WORKSHOP = "dev"  # where people keep what they work on: of a path, it need not be a part
 Known = dict[str, list[str]]
@@ -91,7 +93,10 @@ def _gathered(pairs: Sequence[tuple[str, str]]) -> Known:
 
 
 def _ends(below: Sequence[tuple[str, str]], cut: Callable[[PurePosixPath], PurePosixPath]) -> Known:
-    """Every end of every path -> the pictures whose paths end so."""
+    """Every end of every path -> the pictures whose paths end so. Raises UndiffuseError for names whose ends no memory
+    holds."""
+    if sum(len(inner) * (inner.count("/") + 1) for inner, _ in below) // 2 > MOST_ENDS:
+        raise UndiffuseError("the pictures' names are too long, and too deep in folders, to find them by a label file")
     ends: Known = {}
     for inner, name in below:
         parts = cut(PurePosixPath(inner)).parts

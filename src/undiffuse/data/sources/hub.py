@@ -9,11 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from undiffuse.data.sources.base import Item, in_a_line, stamp_of
+from undiffuse.data.sources.base import Item, in_a_line, printable, stamp_of
+from undiffuse.data.sources.fetching import roots_of, row_content
 from undiffuse.data.sources.labelling import listed_some
 from undiffuse.data.sources.parts import part_word, sides_among, sides_told
 from undiffuse.data.sources.tables import PART_KEYS
-from undiffuse.data.spec import BadPicture, DataSpec
+from undiffuse.data.spec import DataSpec
 from undiffuse.errors import UndiffuseError, UsageError
 
 HUB_LABEL_KEYS = ("label", "labels", "fine_label", "class", "category", "target")
@@ -39,13 +40,13 @@ class Hub:
             return self.names
         features = next(iter(self._streams().values())).features or {}
         key = self._label_key(features)
-        return tuple(features[key].names) if key and hasattr(features[key], "names") else None
+        return tuple(map(printable, features[key].names)) if key and hasattr(features[key], "names") else None
 
     def stamp(self) -> str:
         builder = self._builder()
         files = _files(builder)
         remote, local = ([name for name in files if ("://" in name) is far] for far in (True, False))
-        return f"{builder.hash} {remote} {stamp_of(map(Path, local))}"
+        return f"{self.names} {builder.hash} {remote} {stamp_of(map(Path, local))}"
 
     def is_far(self) -> bool:
         """Whether some of the data is not on this machine."""
@@ -94,7 +95,11 @@ class Hub:
         for row, record in enumerate(self._rows(stream)):
             label = _class(record[label_key], names) if label_key else None
             side = self._side(record, part_key, features, held_out) if part_key else held_out
-            yield Item(f"{part}#{row}", _content(record[column]), label, side)
+            yield Item(f"{part}#{row}", row_content(record[column], self._roots), label, side)
+
+    @cached_property
+    def _roots(self) -> tuple[str, ...]:
+        return roots_of(Path(self.path), _files(self._builder()))
 
     def _part_key(self, features: Any) -> str | None:
         """The column that says which part a row is of."""
@@ -152,7 +157,8 @@ class Hub:
             with _silent():
                 if self.path.endswith(".parquet"):
                     return datasets.load_dataset_builder("parquet", data_files=_parquet_files(self.path))
-                name, _, configuration = self.path.partition(":")
+                here = Path(self.path).exists()
+                name, _, configuration = (self.path, "", "") if here else self.path.partition(":")
                 return datasets.load_dataset_builder(name, configuration or None)
         except Exception as error:  # connections, missing files, unknown layouts
             raise self._failed("opened", error) from error
@@ -181,6 +187,10 @@ class SavedToDisk(Hub):
 
     def stamp(self) -> str:
         return stamp_of(sorted(file for file in Path(self.path).rglob("*") if file.is_file()))
+
+    @cached_property
+    def _roots(self) -> tuple[str, ...]:
+        return roots_of(Path(self.path), [])
 
     def is_far(self) -> bool:
         return False
@@ -245,28 +255,4 @@ def _class(label: Any, names: tuple[str, ...] | None) -> str | None:
     """A class's index or its name; the hub's test sets write -1 for what they do not tell."""
     if label is None or (isinstance(label, int) and label < 0):
         return None
-    return names[label] if names and isinstance(label, int) and label < len(names) else str(label)
-
-
-def _content(value: Any) -> bytes | BadPicture:
-    match value:
-        case {"bytes": bytes() as content}:
-            return content
-        case {"path": str() as path}:
-            return _fetch(path)
-        case bytes() as content:
-            return content
-        case None | {"bytes": None}:
-            return BadPicture("empty", "the row has no picture")
-    return BadPicture("not a picture", f"the row holds {type(value).__name__}")
-
-
-def _fetch(path: str) -> bytes | BadPicture:
-    """The path of a file, from this machine or from where the hub keeps it."""
-    import fsspec
-
-    try:
-        with fsspec.open(path, "rb") as file:
-            return bytes(file.read())
-    except Exception as error:
-        return BadPicture("unreadable", f"{path}: {in_a_line(error)}")
+    return names[label] if names and isinstance(label, int) and label < len(names) else printable(str(label))

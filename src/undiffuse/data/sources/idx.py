@@ -39,7 +39,8 @@ class Idx:
         return _found(folder, "train", "images") is not None
 
     def stamp(self) -> str:
-        return stamp_of(sorted(self.folder.glob("*-idx*")))
+        places = [_found(self.folder, part, what) for part in IDX_PARTS for what in ("images", "labels")]
+        return f"{self.names} {stamp_of(path for path in places if path is not None)}"
 
     def items(self) -> Iterator[Item]:
         for part, held_out in IDX_PARTS.items():
@@ -64,6 +65,7 @@ class Idx:
                 pictures = np.frombuffer(raw, np.uint8).reshape(-1, height, width, channels)
                 for row, picture in zip(rows, pictures, strict=True):
                     yield Item(f"{images.name}#{row}", picture, self._class(classes, row, images), held_out)
+            _check_over(file, images)
 
     def _class(self, classes: np.ndarray | None, row: int, images: Path) -> str | None:
         if classes is None:
@@ -90,7 +92,18 @@ def _labels(budget: Budget) -> np.ndarray:
         (count,) = _header(file, path, 1)
         if count > MAX_COUNT:
             raise UndiffuseError(f"{path}: {count} labels make no sense")
-        return np.frombuffer(_take(file, path, count, "all labels"), np.uint8)
+        labels = np.frombuffer(_take(file, path, count, "all labels"), np.uint8)
+        _check_over(file, path)
+        return labels
+
+
+def _check_over(file: Any, path: Path) -> None:
+    try:
+        more = file.read(1)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UndiffuseError(f"{path}: damaged at its end: {in_a_line(error)}") from error
+    if more:
+        raise UndiffuseError(f"{path}: holds more than its header says; it is damaged, or not what it says it is")
 
 
 @contextmanager

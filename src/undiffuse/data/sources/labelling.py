@@ -20,6 +20,7 @@ PICTURE_SUFFIXES = {
 }
 UNREAD_SUFFIXES = {  # pictures, or arrays of them, that are not read from among files
     *(".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".dng", ".cr2", ".nef", ".arw", ".raw", ".exr", ".hdr", ".dds"),
+    *(".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".parquet", ".arrow"),
     *(".ico", ".eps", ".pdf", ".dcm", ".nii", ".npy", ".npz", ".mat", ".h5", ".mp4", ".avi", ".mov"),
 }
 EXAMPLES = 3  # names that a message tells
@@ -99,6 +100,22 @@ def pictures_of(names: Sequence[str], select: str | None) -> list[str]:
     return sorted(filter(wanted, names), key=natural)
 
 
+def pictures_or_links(names: Iterable[str], why: str) -> list[str]:
+    """Of files that an archive holds and that are not read, those that may be missed: pictures, links that may lead to
+    folders of them, and what has no name to tell."""
+    if why == "without a name":
+        return list(names)
+    may_lead = why == "by symbolic links"
+    known = [name for name in names if not is_hidden(name)]
+    return [name for name in known if _suffix(name) in PICTURE_SUFFIXES or (may_lead and not _suffix(name))]
+
+
+def _suffix(name: str) -> str:
+    """The end of a file's name that says its kind, in small letters; of a packed tar file both its ends."""
+    suffixes = PurePosixPath(name.lower()).suffixes
+    return "".join(suffixes[-2:] if suffixes[-2:-1] == [".tar"] else suffixes[-1:])
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or a folder above it is hidden, or a Mac's copy of attributes."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
@@ -112,7 +129,7 @@ def passed_over(names: Iterable[str], wanted: Iterable[str], is_picture: Callabl
     kept = set(wanted)
     found: dict[str, list[str]] = {}
     for name in sorted(names, key=natural):
-        suffix = PurePosixPath(name).suffix.lower()
+        suffix = _suffix(name)
         unread = suffix in UNREAD_SUFFIXES or (suffix in ("", ".") and is_picture(name))
         if name not in kept and not is_hidden(name) and (unread or suffix in PICTURE_SUFFIXES):
             found.setdefault(suffix or "without a suffix", []).append(name)

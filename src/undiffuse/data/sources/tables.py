@@ -54,7 +54,7 @@ def read_labels(tables: Sequence[LabelFile], names: Sequence[str], spec: DataSpe
             labels.notes.append(f"{table.origin}: not taken for labels; data.labels says to read it")
             continue
         used.append(table)
-        rows = rows_of(table)
+        rows = rows_of(table, len(names))
         if rows is None:
             labels.notes.append(f"{table.origin}: says no classes")
             continue
@@ -141,6 +141,10 @@ def _read_rows(rows: Sequence[Row], find: Finder, origin: str, spec: DataSpec) -
     parts = None if spec.split == "none" else _part_column(rows, origin, others)
     look = find.by_stem if by_stem else find.by_path
     full = [row for row in rows if row.get(files) not in (None, "") and _is_label(row.get(labels))]
+    wrong = [row for row in rows if row.get(files) not in (None, "") and row.get(labels) not in (None, "")]
+    if wrong and not full:
+        value = f"{wrong[0][labels]!r:.40}"
+        raise UndiffuseError(f"{origin}: the class of {wrong[0][files]} is {value}; text or a whole number is wanted")
     said = []
     for row in full:
         part = None if parts is None else part_word(str(row.get(parts) or ""))
