@@ -40,6 +40,7 @@ def test_better_than_fixed_spacings(fit, sampler, guesses, steps):
         assert ours < min(fixed) * (1.0 if guesses == 1 else 1.5)
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_better_than_any_fixed_spacing_on_a_mixture(name):
     """Not Gaussian data, whose trajectories are all of one shape, so that one lucky spacing serves all."""

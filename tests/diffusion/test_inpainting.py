@@ -55,6 +55,7 @@ def test_ancestral_sampling_takes_what_is_known_along_the_forward_law(name):
         assert_law(frame.x.numpy(), ab**0.5 * 0.7, 1 - ab)
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("kind", ["ddim", "dpmpp_2m", "unipc", "deis"])
 def test_resampling_brings_what_is_painted_to_fit_what_is_known(kind):
     """E[b | a = 1] = rho; painting without going back, eps of b knows nothing of a until late."""
@@ -151,6 +152,7 @@ def test_inversion_is_the_flow_to_first_order(name):
     assert 0.75 <= slope <= 1.5, errors
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_there_and_back_gets_better_with_steps_as_in_ddims_table_2(name):
     process = ud.Process(schedule(name))

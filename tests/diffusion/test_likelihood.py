@@ -314,6 +314,7 @@ LAWS = {
 }
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("kind", ["small", "large"])
 @pytest.mark.parametrize("law", LAWS)
 def test_the_estimate_is_the_integral_within_its_standard_error(law, kind):
@@ -338,6 +339,7 @@ def test_the_estimate_is_the_integral_within_its_standard_error(law, kind):
     assert gap.mean() < 1.5
 
 
+@pytest.mark.bare
 def test_a_part_of_the_times_estimates_the_same_sum():
     mixture, _ = LAWS["a mixture of Gaussians"]
     process = Process(schedule("cosine", 100), variance="large")

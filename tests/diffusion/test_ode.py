@@ -75,6 +75,7 @@ def test_gaussian_data_have_their_closed_form_to_order_four(name):
     assert min(math.log2(errors[0] / errors[1]), math.log2(errors[1] / errors[2])) > 3.75
 
 
+@pytest.mark.bare
 def test_a_mixture_has_its_own_density():
     """The exact denoiser of a mixture: what the ODE gives is the marginal at t = 1, but for what is left at T."""
     mixture, process = Atoms([-0.6, 0.1, 0.7], [0.5, 0.2, 0.3], std=0.15), Process(schedule("cosine"))
@@ -83,6 +84,7 @@ def test_a_mixture_has_its_own_density():
     torch.testing.assert_close(found, wanted, rtol=0, atol=3e-4)
 
 
+@pytest.mark.bare
 def test_data_on_a_grid_have_nearly_their_own_probability():
     """A row of atoms: -log2 P(x_0) is known. Noise as dequantisation loses what the decoder's variance is wrong by."""
     centres, weights = torch.linspace(-1, 1, 17), torch.arange(1.0, 18)
@@ -141,6 +143,7 @@ def test_the_signs_are_fair_and_independent():
     assert (signs.T @ signs / n - torch.eye(3)).abs().max() < 4 / n**0.5
 
 
+@pytest.mark.bare
 def test_uniform_noise_covers_the_bin_and_no_more():
     """Mean and spread of the density over one bin of 17 levels, against sums over that bin."""
     process = Process(schedule("cosine"))
@@ -164,6 +167,7 @@ def test_noise_pays_the_decoder_and_its_own_entropy():
     torch.testing.assert_close(flow.rest, decoder + log_q, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.bare
 def test_the_order_is_four_where_the_trace_depends_on_x():
     mixture, process = Atoms([-0.6, 0.1, 0.7], [0.5, 0.2, 0.3], std=0.3), Process(schedule("cosine"))
     reference, *found = (

@@ -65,6 +65,7 @@ def test_each_step_is_its_update_draw_by_draw(kind, name, spacing):
         np.testing.assert_allclose(frame.x.numpy(), x, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("steps", [1000, 100, 20])
 @pytest.mark.parametrize("kind", SAMPLED)
 def test_samples_have_the_law_of_the_recursion(kind, steps):
@@ -86,11 +87,13 @@ def test_the_exact_variance_keeps_the_law_at_every_visited_time(name, steps):
         assert_law(frame.x, *DATA.marginal(alpha_bars(made, [frame.t])[0]), sigmas=4.5)
 
 
+@pytest.mark.bare
 def test_the_exact_variance_gives_back_the_data():
     """The last step returns the mean, so at t = 1 alone a little spread is lost."""
     assert_law(sampled("exact", "linear", 1000)[-1].x, 0.4, 0.3**2, sigmas=4.5)
 
 
+@pytest.mark.bare
 def test_ancestral_with_all_steps_gives_back_the_data_for_either_variance():
     for kind in ("small", "large"):
         assert sampled(kind, "linear", 1000)[-1].x.std() == pytest.approx(0.3, rel=0.04)
@@ -123,6 +126,7 @@ def test_strided_small_is_too_narrow_and_large_too_wide_in_between():
 # -- DDIM -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("wrap", [lambda denoise: denoise, ud.clipped], ids=["free", "clipped"])
 @pytest.mark.parametrize(
     "times", [ud.spacing(1000, n) for n in (1000, 50, 7)] + [[1000.0, 612.5, 33.3, 0.25, 0.0]], ids=len

@@ -1,6 +1,7 @@
 """What differs on Windows, played through here by telling the code that it is there."""
 
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -34,7 +35,7 @@ def test_folders_are_not_synced_and_files_are_opened_for_writing(tmp_path, monke
     real = os.open
 
     def watched(path, flags, *rest):
-        assert not os.path.isdir(path), "Windows cannot open a folder"
+        assert not Path(path).is_dir(), "Windows cannot open a folder"
         opened.append(flags & os.O_RDWR)
         return real(path, flags, *rest)
 

@@ -28,6 +28,7 @@ def test_known_pixels_come_back_exactly_and_others_do_not(tiny_pipe, sampler, re
     assert made.isfinite().all() and made.abs().max() <= 1.5
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize(
     "edit",
     [

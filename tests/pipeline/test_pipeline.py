@@ -55,11 +55,13 @@ def test_samples_are_float32_in_range_and_not_all_alike(whole):
     assert whole.std(0).min() > 0
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("size", [1, 7])
 def test_the_batch_size_changes_next_to_nothing(pipe, whole, size):
     agree(pipe.sample(n=21, seed=5, steps=50, sampler="ddim", batch_size=size), whole[:21])
 
 
+@pytest.mark.bare
 def test_the_same_call_gives_the_same_bits(pipe, whole):
     torch.manual_seed(99)
     assert torch.equal(pipe.sample(n=64, seed=5, steps=50, sampler="ddim", batch_size=64), whole)
@@ -356,6 +358,7 @@ def test_any_size_trains_and_samples(shape, changes):
     assert x.isfinite().all()
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("changes", [{}, {"diffusion.variance": "learned", "diffusion.loss": "hybrid"}])
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim"])
 def test_a_model_of_zero_terminal_snr_trains_samples_and_has_a_likelihood(tmp_path, changes, sampler):
@@ -371,6 +374,7 @@ def test_a_model_of_zero_terminal_snr_trains_samples_and_has_a_likelihood(tmp_pa
 # -- promises ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_lie_within_the_range_whatever_the_sampler(name):
     pipe = Pipeline.load("digits")

@@ -45,6 +45,7 @@ def refused(capsys, command, *words) -> None:
     assert all(word in line for word in words), line
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_needs_the_gaussian_is_one_line(runs, capsys, tmp_path, name):
     run, out = str(runs[name]), str(tmp_path / "x.png")
@@ -77,6 +78,7 @@ def test_another_family_on_the_command_line_is_refused(runs, capsys, tmp_path):
     refused(capsys, ["sample", str(runs["gamma"]), *command[2:], "--noise", "laplace"], "trained with gamma noise")
 
 
+@pytest.mark.bare
 @pytest.mark.filterwarnings("ignore::undiffuse.pipeline.build.NoiseWarning")
 @pytest.mark.parametrize(
     ("name", "change"), [("laplace", "noise: gaussian"), ("gaussian", "noise: uniform"), ("gamma", "theta: 0.5")]
@@ -110,6 +112,7 @@ def test_theta_is_for_gamma(tmp_path, capsys):
     )
 
 
+@pytest.mark.bare
 def test_plot_noise_draws_every_family(tmp_path, capsys):
     assert main(["plot", "noise", "--out", str(tmp_path / "n.png"), "-T", "40", "--row", "3"]) == 0
     with Image.open(tmp_path / "n.png") as picture:
