@@ -45,6 +45,7 @@ def test_without_numpys_library_normals_are_drawn_one_by_one(archive, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "other.a").write_text("not an archive")
     monkeypatch.setattr(library, "numpy_random", lambda: None if archive == "none" else tmp_path / "other.a")
+    monkeypatch.setattr(library, "FLAGS", ("-O0", *library.FLAGS[1:]))  # sooner compiled
     without = library.declared(ctypes.CDLL(str(library.compile_library())))
     monkeypatch.setattr(rng, "kernels", lambda: without)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)

@@ -1,4 +1,4 @@
-"""Names for the shapes that pass between functions. Checked by beartype under pytest only; free otherwise.
+"""Names for the shapes that pass between functions. Checked by beartype in one of the tests; free otherwise.
 
 b images, c channels, h rows, w columns; `*d` any shape of one datum.
 """

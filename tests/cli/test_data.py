@@ -1,6 +1,7 @@
 """The path of someone with pictures: check, train, fine-tune, evaluate."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,16 @@ from undiffuse.pipeline import Pipeline
 pytestmark = pytest.mark.filterwarnings("ignore:the Frechet distance of")  # of few images: said, and so be it here
 
 
+def lay_out(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("undiffuse.files.cache.folder", lambda kind="": folder / "cache")
+    patch.chdir(folder)
+    written(folder / "pictures", files(30))
+    (folder / "tiny.yaml").write_text(tiny.config().as_yaml())
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr("undiffuse.files.cache.folder", lambda kind="": tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)
-    written(tmp_path / "pictures", files(30))
-    (tmp_path / "tiny.yaml").write_text(tiny.config().as_yaml())
+    lay_out(tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -93,10 +98,22 @@ def test_a_run_goes_on_only_with_its_own_pictures(place, capsys):
 # -- train --from -----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model of the same pictures, made once."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        lay_out(folder, patch)
+        assert main([*ours(), "--out", "model"]) == 0
+    return folder / "model"
+
+
 @pytest.fixture
-def model(place):
-    assert main([*ours(), "--out", "model"]) == 0
-    return place / "model"
+def model(place, trained):
+    made = Path(shutil.copytree(trained, place / "model"))
+    text = (made / "config.yaml").read_text()
+    (made / "config.yaml").write_text(text.replace(str(trained.parent), str(place)))  # the pictures lie here now
+    return made
 
 
 def first(folder: Path, group: str) -> dict[str, torch.Tensor]:

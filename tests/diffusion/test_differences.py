@@ -37,6 +37,7 @@ def slope(errors, counts) -> float:
     return float(-np.polyfit(np.log(counts), np.log(errors), 1)[0])
 
 
+@pytest.mark.bare
 def test_their_third_order_is_of_second():
     """DPM-Solver++(3M): the coefficient of the second difference is half of what the parabola's mean needs."""
     made, counts = process("linear"), [40, 80, 160]

@@ -190,6 +190,7 @@ def exact(process):
     return denoise
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize(
     ("name", "sampler", "steps", "most"),
     [
@@ -325,6 +326,7 @@ def test_gamma_beyond_what_samplers_can_do_is_warned_of():
     build.process(config.Config().replaced({"diffusion.noise": "gamma", "diffusion.theta": 0.005}))
 
 
+@pytest.mark.bare
 @pytest.mark.parametrize(
     ("theta", "sampler", "least"), [(0.1, ud.samplers.Ancestral(), 0.3), (0.01, ud.samplers.DDIM(), 0.03)]
 )

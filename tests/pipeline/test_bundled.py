@@ -49,6 +49,7 @@ def test_a_bundled_model_draws_in_few_steps_from_a_place_of_its_own(name, tmp_pa
     assert tiny.tree(bundled.MODELS) == before
 
 
+@pytest.mark.bare
 def test_pictures_in_a_folder_of_its_name_do_not_hide_a_bundled_model(tiny_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["sample", "digits", "--out", "digits", "-n", "2", "--steps", "2"]) == 0
@@ -58,6 +59,7 @@ def test_pictures_in_a_folder_of_its_name_do_not_hide_a_bundled_model(tiny_run, 
     assert not bundled.is_bundled(bundled.locate_model("fashion-mnist"))
 
 
+@pytest.mark.bare
 def test_numbers_of_a_bundled_model_are_printed_and_not_kept_in_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     before = tiny.tree(bundled.MODELS)

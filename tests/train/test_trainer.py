@@ -108,6 +108,7 @@ def test_two_steps_are_algorithm_1_written_by_hand(prediction):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.bare
 def test_the_loss_falls():
     made = trainer(steps=200)
     steps(made, 20)
@@ -372,6 +373,7 @@ def test_parts_go_on_as_small_as_this_process_had_them(tmp_path, said, size):
     assert again.micro == size
 
 
+@pytest.mark.bare
 def test_out_of_memory_with_one_picture_ends_in_one_line():
     made = trainer()
 
@@ -424,6 +426,7 @@ def test_an_overflow_of_fp16_halves_the_scale_and_changes_nothing_else():
     assert made.report().as_record()["overflows"] == 1
 
 
+@pytest.mark.bare
 def test_a_scale_that_falls_without_end_stops_with_a_clear_message():
     made = overflowing(trainer({"train.precision": "fp16"}, steps=99), set(range(99)))
     with pytest.raises(UndiffuseError, match=r"overflow whatever the loss scale, at step 17; .*bf16 or float32"):
