@@ -18,8 +18,8 @@ GLIBC = (2, 29)  # that of NumPy's distributions, made here; an older system com
 
 
 def main() -> None:
-    shutil.rmtree(prebuilt.SOURCES / "prebuilt", ignore_errors=True)
-    (prebuilt.SOURCES / "prebuilt").mkdir()
+    shutil.rmtree(prebuilt.C_FOLDER / "prebuilt", ignore_errors=True)
+    (prebuilt.C_FOLDER / "prebuilt").mkdir()
     for level in prebuilt.LEVELS:
         path = prebuilt.library_path(level)
         _compile(level, path)

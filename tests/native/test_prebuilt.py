@@ -21,13 +21,13 @@ needs_gcc = pytest.mark.skipif(
 def made(tmp_path_factory):
     """A copy of the sources with the lower level compiled, as tools/prebuild.py does it for the wheel."""
     folder = tmp_path_factory.mktemp("native")
-    for path in [*prebuilt.SOURCES.glob("*.c"), *prebuilt.SOURCES.glob("*.h")]:
+    for path in [*prebuilt.C_FOLDER.glob("*.c"), *prebuilt.C_FOLDER.glob("*.h")]:
         shutil.copy(path, folder)
     spec = importlib.util.spec_from_file_location("prebuild", Path(__file__).parents[2] / "tools" / "prebuild.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prebuilt, "SOURCES", folder)
+        patch.setattr(prebuilt, "C_FOLDER", folder)
         patch.setattr(prebuilt, "LEVELS", {"x86-64-v3": prebuilt.LEVELS["x86-64-v3"]})
         tool.main()
     return folder
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
 
 @needs_gcc
 def test_it_is_found_loaded_and_draws_and_convolves_as_it_should(made, monkeypatch):
-    monkeypatch.setattr(prebuilt, "SOURCES", made)
+    monkeypatch.setattr(prebuilt, "C_FOLDER", made)
     monkeypatch.setattr(library, "compile_library", lambda: pytest.fail("compiled though there is one"))
     ready = library._open()
     assert prebuilt.draws_as_numpy(ready)
@@ -56,19 +56,19 @@ def test_it_names_no_openmp_runtime(made):
 
 @needs_gcc
 def test_of_other_sources_or_for_another_processor_it_is_not_taken(made, monkeypatch, tmp_path):
-    monkeypatch.setattr(prebuilt, "SOURCES", made)
+    monkeypatch.setattr(prebuilt, "C_FOLDER", made)
     assert prebuilt.find_library() is not None
     monkeypatch.setattr(prebuilt, "processor_flags", lambda: {"sse2"})
     assert prebuilt.find_library() is None
     monkeypatch.undo()
     changed = shutil.copytree(made, tmp_path / "changed")
     (changed / "linear.c").write_text("/* another */")
-    monkeypatch.setattr(prebuilt, "SOURCES", changed)
+    monkeypatch.setattr(prebuilt, "C_FOLDER", changed)
     assert prebuilt.find_library() is None
 
 
 def test_the_best_level_is_taken_that_the_processor_has(monkeypatch, tmp_path):
-    monkeypatch.setattr(prebuilt, "SOURCES", tmp_path)
+    monkeypatch.setattr(prebuilt, "C_FOLDER", tmp_path)
     (tmp_path / "prebuilt").mkdir()
     monkeypatch.setattr(prebuilt.platform, "machine", lambda: "x86_64")
     v4, v3 = prebuilt.LEVELS.values()
@@ -84,7 +84,7 @@ def test_one_that_does_not_load_leaves_it_to_the_compiler(made, monkeypatch, tmp
     broken = shutil.copytree(made, tmp_path / "broken")
     (path,) = (broken / "prebuilt").glob("*.so")
     path.write_bytes(b"no library")
-    monkeypatch.setattr(prebuilt, "SOURCES", broken)
+    monkeypatch.setattr(prebuilt, "C_FOLDER", broken)
     assert "prebuilt" not in library._open()._name
 
 
@@ -99,6 +99,6 @@ def test_draws_of_another_numpy_are_left_to_this_one(made, monkeypatch):
             return 1
 
     assert not prebuilt.draws_as_numpy(Other())
-    monkeypatch.setattr(prebuilt, "SOURCES", made)
+    monkeypatch.setattr(prebuilt, "C_FOLDER", made)
     monkeypatch.setattr(prebuilt, "draws_as_numpy", lambda library: False)
     assert library._open().normals(None, 1, 1, None, 1) == 0

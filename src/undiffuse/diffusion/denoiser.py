@@ -10,6 +10,7 @@ import torch
 from undiffuse.diffusion.process import Process, as_times
 from undiffuse.diffusion.split import PREDICTIONS, Split
 from undiffuse.errors import UndiffuseError, UsageError, nearest
+from undiffuse.native.threads import sharing
 from undiffuse.shapes import Data, Float64Array, Labels, Tensor, Times
 
 PREDICTED = (*PREDICTIONS, "mean")  # what a network may say
@@ -51,6 +52,7 @@ class Denoiser:
             )
 
     def __call__(self, x_t: Data, t: Times, y: Labels | None = None) -> Split:
+        sharing.look(torch.get_num_threads())
         times = as_times(t)
         at = torch.from_numpy(times).to(x_t.device, torch.float32).expand(len(x_t))
         output = self.backbone(x_t, at, y)

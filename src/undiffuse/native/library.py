@@ -24,7 +24,10 @@ from undiffuse.files import cache as user
 from undiffuse.native import prebuilt
 
 FOLDER = Path(__file__).parent
-C_SOURCES = ("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c")
+C_SOURCES = (
+    *("winograd.c", "winograd_weight.c", "groupnorm.c", "attention.c", "linear.c", "residual.c", "draws.c"),
+    "threads.c",
+)
 HEADERS = ("vec.h", "transforms.h", "tiles.h", "product.h", "kernels.h")
 FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-shared", "-fPIC")
 TUNING = (("-march=native",), ("-mcpu=native",), ())  # the first that the compiler knows
@@ -250,6 +253,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
     shape, heads, linear, residual = map(ctypes.POINTER, (NormShape, HeadsShape, LinearShape, ResidualShape))
     signatures = {
         "normals": ([p, n, n, p, n], i),
+        "gather_threads": ([i], None),
         "wino_vector": ([], i),
         "wino_fuses": ([n] * 5, i),
         "wino_conv_floats": ([n] * 6, n),

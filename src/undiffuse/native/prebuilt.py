@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-SOURCES = Path(__file__).parent
+C_FOLDER = Path(__file__).parent
 LEVELS = {  # the x86-64 psABI's, best first; each has the next one's too
     "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
     "x86-64-v3": ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe"),
@@ -20,14 +20,14 @@ LEVELS = {  # the x86-64 psABI's, best first; each has the next one's too
 
 def library_path(level: str) -> Path:
     """Where the library of a level and of these sources lies."""
-    sources = sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h")])
+    sources = sorted([*C_FOLDER.glob("*.c"), *C_FOLDER.glob("*.h")])
     digest = hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()[:12]
-    return SOURCES / "prebuilt" / f"{level}-{digest}.so"
+    return C_FOLDER / "prebuilt" / f"{level}-{digest}.so"
 
 
 def find_library() -> Path | None:
     """The best that this processor can run, if the wheel brought it."""
-    if platform.machine() != "x86_64" or not (SOURCES / "prebuilt").is_dir():
+    if platform.machine() != "x86_64" or not (C_FOLDER / "prebuilt").is_dir():
         return None
     flags = processor_flags()
     needed: set[str] = set()
