@@ -151,6 +151,7 @@ def corpus() -> dict[str, tuple[bytes, Expected]]:
         "gif-cut": (cut(saved(noisy(), "GIF"), 0.5), "truncated"),
         "webp-cut": (cut(saved(noisy(), "WEBP", lossless=True), 0.5), "damaged"),
         "png-no-pixels": (png(16, 16, b""), "truncated"),
+        "avif-cut": (saved(noisy(), "AVIF")[:300], "damaged"),
         "png-zero-wide": (png(0, 16, b""), "damaged"),
         "png-bomb": (png(60_000, 60_000, bytes(1000)), "too large"),
         "png-just-too-large": (png(10_001, 10_000, bytes(1000)), "too large"),

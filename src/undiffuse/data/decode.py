@@ -32,6 +32,7 @@ GRAY_MODES = {"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I"}
 ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
 CHANNELS_WITH_ALPHA = 4  # of an array; two are two colours
 ORIENTATION = 0x0112
+AVIF_START = b"ftypavi"  # after a length of four bytes
 START_OF_SCAN = b"\xff\xda"  # within a scan's data 0xff is followed by 0 or a restart mark (ITU-T T.81, B.1.1)
 
 
@@ -134,7 +135,7 @@ def _open(content: bytes) -> Image.Image:
                 raise BadPicture(
                     "unsupported", f"TIFF files of this kind are not read: {kind}; save it as PNG"
                 ) from error
-            if content.startswith(PICTURE_STARTS):
+            if content.startswith(PICTURE_STARTS) or content[4:11] == AVIF_START:
                 raise BadPicture("damaged", "cannot be read: damaged near its beginning") from error
             raise BadPicture("not a picture", f"not a picture: it starts with {content[:12]!r}") from error
         except (Image.DecompressionBombError, MemoryError) as error:

@@ -21,7 +21,7 @@ TAR_MARK, TAR_MARK_AT = b"ustar", 257
 PIECE, SMALL_PIECE = 1 << 16, 1 << 12  # bytes asked for at once; of a kind of packing that gives thousands for one
 LINK = "by symbolic links"
 ENCRYPTED = 1  # a bit of a zip member's flags
-TAIL = 1 << 20
+TAIL, TAILS = 1 << 20, 16  # bytes looked at behind the end of a tar, and how many times
 
 
 class Member(NamedTuple):
@@ -138,8 +138,9 @@ def _check_end(archive: tarfile.TarFile, path: object) -> None:
     file.seek(archive.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise UndiffuseError(f"{path}: a tar file without its end mark: cut short? Fetch or write it again")
-    while tail := file.read(TAIL):
-        if tail.strip(b"\0"):
+    for _ in range(TAILS):
+        tail = file.read(TAIL)
+        if tail != bytes(len(tail)):
             raise UndiffuseError(f"{path}: goes on after its end mark: several tar files in one? Give them one by one")
 
 
