@@ -119,7 +119,6 @@ def test_the_way_between_two_noises_ends_at_the_images_of_sample(tiny_pipe):
     assert not torch.allclose(way[2], way[0], atol=1e-2)
 
 
-@pytest.mark.bare
 def test_there_and_back_refined_is_nearer(tiny_pipe):
     pipe = tiny_pipe.configured(steps=10)
     plain, refined = (editing.error(X, editing.reconstruct(pipe, X, None, n)) for n in (0, 4))

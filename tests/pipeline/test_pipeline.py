@@ -48,7 +48,6 @@ def whole(pipe) -> torch.Tensor:
     return pipe.sample(n=64, seed=5, steps=50, sampler="ddim", batch_size=64)
 
 
-@pytest.mark.bare
 def test_samples_are_float32_in_range_and_not_all_alike(whole):
     assert (whole.dtype, tuple(whole.shape)) == (torch.float32, (64, 1, 8, 8))
     assert whole.min() >= -1
@@ -336,7 +335,6 @@ def test_a_pipeline_samples_in_evaluation_mode():
     assert torch.equal(noisy.sample(n=2), noisy.sample(n=2))
 
 
-@pytest.mark.bare
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 30, 46), (1, 8, 8), (3, 33, 17)])
 @pytest.mark.parametrize("changes", [{}, {"model.resample": "residual"}, {"model.block": "convnext"}])
 def test_any_size_trains_and_samples(shape, changes):

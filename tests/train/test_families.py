@@ -21,7 +21,6 @@ def runs(tmp_path_factory):
     return {name: tiny.trained(folder / name, diffusion__noise=name) for name in NOISES}
 
 
-@pytest.mark.bare
 @pytest.mark.parametrize("sampler", ["ancestral", "ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "heun"])
 @pytest.mark.parametrize("name", NOISES)
 def test_every_family_trains_and_samples(runs, name, sampler):

@@ -229,7 +229,6 @@ def test_where_no_checkpoint_is_whole_the_first_is_named_and_nothing_is_touched(
     assert tiny.tree(run) == before
 
 
-@pytest.mark.bare
 def test_a_full_disk_ends_in_one_line_and_what_is_saved_is_whole(tiny_run, tmp_path, monkeypatch):
     training = Training.start(tiny.config(), tmp_path / "run", "x")
     real = checkpoint.save_file
@@ -262,7 +261,6 @@ def test_the_last_checkpoints_and_the_best_are_kept(tmp_path):
     assert all(torch.equal(saved[name], value) for name, value in pipe.denoiser.backbone.state_dict().items())
 
 
-@pytest.mark.bare
 def test_measuring_on_the_way_changes_nothing_and_resumes(tiny_run, tmp_path):
     changes = {"train__quality_every": 2, "train__quality_n": 20, "train__quality_steps": 2}
     run = tiny.trained(tmp_path / "run", **changes)
@@ -322,7 +320,6 @@ def test_a_time_budget_becomes_a_number_of_steps(tmp_path):
     assert training.trainer.step == 0
 
 
-@pytest.mark.bare
 def test_several_averages_side_by_side(tiny_run, tmp_path):
     run = tiny.trained(tmp_path / "run", train__ema=[0.9, 0.1])
     mine, wanted = tiny.weights(run, 6), tiny.weights(tiny_run, 6)
